@@ -1,0 +1,63 @@
+# Everything starts here: `make help`. Needs make and Python >= 3.11; what else it takes goes into .venv.
+
+PYTHON ?= python3
+BUDGET ?= cpu
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench reproduce-fig4 lock clean
+
+# Nothing of the caller's own environment reaches the one built here.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX UV_PYTHON UV_SYSTEM_PYTHON UV_PROJECT_ENVIRONMENT \
+         PIP_TARGET PIP_PREFIX PIP_USER PIP_REQUIRE_VIRTUALENV
+
+PY := .venv/bin/python
+UV := .venv/bin/uv
+READY := .venv/.ready
+
+help:  ## list every target
+	@awk -F ':.*## ' '/^[a-zA-Z0-9_.-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv: $(READY)  ## install flowexp and exactly the packages of requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "flowexp needs Python >= 3.11, and '$(PYTHON)' is not: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	    { echo "'$(PYTHON)' cannot make virtual environments: install the package python3-venv, or give another PYTHON=..."; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
+	$(UV) pip sync --python $(PY) requirements.lock
+	$(UV) pip install --python $(PY) --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(READY)  ## train, sample and measure a small flow on real digits, in about a minute on a laptop
+	$(PY) -m experiments.demo
+
+test: $(READY)  ## run every test
+	$(PY) -m pytest
+
+check: $(READY)  ## lint, format, types, direction of imports and the fast tests: under a minute
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports --no-logo
+	$(PY) -m pytest -q -m "not slow"
+
+format: $(READY)  ## sort imports and format the code in place
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(READY)  ## measure speed and memory of the parts
+	$(PY) -m benchmarks
+
+reproduce-fig4: $(READY)  ## LCF's Figure 4, probe accuracy over the noise level (BUDGET=smoke, cpu, ...)
+	$(PY) -m experiments.lcf.fig04_probe_curve budget=$(BUDGET)
+
+lock: $(READY)  ## choose the newest versions that pyproject.toml allows and write requirements.lock
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-emit-index-url --no-annotate \
+	    --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+clean:  ## remove .venv, caches and built wheels (runs and data stay)
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

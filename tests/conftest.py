@@ -1,0 +1,46 @@
+"""What every test can count on: no network, no display, one thread, fixed global seeds."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+# Set before torch is imported, and inherited by the processes that tests start.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # sums in one order on every machine
+
+# A shell inside a cluster job would otherwise make Lightning wait for processes that do not exist.
+for name in [*os.environ]:
+    if name.startswith("SLURM_") or name in {
+        "RANK",
+        "LOCAL_RANK",
+        "NODE_RANK",
+        "WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    }:
+        del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def fixed_global_seeds() -> None:
+    """Code under test takes explicit generators; what a test itself draws is still the same every time."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, for code that writes beside itself."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

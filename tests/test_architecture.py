@@ -1,0 +1,152 @@
+"""The rules of the house, read off the source: who imports whom, one time axis, nothing heavy at the door."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY = sorted((ROOT / "flowexp").rglob("*.py"))
+PROGRAMS = [path for folder in ("experiments", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
+
+COMMANDS = {"launch", "runs", "train", "sample", "evaluate", "diagnose"}
+MATHEMATICS = {
+    "time", "randomness", "profiles", "interpolants", "time_samplers", "velocity", "solvers", "sampling", "ema",
+    "backbones", "losses",
+}  # fmt: skip
+
+
+def place(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def layer(path: Path) -> str:
+    """The module or package directly under flowexp that a file belongs to."""
+    return path.relative_to(ROOT / "flowexp").with_suffix("").parts[0]
+
+
+def imported_packages(path: Path) -> set[str]:
+    """Top-level packages that a file imports, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def word_of(node: ast.expr) -> str:
+    """The name that `t`, `t[i]`, `t.view(-1, 1)` or `self.t` is about."""
+    while not isinstance(node, ast.Name):
+        if isinstance(node, ast.Attribute) and is_time(node.attr):
+            return node.attr
+        if isinstance(node, ast.Attribute | ast.Subscript):
+            node = node.value
+        elif isinstance(node, ast.Call):
+            node = node.func
+        else:
+            return ""
+    return node.id
+
+
+def is_time(word: str) -> bool:
+    return word in {"t", "ts", "time", "times", "progress", "noise_level"} or word.startswith("t_")
+
+
+def flips_of_time(source: str) -> list[str]:
+    """Every `1 - t` written by hand."""
+    flips = []
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and isinstance(node.left, ast.Constant)):
+            continue
+        if node.left.value == 1 and is_time(word_of(node.right)):
+            flips.append(f"line {node.lineno}: {ast.unparse(node)}")
+    return flips
+
+
+def test_imports_point_one_way():
+    command = (
+        "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_logo=True, no_cache=True))"
+    )
+    result = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_library_knows_nothing_of_recipes_tests_and_benchmarks():
+    guilty = {
+        place(path): names
+        for path in LIBRARY
+        if (names := imported_packages(path) & {"experiments", "tests", "benchmarks"})
+    }
+    assert not guilty
+
+
+def test_only_the_commands_know_hydra():
+    guilty = [place(p) for p in LIBRARY if imported_packages(p) & {"hydra", "omegaconf"} and layer(p) not in COMMANDS]
+    assert not guilty
+
+
+def test_the_mathematics_needs_neither_lightning_nor_trackers():
+    foreign = {"pytorch_lightning", "lightning", "wandb", "torchmetrics"}
+    guilty = [place(p) for p in LIBRARY if layer(p) in MATHEMATICS and imported_packages(p) & foreign]
+    assert not guilty
+
+
+@pytest.mark.parametrize(
+    "flip", ["1 - t", "1.0 - t", "1 - t[0]", "1 - t.view(-1, 1)", "1 - self.t", "1 - t_low", "1 - progress"]
+)
+def test_a_flip_of_time_is_recognised(flip: str):
+    assert flips_of_time(flip)
+
+
+@pytest.mark.parametrize("innocent", ["1 - beta", "t - 1", "1 - torch.cos(t)", "2 - t", "1 - tau"])
+def test_other_differences_are_no_flip_of_time(innocent: str):
+    assert not flips_of_time(innocent)
+
+
+def test_only_time_py_turns_the_time_axis_around():
+    files = [path for path in LIBRARY + PROGRAMS if path != ROOT / "flowexp/time.py"]
+    assert not {place(path): flips for path in files if (flips := flips_of_time(path.read_text()))}
+
+
+ENTRY_POINTS = ["flowexp", *(f"flowexp.{p.stem}" for p in LIBRARY if layer(p) in COMMANDS)]
+
+
+@pytest.mark.parametrize("module", ENTRY_POINTS)
+def test_the_entry_points_do_not_import_torch(module: str):
+    """`--help` and `--cfg job` answer before torch, four seconds of it, is loaded."""
+    command = f"import sys, {module}; print(*{{'torch', 'pytorch_lightning', 'wandb', 'sklearn'}} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout.split()) == (0, []), result.stderr
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=place)
+def test_everything_public_says_what_it_is(path: Path):
+    tree = ast.parse(path.read_text())
+    public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
+    silent = [node.name for node in public if not ast.get_docstring(node)]
+    assert not silent
+    assert ast.get_docstring(tree) or not tree.body, "the file itself has no docstring"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=place)
+def test_a_config_starts_by_saying_what_it_is(path: Path):
+    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    if lines and lines[0].startswith("# @package"):
+        lines = lines[1:]
+    assert lines and re.match(r"# \w", lines[0])
+
+
+def test_no_file_names_a_machine_or_a_registry():
+    top = [ROOT / name for name in ("Makefile", "pyproject.toml", "requirements.lock", "README.md", ".ci/run")]
+    machine = re.compile(r"""(?:^|[\s"'=(])/(?:home|root|Users|work|tmp)/""", re.MULTILINE)
+    files = [path for path in LIBRARY + PROGRAMS + CONFIGS + top if path.exists()]
+    assert not [place(path) for path in files if machine.search(path.read_text())]
+    assert "://" not in (ROOT / "requirements.lock").read_text()
