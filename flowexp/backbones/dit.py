@@ -1,0 +1,154 @@
+"""DiT and SiT: one transformer on patches, and its named sizes.
+
+Architecture, initialisation and state-dict keys are those of SiT's models.py; DiT differs in the scale of t alone.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from einops import rearrange
+from timm.layers import PatchEmbed
+from torch import Tensor, nn
+
+from flowexp.backbones.base import Backbone, State
+from flowexp.backbones.blocks import AdaLNHead, AdaLNZeroBlock, PlainBlock, PlainHead
+from flowexp.backbones.embedders import LabelEmbedder, TimestepEmbedder, sincos_2d
+from flowexp.backbones.registry import register_backbone
+
+CONDITIONINGS = ("adaln_zero", "none")
+
+
+class DiT(Backbone):
+    """A diffusion transformer whose output at initialisation is exactly zero.
+
+    depth x width x heads, square patches of `patch` pixels, MLPs mlp_ratio times as wide. time_scale multiplies t before
+    its embedding (1000: DiT, 1: SiT). learn_sigma doubles the head's channels as SiT's checkpoints do; the second half is
+    never used. conditioning "none" removes t, labels and every modulation, which leaves LCF Table 1's parameter counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        channels: int,
+        num_classes: int | None = None,
+        label_dropout: float = 0.1,
+        conditioning: str = "adaln_zero",
+        depth: int,
+        width: int,
+        heads: int,
+        patch: int,
+        time_scale: float,
+        mlp_ratio: float = 4.0,
+        learn_sigma: bool = False,
+    ) -> None:
+        super().__init__(
+            resolution=resolution,
+            channels=channels,
+            num_classes=num_classes,
+            label_dropout=label_dropout,
+            depth=depth,
+            width=width,
+        )
+        _check(resolution, patch, width, heads, conditioning, num_classes)
+        self.patch = patch
+        self.learn_sigma = learn_sigma
+        self.conditioning = conditioning
+        conditioned = conditioning != "none"
+        self.x_embedder = PatchEmbed(resolution, patch, channels, width)
+        self.pos_embed = nn.Parameter(torch.empty(1, (resolution // patch) ** 2, width), requires_grad=False)
+        self.t_embedder = TimestepEmbedder(width, time_scale) if conditioned else None
+        self.y_embedder = None if num_classes is None else LabelEmbedder(num_classes, width)
+        block = AdaLNZeroBlock if conditioned else PlainBlock
+        self.blocks = nn.ModuleList(block(width, heads, mlp_ratio) for _ in range(depth))
+        outputs = patch**2 * channels * (2 if learn_sigma else 1)
+        self.final_layer = (AdaLNHead if conditioned else PlainHead)(width, outputs)
+        self.initialize()
+
+    def embed(self, x: Tensor, t: Tensor, label: Tensor | None) -> State:
+        """Patches plus their positions, and the condition: t's vector plus the label's."""
+        # under autocast the sum with the float32 positions keeps the residual stream in float32
+        return State(self.x_embedder(x) + self.pos_embed, self._condition(t, label), block=0)
+
+    def head(self, state: State) -> Tensor:
+        """The velocity (B, C, H, W), in the type of the tokens (float32 under autocast)."""
+        patches = self.final_layer(state.tokens, state.condition).to(state.tokens.dtype)
+        side = self.resolution // self.patch
+        image = rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=side, p=self.patch, q=self.patch)
+        return image[:, : self.channels]
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Draw the weights anew as SiT does; also what a network built on the meta device needs after to_empty."""
+        self.apply(_xavier_linear)
+        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
+        nn.init.zeros_(self.x_embedder.proj.bias)
+        self.pos_embed.copy_(sincos_2d(self.resolution // self.patch, self.width))
+        if self.t_embedder is not None:
+            nn.init.normal_(self.t_embedder.mlp[0].weight, std=0.02)
+            nn.init.normal_(self.t_embedder.mlp[2].weight, std=0.02)
+        if self.y_embedder is not None:
+            nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
+        for part in (*self.blocks, self.final_layer):
+            if hasattr(part, "adaLN_modulation"):
+                nn.init.zeros_(part.adaLN_modulation[1].weight)
+        nn.init.zeros_(self.final_layer.linear.weight)
+
+    def _condition(self, t: Tensor, label: Tensor | None) -> Tensor | None:
+        if self.t_embedder is None:
+            return None
+        condition = self.t_embedder(t)
+        if self.y_embedder is None:
+            return condition
+        if label is None:
+            label = torch.full(t.shape, self.null_label, device=t.device)
+        return condition + self.y_embedder(label)
+
+
+def _xavier_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+def _check(resolution: int, patch: int, width: int, heads: int, conditioning: str, num_classes: int | None) -> None:
+    if resolution % patch:
+        raise ValueError(f"resolution must be a multiple of the patch size {patch}, got {resolution}")
+    if width % heads or width % 4:
+        raise ValueError(f"width must be a multiple of 4 and of the {heads} heads, got {width}")
+    if conditioning not in CONDITIONINGS:
+        raise ValueError(f"conditioning must be one of {', '.join(CONDITIONINGS)}, got {conditioning!r}")
+    if conditioning == "none" and num_classes is not None:
+        raise ValueError(f"conditioning='none' has no place for labels: pass num_classes=None, got {num_classes}")
+
+
+SIZES = {  # depth, width, heads
+    "nano": (6, 128, 4),
+    "tiny": (12, 192, 3),
+    "s": (12, 384, 6),
+    "b": (12, 768, 12),
+    "l": (24, 1024, 16),
+    "xl": (28, 1152, 16),
+}
+
+
+def _register(family: str, size: str, patch: int, time_scale: float) -> None:
+    depth, width, heads = SIZES[size]
+    build = partial(_build, depth=depth, width=width, heads=heads, patch=patch, time_scale=time_scale)
+    register_backbone(f"{family}_{size}{patch}")(build)
+
+
+def _build(**options) -> DiT:
+    return DiT(**options)
+
+
+for _size in ("s", "b", "l", "xl"):  # SiT's sizes, its t in [0, 1]
+    for _patch in (2, 4):
+        _register("sit", _size, _patch, time_scale=1.0)
+for _size in ("s", "b"):  # LCF Table 1
+    _register("dit", _size, 2, time_scale=1000.0)
+for _size in ("nano", "tiny"):  # for CPUs
+    for _patch in (2, 4):
+        _register("dit", _size, _patch, time_scale=1000.0)

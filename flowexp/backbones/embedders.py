@@ -1,0 +1,57 @@
+"""How position, noise level and label become vectors (SiT's models.py, which takes all three from DiT)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sincos_1d(position: Tensor, dim: int) -> Tensor:
+    """[sin | cos] of position (N,) at frequencies 10000^(-k / (dim / 2)): (N, dim)."""
+    frequency = 10000.0 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    angle = position[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def sincos_2d(side: int, dim: int) -> Tensor:
+    """The fixed embedding (1, side^2, dim) of a square grid read row by row: the column's half, then the row's."""
+    place = torch.arange(side, dtype=torch.float64)
+    row, column = place.repeat_interleave(side), place.repeat(side)
+    return torch.cat([sincos_1d(column, dim // 2), sincos_1d(row, dim // 2)], dim=1).float()[None]
+
+
+class TimestepEmbedder(nn.Module):
+    """Noise level (B,) to a vector (B, D): a sinusoid of 256 dimensions, then an MLP.
+
+    time_scale multiplies t first: 1 is SiT, which feeds t in [0, 1]; 1000 is DiT, which feeds steps 0..999.
+    """
+
+    def __init__(self, width: int, time_scale: float, dim: int = 256) -> None:
+        super().__init__()
+        self.time_scale = time_scale
+        self.dim = dim
+        self.mlp = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, width))
+
+    def sinusoid(self, t: Tensor) -> Tensor:
+        """[cos | sin] of the scaled t at 128 frequencies from 1 to 1/10000, in float32."""
+        half = self.dim // 2
+        frequency = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(10000.0) / half))
+        angle = (self.time_scale * t.float())[:, None] * frequency
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+    def forward(self, t: Tensor) -> Tensor:
+        # float64 networks (gradient checks) need the cast; in bf16 autocast the weights are float32 and it does nothing
+        return self.mlp(self.sinusoid(t).to(self.mlp[0].weight.dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """Label (B,) to a vector (B, D): a table with a last row for "no class"."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, width)
+
+    def forward(self, label: Tensor) -> Tensor:
+        return self.embedding_table(label)

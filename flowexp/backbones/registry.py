@@ -1,0 +1,67 @@
+"""The list of backbones: a name, and a function that builds the network."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from flowexp.backbones.base import Backbone
+
+Builder = Callable[..., Backbone]
+_BUILDERS: dict[str, Builder] = {}
+
+
+def register_backbone(name: str) -> Callable[[Builder], Builder]:
+    """Decorator: list a builder, called with create_backbone's keywords, under a name of its own."""
+
+    def register(build: Builder) -> Builder:
+        if name in _BUILDERS:
+            raise ValueError(f"backbone {name!r} is registered already: choose another name")
+        _BUILDERS[name] = build
+        return build
+
+    return register
+
+
+def list_backbones() -> list[str]:
+    """The registered names, sorted."""
+    return sorted(_BUILDERS)
+
+
+def create_backbone(
+    name: str,
+    *,
+    resolution: int,
+    channels: int,
+    num_classes: int | None = None,
+    label_dropout: float = 0.1,
+    conditioning: str = "adaln_zero",
+    **overrides: Any,
+) -> Backbone:
+    """Build a registered network for square images of the given resolution and number of channels.
+
+    num_classes None is an unconditional network. label_dropout is the rate at which `drop_labels` hides labels.
+    conditioning is "adaln_zero", or "none": a network that sees neither t nor label. overrides change the architecture of
+    the name, for instance depth=2.
+
+    Raises ValueError for a name that is not listed.
+    """
+    if name not in _BUILDERS:
+        raise ValueError(_unknown(name))
+    network = _BUILDERS[name](
+        resolution=resolution,
+        channels=channels,
+        num_classes=num_classes,
+        label_dropout=label_dropout,
+        conditioning=conditioning,
+        **overrides,
+    )
+    network.name = name
+    return network
+
+
+def _unknown(name: str) -> str:
+    nearest = difflib.get_close_matches(name, _BUILDERS, n=1, cutoff=0.0)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"no backbone is called {name!r}{hint} Choose from {', '.join(list_backbones())}"
