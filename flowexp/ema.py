@@ -1,0 +1,86 @@
+"""The exponential moving average of a network's parameters, kept beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+
+class ExponentialMovingAverage:
+    """average <- decay average + (1 - decay) parameter, begun at the parameters' first values.
+
+    parameters: by name, as `dict(module.named_parameters())`; the live objects are kept.
+    warmup: the n-th update (from 1) decays by min(decay, (1 + n) / (10 + n)), so that early averages are not the
+    random initial weights.
+
+    The averages are fp32 or better: at 0.9999 an update is below the resolution of bf16, which would never move.
+    """
+
+    def __init__(self, parameters: Mapping[str, Parameter], decay: float = 0.9999, warmup: bool = True) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"the decay of an average must lie in [0, 1), got {decay}")
+        self.parameters = dict(parameters)
+        self.decay = decay
+        self.warmup = warmup
+        self.num_updates = 0
+        self.averages = {name: _wide(value).clone() for name, value in self.parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the averages towards the parameters, once per optimiser step."""
+        self._follow()
+        self.num_updates += 1
+        values = [_wide(value) for value in self.parameters.values()]
+        torch._foreach_lerp_(list(self.averages.values()), values, 1 - self.current_decay)
+
+    @property
+    def current_decay(self) -> float:
+        """The decay of the latest update."""
+        n = self.num_updates
+        return min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers, loadable with `weights_only`; the tensors are the live averages, as a module's are."""
+        return {"num_updates": self.num_updates, "averages": dict(self.averages)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state. Raises ValueError where the names or shapes differ from the parameters'."""
+        saved = {name: tuple(value.shape) for name, value in state["averages"].items()}
+        own = {name: tuple(value.shape) for name, value in self.averages.items()}
+        if different := sorted(name for name in saved | own if saved.get(name) != own.get(name)):
+            raise ValueError(f"the saved average is of another network: {different[:5]} differ in name or shape")
+        for name, average in self.averages.items():
+            average.copy_(state["averages"][name])
+        self.num_updates = int(state["num_updates"])
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Within the context the live parameters hold the averages; after it, also after an error, their own values."""
+        self._follow()
+        own = {name: value.detach().clone() for name, value in self.parameters.items()}
+        try:
+            self._write(self.averages)
+            yield
+        finally:
+            self._write(own)
+
+    @torch.no_grad()
+    def _write(self, values: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+
+    def _follow(self) -> None:
+        """Go where the parameters went, who are moved to their device after the average was made."""
+        for name, value in self.parameters.items():
+            if self.averages[name].device != value.device:
+                self.averages[name] = self.averages[name].to(value.device)
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value.detach().to(torch.promote_types(value.dtype, torch.float32))
