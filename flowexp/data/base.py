@@ -1,0 +1,128 @@
+"""What every dataset shares: where it lies, its batches, and the way to [-1, 1]."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pytorch_lightning import LightningDataModule
+
+from flowexp.data.errors import DataError
+from flowexp.data.images import ImageSet, to_float
+from flowexp.data.loader import Batch, BatchLoader
+
+
+class ImageDataModule(LightningDataModule, ABC):
+    """A labelled image dataset, read once into memory as uint8.
+
+    A dataset gives `name`, `resolution`, `channels`, `num_classes`, `flips` and `load`; `prepare_data` if it can be
+    downloaded or needs decoding. After `setup`, `train` and `test` are its two `ImageSet`s.
+
+    Arguments:
+        root: the folder of its files; None is data/<name> under the current folder.
+        batch_size: images per step over all processes.
+        train_size: train on a fixed random subset of this many images; None is all of them.
+        flip: mirror training images left to right with probability 1/2; None is the dataset's own habit.
+        seed: of the order of the images and the flips.
+        on_device: keep the images on the trainer's device, where they take one byte per value.
+
+    Raises:
+        ValueError: a number that is not positive.
+    """
+
+    name: str
+    resolution: ClassVar[int]
+    channels: ClassVar[int]
+    num_classes: ClassVar[int]
+    flips: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        batch_size: int = 64,
+        train_size: int | None = None,
+        flip: bool | None = None,
+        seed: int = 0,
+        on_device: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_positive(batch_size=batch_size, train_size=train_size)
+        self.root = Path(root if root is not None else f"data/{self.name}").expanduser()
+        self.batch_size = batch_size
+        self.train_size = train_size
+        self.flip = self.flips if flip is None else flip
+        self.seed = seed
+        self.on_device = on_device
+        self._loaded: tuple[ImageSet, ImageSet] | None = None
+
+    @abstractmethod
+    def load(self) -> tuple[ImageSet, ImageSet]:
+        """Reads the whole training set and test set from their files."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the files, once.
+
+        Raises:
+            DataError: the files are missing or damaged, or there are too few images for `train_size`, `batch_size`.
+        """
+        if self._loaded is None:
+            train, test = self.load()
+            self._loaded = self._limited(train), test
+        if self.on_device and self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            self._loaded = self.train.to(device), self.test.to(device)
+
+    def _limited(self, train: ImageSet) -> ImageSet:
+        wanted = len(train) if self.train_size is None else self.train_size
+        if wanted > len(train):
+            raise DataError(f"train_size must be at most the {len(train)} training images of {self.name}, got {wanted}")
+        if self.batch_size > wanted:
+            raise DataError(
+                f"batch_size must be at most the {wanted} training images of {self.name}, got {self.batch_size}: "
+                "lower data.batch_size or raise data.train_size"
+            )
+        return train if wanted == len(train) else train.subset(wanted)
+
+    @property
+    def train(self) -> ImageSet:
+        """The training images, after `train_size`."""
+        return self._sets()[0]
+
+    @property
+    def test(self) -> ImageSet:
+        """All held-out images."""
+        return self._sets()[1]
+
+    def _sets(self) -> tuple[ImageSet, ImageSet]:
+        assert self._loaded is not None, "call setup() first"
+        return self._loaded
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the training images; an incomplete last one is dropped."""
+        return len(self.train) // self.batch_size
+
+    def train_dataloader(self) -> BatchLoader:
+        """Batches of this process, at the start of epoch 0.
+
+        Raises:
+            ValueError: `batch_size` does not divide over the processes.
+        """
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return BatchLoader(
+            self.train, self.batch_size, seed=self.seed, flip=self.flip, rank=rank, world_size=world_size
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> dict[str, Any]:
+        """Images cross to the device as bytes and become float32 in [-1, 1] there."""
+        if batch["image"].dtype != torch.uint8:
+            return batch
+        return {**batch, "image": to_float(batch["image"])}
+
+
+def _check_positive(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")

@@ -1,0 +1,67 @@
+"""Images as they are stored (uint8) and as networks see them (float in [-1, 1])."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowexp.randomness import keyed_generator
+
+_SUBSET = 0x5B5E  # keeps this stream apart from others with the same seed
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Stored images as the data of the flow: uint8 (...) to float32 in [-1, 1], 0 to -1 and 255 to 1."""
+    return images.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Samples as pictures: float (...) to uint8, 127.5 x + 128 clamped to 0..255 and truncated, as SiT's sample_ddp.py.
+
+    Inverts `to_float` exactly; every one of the 256 values owns an interval of equal width.
+    """
+    return images.to(torch.float32).mul(127.5).add_(128.0).clamp_(0.0, 255.0).to(torch.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with their labels, all of a split.
+
+    Arguments:
+        images: uint8 (N, C, H, W); may lie in a memory-mapped file.
+        labels: int64 (N,).
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        assert self.images.dtype == torch.uint8 and self.images.ndim == 4, "images are uint8 (N, C, H, W)"
+        assert self.labels.dtype == torch.int64 and self.labels.shape == self.images.shape[:1], "labels are int64 (N,)"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> ImageSet:
+        """The same images on a device; nothing is copied if they are there already."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
+    def select(self, rows: Tensor) -> ImageSet:
+        """The images of the given rows (num,), in that order, as one gather."""
+        rows = rows.to(self.images.device)
+        return ImageSet(self.images.index_select(0, rows), self.labels.index_select(0, rows))
+
+    def subset(self, num: int) -> ImageSet:
+        """A fixed random subset: the first num rows of one permutation, the same in every run and on every machine.
+
+        Nested (the subset of 100 lies in that of 200) and mixed over classes, unlike the first rows of a file.
+
+        Raises:
+            ValueError: num is not in 1..N.
+        """
+        if not 1 <= num <= len(self):
+            raise ValueError(f"a subset must hold 1..{len(self)} images, got {num}")
+        order = torch.randperm(len(self), generator=keyed_generator(_SUBSET, len(self)))
+        return self.select(order[:num])

@@ -1,0 +1,145 @@
+"""Batches whose order is a pure function of (seed, epoch): nothing to save but a position, nothing to shuffle twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowexp.data.images import ImageSet
+from flowexp.randomness import keyed_generator
+
+_ORDER, _FLIPS = 0x0DE4, 0xF11B  # keep these streams apart from others with the same seed
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class _Epoch:
+    """One pass over the images: which row comes when, and whether it is mirrored."""
+
+    number: int
+    order: Tensor  # (rows,) int64
+    flips: Tensor | None  # (rows,) bool, by place in the order
+
+
+class BatchLoader:
+    """Iterates over batches of images held in memory, and resumes at the very batch where it stopped.
+
+    Batch k of an epoch is rows [k B, (k + 1) B) of that epoch's order, and process r of W takes the r-th of its W equal
+    slices: the slices of all processes, concatenated, are the batch of a single process, flips included. An incomplete
+    last batch is dropped. Fetching is one gather; there are no workers and no queue.
+
+    The position (epoch, batch) belongs to the loader: `iter` goes on from it, so that an interrupted pass is continued,
+    and a finished one is followed by the next epoch. `set_epoch` starts an epoch from its first batch.
+
+    Arguments:
+        images: the images and labels, on the CPU (also memory-mapped) or on a device; batches stay where they are.
+        batch_size: B, images per step over all processes.
+        seed: of the order and the flips.
+        flip: mirror each image left to right with probability 1/2.
+        rank, world_size: r and W.
+
+    Raises:
+        ValueError: the batch does not divide over the processes, or is larger than the set.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        flip: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        _check_batch_size(batch_size, len(images), world_size)
+        assert 0 <= rank < world_size
+        self.images = images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.flip = flip
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.batch = 0  # the next one
+        self._arranged: _Epoch | None = None
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch, also while a resumed epoch has fewer left."""
+        return len(self.images) // self.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.batch >= len(self):
+            self.set_epoch(self.epoch + 1)
+        return self._remaining()
+
+    def _remaining(self) -> Iterator[Batch]:
+        # The position is read at each step: Lightning calls set_epoch after iter.
+        while self.batch < len(self):
+            self.batch += 1
+            yield self.fetch(self.epoch, self.batch - 1)
+
+    def fetch(self, epoch: int, batch: int) -> Batch:
+        """This process's slice of a batch: `image` uint8 (B / W, C, H, W) and `label` (B / W,)."""
+        if self._arranged is None or self._arranged.number != epoch:
+            self._arranged = self._arrange(epoch)
+        share = self.batch_size // self.world_size
+        start = batch * self.batch_size + self.rank * share
+        chosen = self.images.select(self._arranged.order[start : start + share])
+        image = chosen.images
+        if self._arranged.flips is not None:
+            mirrored = self._arranged.flips[start : start + share, None, None, None]
+            image = torch.where(mirrored, image.flip(-1), image)
+        return {"image": image, "label": chosen.labels}
+
+    def _arrange(self, epoch: int) -> _Epoch:
+        rows, device = len(self.images), self.images.images.device
+        order = torch.randperm(rows, generator=keyed_generator(self.seed, _ORDER, epoch)).to(device)
+        flips = None
+        if self.flip:
+            flips = (torch.rand(rows, generator=keyed_generator(self.seed, _FLIPS, epoch)) < 0.5).to(device)
+        return _Epoch(epoch, order, flips)
+
+    @property
+    def sampler(self) -> BatchLoader:
+        """The object whose `set_epoch` Lightning calls at the start of each epoch."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Moves to the first batch of an epoch; in the epoch where the loader already is, the position stays."""
+        if epoch != self.epoch:
+            self.epoch, self.batch = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The position, the same on every process, and what gives it its meaning."""
+        return {"epoch": self.epoch, "batch": self.batch, **self._meaning()}
+
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """Goes on at a saved position; the number of processes may have changed since.
+
+        Raises:
+            ValueError: the position was saved with another seed, batch size or number of images.
+        """
+        for name, here in self._meaning().items():
+            if state_dict[name] != here:
+                raise ValueError(
+                    f"the checkpoint's place in the data belongs to {name}={state_dict[name]}, this run has {here}: "
+                    "resume with the same data settings, or start a new run"
+                )
+        self.epoch, self.batch = state_dict["epoch"], state_dict["batch"]
+
+    def _meaning(self) -> dict[str, int]:
+        return {"seed": self.seed, "batch_size": self.batch_size, "train_size": len(self.images)}
+
+
+def _check_batch_size(batch_size: int, rows: int, world_size: int) -> None:
+    if batch_size % world_size:
+        raise ValueError(
+            f"batch_size counts the images of all processes and must divide over {world_size} of them, got {batch_size}"
+        )
+    if batch_size > rows:
+        raise ValueError(f"batch_size must be at most the {rows} training images, got {batch_size}: lower it")
