@@ -1,7 +1,7 @@
 """Interpolants: the path xt = alpha(t) data + sigma(t) noise, its velocity, and what one quantity says about another.
 
 SiT writes its paths on the reversed axis t_sit = progress(t). There v_sit = -v, and with t mapped every formula below
-is SiT's (arXiv 2401.08740, Table 1; transport/path.py).
+is SiT's (transport/path.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .time import expand, progress
+from flowexp.time import expand, progress
 
 Interval = tuple[float, float]
 QUANTITIES = ("velocity", "data", "noise", "score")
@@ -135,7 +135,7 @@ class Interpolant(ABC):
 
 @dataclass(frozen=True)
 class Linear(Interpolant):
-    """Rectified flow: xt = (1 - t) data + t noise, velocity = noise - data (LCF section 2; SiT's Linear)."""
+    """Rectified flow: xt = (1 - t) data + t noise, velocity = noise - data (LCF eqs. 1 and 4; SiT's Linear)."""
 
     name: ClassVar[str] = "linear"
 
@@ -180,7 +180,7 @@ class GVP(Interpolant):
 @dataclass(frozen=True)
 class SBDMVP(Interpolant):
     """Variance-preserving diffusion: beta(t) = beta_min + t (beta_max - beta_min), alpha = exp(-1/2 int_0^t beta),
-    sigma^2 = 1 - alpha^2 (Song et al. 2021, eq. 33; SiT's SBDM-VP).
+    sigma^2 = 1 - alpha^2 (Song et al. 2021, appendix C; SiT's SBDM-VP).
 
     alpha(1) = 0.0066, so pure noise is reached only nearly. sigma' is infinite at t = 0, hence the intervals.
     """

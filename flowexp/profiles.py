@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .time import noise_level
+from flowexp.time import noise_level
 
 Schedule = Callable[[Tensor], Tensor]
 

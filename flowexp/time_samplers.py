@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .time import progress
+from flowexp.time import progress
 
 Interval = tuple[float, float]
 

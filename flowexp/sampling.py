@@ -1,0 +1,170 @@
+"""A sampler: how samples are drawn from a network, as one plain description that is stored beside every number."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from flowexp.interpolants import Interpolant
+from flowexp.profiles import Profile, create_profile, scale_schedule
+from flowexp.randomness import SampleNoise
+from flowexp.solvers import EulerMaruyama, OnStep, Solution, Solver, create_solver
+from flowexp.time import as_noise_level
+from flowexp.velocity import Conditional, Field, Guided, Scaled
+
+SSC_TARGETS = ("velocity", "drift")
+STRONG_GUIDANCE = 2.0  # VD section 6 warns of high CFG; in VD Table 12 SSC helps at 2 and hurts at 4
+
+
+class Network(Protocol):
+    """What is sampled from: a velocity network that names its label for "no class", None if it takes no labels."""
+
+    @property
+    def null_label(self) -> int | None: ...
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Samples:
+    """images: (B, ...) float32, in the space that the network works in; nfe: network calls per sample."""
+
+    images: Tensor
+    nfe: int
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Solver, SSC and guidance, in the order network -> guidance -> SSC -> solver.
+
+    solver: a solver, or its name.
+    num_steps: steps of the solver; None keeps a given solver's own number, and is 50 for a name.
+    solver_options: further fields of the solver, such as rtol.
+    s0, s1, profile: SSC's scale at the noise end, at the data end, and the shape between (VD eq. 10 and Table 7).
+    ssc_target: "velocity" scales what the network returns, and with it the score of an SDE; "drift" leaves the score
+        alone. The paper does not say which; for an ODE they are the same.
+    guidance_scale, guidance_channels, guidance_interval: see `velocity.Guided`; scale 1 is no guidance, at no cost.
+    final_jump: a noise level, or a number of 1000, at which the last network call jumps to its estimate of the data.
+        LCF never trains the velocity below T_min and leaves open how it samples there; None integrates to the end.
+
+    Warns where SSC meets strong guidance (VD section 6).
+    """
+
+    solver: Solver | str = "euler"
+    num_steps: int | None = None
+    solver_options: Mapping[str, Any] = field(default_factory=dict)
+    s0: float = 1.0
+    s1: float = 1.0
+    profile: str | Profile = "linear"
+    ssc_target: str = "velocity"
+    guidance_scale: float = 1.0
+    guidance_channels: int | None = None
+    guidance_interval: Sequence[float] = (0.0, 1.0)
+    final_jump: float | None = None
+
+    def __post_init__(self) -> None:
+        solver = create_solver(self.solver) if isinstance(self.solver, str) else self.solver
+        num_steps = solver.num_steps if self.num_steps is None else self.num_steps
+        object.__setattr__(self, "solver", replace(solver, **{**self.solver_options, "num_steps": num_steps}))
+        object.__setattr__(self, "num_steps", num_steps)
+        self._check()
+        if self.corrected and self.guidance_scale > STRONG_GUIDANCE:
+            warnings.warn(
+                f"SSC with guidance_scale={self.guidance_scale} may over-saturate (Velocity Deficit, section 6): "
+                "calibrate s0 for this scale, or choose ssc=none",
+                stacklevel=3,
+            )
+
+    def _check(self) -> None:
+        create_profile(self.profile)
+        if self.ssc_target not in SSC_TARGETS:
+            raise ValueError(f"ssc_target must be one of {', '.join(SSC_TARGETS)}, got {self.ssc_target!r}")
+        if self.final_jump is not None and not 0 < as_noise_level(self.final_jump) < 1:
+            raise ValueError(f"final_jump must lie strictly between data and noise, got {self.final_jump}")
+        if self.final_jump is not None and self.integrator.num_steps < 2:
+            raise ValueError("final_jump is a step of its own: num_steps must be at least 2, got 1")
+
+    @property
+    def integrator(self) -> Solver:
+        """The solver with its steps and options."""
+        assert isinstance(self.solver, Solver)
+        return self.solver
+
+    @property
+    def corrected(self) -> bool:
+        """Whether SSC changes anything."""
+        return not self.s0 == self.s1 == 1
+
+    def sample(
+        self,
+        backbone: Network,
+        interpolant: Interpolant,
+        indices: Sequence[int] | Tensor,
+        shape: Sequence[int],
+        seed: int,
+        label: Tensor | None = None,
+        device: torch.device | str = "cpu",
+        on_step: OnStep | None = None,
+    ) -> Samples:
+        """One batch of samples. A sample's noise depends on `(seed, its index)` alone, in an SDE too.
+
+        indices: (B,), the place of each sample in the whole set. shape: of one sample. label: (B,) or None.
+        on_step: called with (t reached, x there) after every step of the solver.
+        """
+        noise = SampleNoise(seed, indices, shape)
+        velocity = self.velocity_field(backbone, None if label is None else label.to(device))
+        with torch.no_grad():
+            start = noise.draw().to(device)
+            solution = self._solve(velocity, start, interpolant, lambda: noise.draw().to(device), on_step)
+        return Samples(solution.x, solution.nfe)
+
+    def velocity_field(self, backbone: Network, label: Tensor | None = None) -> Field:
+        """What is integrated: the network for these labels, guided and scaled."""
+        velocity: Field = Conditional(backbone, label)
+        if self.guidance_scale != 1:
+            velocity = self._guided(backbone, label)
+        return velocity if self._scales_drift else Scaled(velocity, self.s0, self.s1, self.profile)
+
+    def protocol(self) -> dict[str, Any]:
+        """Everything that decides a sample beside network, path and seed, as plain containers."""
+        profile = create_profile(self.profile).name
+        settings = {key: value for key, value in vars(self).items() if key not in ("solver", "solver_options")}
+        solver = {**asdict(self.integrator), "stochastic": self.integrator.stochastic}
+        solver.pop("drift_scale", None)  # a function; ssc_target says it
+        interval = list(self.guidance_interval)
+        return {"solver": self.integrator.name, **solver, **settings, "profile": profile, "guidance_interval": interval}
+
+    def _guided(self, backbone: Network, label: Tensor | None) -> Guided:
+        if label is None or backbone.null_label is None:
+            raise ValueError(
+                f"guidance_scale={self.guidance_scale} needs labels and a class-conditional network; set it to 1"
+            )
+        low, high = self.guidance_interval
+        return Guided(backbone, label, backbone.null_label, self.guidance_scale, self.guidance_channels, (low, high))
+
+    @property
+    def _scales_drift(self) -> bool:
+        return self.corrected and self.ssc_target == "drift" and self.integrator.stochastic
+
+    def _solver(self) -> Solver:
+        if self._scales_drift and isinstance(self.solver, EulerMaruyama):
+            return replace(self.solver, drift_scale=scale_schedule(self.profile, self.s0, self.s1))
+        return self.integrator
+
+    def _solve(
+        self, velocity: Field, noise: Tensor, interpolant: Interpolant, draw: Any, on_step: OnStep | None
+    ) -> Solution:
+        solver = self._solver()
+        if self.final_jump is None:
+            return solver.solve(velocity, noise, interpolant, draw, on_step)
+        level = as_noise_level(self.final_jump)
+        before = replace(solver, num_steps=solver.num_steps - 1)  # the jump is the last of the num_steps calls
+        solution = before.solve(velocity, noise, interpolant, draw, on_step, t_end=level)
+        t = torch.full((len(noise),), level, dtype=noise.dtype, device=noise.device)
+        data = interpolant.data_from_velocity(velocity(solution.x, t), solution.x, t)
+        return Solution(data.to(noise.dtype), solution.nfe + 1)
