@@ -1,0 +1,142 @@
+"""From a config to the parts of a run. Behind this file there is no config, only objects and plain numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+from flowexp.callbacks.monitor import Monitor
+from flowexp.callbacks.progress import Progress
+from flowexp.callbacks.step_log import StepLog
+from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint
+from flowexp.data import ImageDataModule
+from flowexp.modules import FlowMatching
+from flowexp.runs import RunFolder
+
+
+def build(config: DictConfig, **parts: Any) -> Any:
+    """Calls the `_target_` of `config` with its other keys and `parts`. The one place that instantiates."""
+    return instantiate(config, _convert_="all", **parts)
+
+
+def build_datamodule(config: DictConfig) -> ImageDataModule:
+    """The dataset, read into memory."""
+    datamodule = build(config.data)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    return datamodule
+
+
+def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatching:
+    """The LightningModule with freshly initialised weights, the same for the same seed on every process."""
+    pl.seed_everything(config.seed, verbose=False)
+    backbone = build(
+        config.backbone,
+        resolution=datamodule.resolution,
+        channels=datamodule.channels,
+        num_classes=datamodule.num_classes if config.class_conditional else None,
+    )
+    steps_per_epoch = max(1, datamodule.steps_per_epoch // config.trainer.get("accumulate_grad_batches", 1))
+    module = build(
+        config.objective,
+        backbone=backbone,
+        interpolant=build(config.interpolant),
+        time_sampler=build(config.time_sampler),
+        optimizer=build(config.optimizer).in_steps(steps_per_epoch),
+        sampler=build(config.sampler),
+        seed=config.seed,
+    )
+    if config.compile:
+        backbone.compile_blocks()
+    return module
+
+
+def build_monitors(config: DictConfig) -> list[Monitor]:
+    """The monitors of `callbacks`, in their order; a monitor set to null is left out."""
+    return [build(node) for node in config.callbacks.values() if node is not None]
+
+
+def build_trainer(config: DictConfig, run: RunFolder, loggers: list[Logger], monitors: list[Monitor]) -> pl.Trainer:
+    """A Trainer that writes to the run's folder."""
+    settings = OmegaConf.to_container(config.trainer)
+    assert isinstance(settings, dict)
+    precision = settings.pop("precision")
+    every_n_steps = settings["log_every_n_steps"]
+    callbacks = [*monitors, StepLog(every_n_steps), Progress(every_n_steps), build_checkpoint(config, run)]
+    return pl.Trainer(
+        **settings,
+        precision=resolve_precision(precision, settings["accelerator"]),  # type: ignore[arg-type]
+        strategy=build(config.strategy),
+        default_root_dir=run.path,
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,  # the loader gives each rank its share of the global batch
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+
+
+def build_checkpoint(config: DictConfig, run: RunFolder) -> pl.Callback:
+    """The callback that saves checkpoints into the run's folder."""
+    return build(config.checkpoint, folder=run.checkpoints)
+
+
+def build_loggers(config: DictConfig, run: RunFolder) -> list[Logger]:
+    """CSV always (a new `version_N` after each resume, so that nothing is overwritten), and the one of `logger`."""
+    loggers: list[Logger] = [CSVLogger(run.path, name="csv")]
+    if "_target_" in config.logger:
+        settings = OmegaConf.to_container(config)
+        loggers.append(build(config.logger, folder=run.path, name=config.name, config=settings))
+    return loggers
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """`auto` is bf16-mixed where the hardware multiplies in bf16, else 32-true; anything else is itself."""
+    if precision != "auto":
+        return precision
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else cpu_multiplies_in_bf16()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def cpu_multiplies_in_bf16() -> bool:
+    """Whether this CPU has AVX512-BF16 or AMX, where bf16 is several times faster than fp32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def load_run(path: Path, checkpoint: Path | None = None) -> tuple[FlowMatching, ImageDataModule, int]:
+    """Rebuilds a trained module from its run folder alone.
+
+    Returns the module with its raw weights and its EMA (`module.averaged()` swaps it in), the dataset and the step.
+    Raises ValueError where the folder has no usable checkpoint.
+    """
+    run = RunFolder(path)
+    config = run.config()
+    file = checkpoint or latest_checkpoint(run.checkpoints)
+    if file is None:
+        raise ValueError(f"{run.checkpoints} holds no usable checkpoint: the run has not saved one yet, or all are damaged")
+    datamodule = build_datamodule(config)
+    module = build_module(config, datamodule)
+    return module, datamodule, restore(module, file)
+
+
+def restore(module: FlowMatching, file: Path) -> int:
+    """Puts the weights and the EMA of a checkpoint into `module`; returns its step."""
+    content = load_checkpoint(file)
+    module.load_state_dict(content["state_dict"])
+    module.on_load_checkpoint(content)
+    return int(content["global_step"])
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` is the accelerator where there is one, else the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

@@ -1,0 +1,77 @@
+"""Sentences for what a person got wrong on the command line, with the nearest right name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A hint such as `; did you mean T_min?`, or an empty string where nothing is near."""
+    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def sentence_for(error: BaseException, conf: Path, command: str) -> str | None:
+    """What to tell the person who caused `error`; None where it is not theirs but a fault of the code."""
+    error = _innermost(error)
+    if isinstance(error, ConfigCompositionException) and (key := _quoted(r"Could not override '([^']+)'", error)):
+        return _unknown_key(key, conf, command)
+    if option := _quoted(r"Could not find '([^']+)'", error) or _quoted(r"Cannot find .*'([^']+)'", error):
+        return _unknown_option(option, conf)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return " ".join(str(error).split())
+    if isinstance(error, ValueError | FileNotFoundError | PermissionError):
+        return str(error)
+    return None
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Hydra wraps what a constructor raises; the constructor's own sentence is the better one."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _quoted(pattern: str, error: BaseException) -> str | None:
+    found = re.search(pattern, str(error))
+    return found.group(1) if found else None
+
+
+def _unknown_key(key: str, conf: Path, command: str) -> str:
+    """Names the nearest key of the default config, by its last part or by the whole."""
+    known = list(_keys(_default_config(conf, command)))
+    group, _, last = key.rpartition(".")
+    inside = [name for name in known if name.rpartition(".")[0] == group]
+    hint = nearest(last, [name.rpartition(".")[2] for name in inside]) if inside else nearest(key, known)
+    listed = f" {group} has {', '.join(name.rpartition('.')[2] for name in inside)}." if group and inside else ""
+    return f"there is no key {key}{hint}{listed} `python -m flowexp.{command} --cfg job` shows all keys"
+
+
+def _unknown_option(option: str, conf: Path) -> str:
+    group, _, name = option.rpartition("/")
+    choices = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+    return f"there is no {group or 'config'} named {name}{nearest(name, choices)} Choices: {', '.join(choices)}"
+
+
+def _default_config(conf: Path, command: str) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        return compose(command)
+
+
+def _keys(config: Any, prefix: str = "") -> Iterable[str]:
+    for key in config:
+        name = f"{prefix}{key}"
+        yield name
+        if not OmegaConf.is_missing(config, key) and isinstance(child := config._get_node(key), DictConfig) and child:
+            yield from _keys(child, f"{name}.")

@@ -1,0 +1,44 @@
+"""`python -m flowexp.evaluate run=FOLDER [key=value ...]`: measures the checkpoint of a run, with any sampler and monitors."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from flowexp.runs import RunFolder
+
+
+def run(config: DictConfig, folder: RunFolder) -> None:
+    """Measures `config.run` with the monitors of `config.callbacks` and writes the results into `folder`."""
+    from pathlib import Path
+
+    from flowexp import building
+    from flowexp.callbacks.monitor import measure_now
+    from flowexp.recording import Recorder
+    from flowexp.train import print_results
+
+    checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
+    module, datamodule, step = building.load_run(Path(config.run), checkpoint)
+    module.sampler = building.build(config.sampler)
+    module.to(building.resolve_device(config.device))
+    recorder = Recorder(folder.path, building.build_loggers(config, folder))
+    measured = measure_now(building.build_monitors(config), module, datamodule, recorder, step)
+    for logger in recorder.loggers:
+        logger.finalize("success")
+    scalars = {key: value for m in measured.values() for key, value in m.scalars.items()}
+    protocol = {name: m.protocol for name, m in measured.items()}
+    folder.write_json(folder.summary_file, {"run": config.run, "step": step, "scalars": scalars, "protocol": protocol})
+    print_results(folder, scalars)
+
+
+def main() -> int:
+    from flowexp.launch import open_door
+
+    return open_door("evaluate", sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Everything random in a training step, as a pure function of (seed, epoch, batch, row of the global batch).
+
+Nothing here is saved in a checkpoint and no generator has a state: a resumed run, a run on other hardware and a run
+split over more processes draw the same t, noise and label drops for the same rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from flowexp.backbones import Backbone
+from flowexp.randomness import keyed_generator
+from flowexp.time_samplers import TimeSampler
+
+
+class _Purpose(IntEnum):
+    TIME, NOISE, LABEL, FRESH_NOISE = range(4)
+
+
+@dataclass(frozen=True)
+class StepKey:
+    """Names one batch of one run, and the rows of the global batch that this process holds.
+
+    Arguments:
+        seed, epoch, batch: the run's seed, and the counts (from 0) that name the global batch.
+        rank, world_size: this process and their number; rank r holds the r-th contiguous share of the rows.
+    """
+
+    seed: int
+    epoch: int
+    batch: int
+    rank: int = 0
+    world_size: int = 1
+
+    def generator(self, purpose: _Purpose, device: torch.device | str) -> torch.Generator:
+        return keyed_generator(self.seed, self.epoch, self.batch, int(purpose), device=device)
+
+    def rows(self, num_rows: int) -> slice:
+        """This process's rows of the global batch, when each process holds `num_rows`."""
+        return slice(self.rank * num_rows, (self.rank + 1) * num_rows)
+
+
+def draw_times(key: StepKey, time_sampler: TimeSampler, num_rows: int, interval: tuple[float, float]) -> Tensor:
+    """Noise levels of the whole global batch, (world_size * num_rows,), on the CPU.
+
+    They are drawn on the CPU whatever the device: which rows lie below T_min is then known without asking the device.
+    """
+    generator = key.generator(_Purpose.TIME, "cpu")
+    return time_sampler(key.world_size * num_rows, generator, interval)
+
+
+def draw_noise(key: StepKey, data: Tensor, fresh: bool = False) -> Tensor:
+    """Standard Gaussian noise shaped like `data`; `fresh` gives a second, independent draw."""
+    generator = key.generator(_Purpose.FRESH_NOISE if fresh else _Purpose.NOISE, data.device)
+    shape = (key.world_size * len(data), *data.shape[1:])
+    noise = torch.randn(shape, generator=generator, device=data.device, dtype=data.dtype)
+    return noise[key.rows(len(data))]
+
+
+def draw_labels(key: StepKey, backbone: Backbone, label: Tensor) -> Tensor | None:
+    """The labels that the network sees: some dropped for classifier-free guidance; None for an unconditional network."""
+    if backbone.num_classes is None:
+        return None
+    generator = key.generator(_Purpose.LABEL, label.device)
+    everyone = label.new_zeros(key.world_size * len(label))
+    everyone[key.rows(len(label))] = label  # the drop is decided for the whole global batch, then this share is taken
+    return backbone.drop_labels(everyone, generator)[key.rows(len(label))]

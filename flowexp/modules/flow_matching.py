@@ -1,0 +1,216 @@
+"""Flow matching (FM) as a LightningModule: the base that LCF and MAFM change in one place each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from flowexp.backbones import Backbone
+from flowexp.ema import ExponentialMovingAverage
+from flowexp.interpolants import Interpolant, Linear
+from flowexp.losses import velocity_error
+from flowexp.modules.draws import StepKey, draw_labels, draw_noise, draw_times
+from flowexp.modules.sharding import shard_backbone
+from flowexp.optimization import Optimization
+from flowexp.sampling import Sampler, Samples
+from flowexp.time_samplers import TimeSampler, Uniform
+
+
+class NonFiniteGradientError(RuntimeError):
+    """The gradient of a step is NaN or infinite; the weights, the optimizer and the EMA are those before the step."""
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """What a training step computes.
+
+    Arguments:
+        loss: scalar to be minimised.
+        terms: the named parts of the loss, scalars without gradient.
+        error: squared velocity error of each regressed row, (R,), without gradient.
+        t: noise level of those rows, (R,).
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    error: Tensor
+    t: Tensor
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Data with everything that a step draws for it.
+
+    Arguments:
+        data: clean images in [-1, 1], (B, C, H, W).
+        noise: Gaussian noise, (B, C, H, W).
+        t: noise levels of these rows on the CPU, (B,).
+        label: class of each row as the network sees it, (B,), or None.
+        everyone_t: noise levels of the global batch on the CPU, (world_size * B,); `t` for one process.
+        key: names the batch, for whoever needs a further draw.
+    """
+
+    data: Tensor
+    noise: Tensor
+    t: Tensor
+    label: Tensor | None = None
+    everyone_t: Tensor | None = None
+    key: StepKey = field(default_factory=lambda: StepKey(seed=0, epoch=0, batch=0))
+
+    def t_on_device(self) -> Tensor:
+        return self.t.to(self.data.device, non_blocking=True)
+
+
+class FlowMatching(pl.LightningModule):
+    """Trains a network on the flow-matching loss E ||v_theta(x_t, t) - v*||^2 (LCF eq. 4), with an EMA of its weights.
+
+    Arguments:
+        backbone: the velocity network.
+        interpolant: the path between data and noise.
+        time_sampler: the law of t.
+        optimizer: learning rate, weight decay, warm-up, clipping and the EMA's decay.
+        sampler: how samples are drawn when they are asked for.
+        seed: names the random draws of the run; with it, step k is the same whoever runs it.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        interpolant: Interpolant | None = None,
+        time_sampler: TimeSampler | None = None,
+        optimizer: Optimization | None = None,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.interpolant = interpolant or Linear()
+        self.time_sampler = time_sampler or Uniform()
+        self.optimization = optimizer or Optimization()
+        self.sampler = sampler or Sampler()
+        self.seed = seed
+        self.ema: ExponentialMovingAverage | None = None
+        self.latest: dict[str, Tensor] = {}
+        self._ema_to_restore: dict[str, Any] | None = None
+
+    # --- the training step -------------------------------------------------------------------------------------------
+
+    def losses(self, batch: TrainingBatch) -> StepLosses:
+        """The loss of one batch. Subclasses change this and nothing else."""
+        t = batch.t_on_device()
+        xt = self.interpolant.interpolate(batch.data, batch.noise, t)
+        target = self.interpolant.velocity(batch.data, batch.noise, t)
+        error = velocity_error(self.backbone(xt, t, batch.label), target)
+        loss = error.mean()
+        return StepLosses(loss, {"velocity": loss.detach()}, error.detach(), t)
+
+    def draw(self, data: Tensor, label: Tensor, key: StepKey) -> TrainingBatch:
+        """Everything random in the step that `key` names, for the rows that this process holds."""
+        everyone_t = draw_times(key, self.time_sampler, len(data), self.interpolant.train_interval)
+        return TrainingBatch(
+            data=data,
+            noise=draw_noise(key, data),
+            t=everyone_t[key.rows(len(data))],
+            label=draw_labels(key, self.backbone, label),
+            everyone_t=everyone_t,
+            key=key,
+        )
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        key = StepKey(self.seed, self.current_epoch, batch_idx, self.global_rank, self.trainer.world_size)
+        losses = self.losses(self.draw(batch["image"], batch["label"], key))
+        self.latest = {"loss": losses.loss.detach(), **losses.terms}
+        return {"loss": losses.loss, "error": losses.error, "t": losses.t}
+
+    def describe(self, batch_size: int) -> dict[str, str]:
+        """What to know of this objective before step 0, for a global batch of `batch_size`."""
+        return {"time sampler": str(self.time_sampler), "interpolant": self.interpolant.name}
+
+    # --- sampling ----------------------------------------------------------------------------------------------------
+
+    def sample(self, indices: Sequence[int], seed: int, label: int | None = None) -> Samples:
+        """Draws the samples numbered `indices`; sample i is the same in any batch and on any number of processes.
+
+        A class-conditional network gives sample i the class i mod num_classes, or `label` to all. The weights are those
+        of the moment: `with module.averaged():` for the EMA.
+        """
+        shape = (self.backbone.channels, self.backbone.resolution, self.backbone.resolution)
+        labels = self._labels_for(indices, label)
+        return self.sampler.sample(self.backbone, self.interpolant, indices, shape, seed, label=labels, device=self.device)
+
+    def _labels_for(self, indices: Sequence[int], label: int | None) -> Tensor | None:
+        num_classes = self.backbone.num_classes
+        if num_classes is None:
+            if label is not None:
+                raise ValueError(f"label={label} needs a class-conditional network, and this one is unconditional")
+            return None
+        if label is not None and not 0 <= label < num_classes:
+            raise ValueError(f"label must lie in 0..{num_classes - 1}, got {label}")
+        return torch.tensor([i % num_classes if label is None else label for i in indices], device=self.device)
+
+    # --- optimization and the EMA ------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer, lr_schedule = self.optimization.create(self.backbone.parameters())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_schedule, "interval": "step"}}
+
+    def configure_model(self) -> None:
+        shard_backbone(self.backbone, self.device_mesh)
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Clips, and stops before the weights change if the gradient is not finite."""
+        norm = self.optimization.clip(self.backbone.parameters())
+        if not torch.isfinite(norm):
+            raise NonFiniteGradientError(
+                f"step {self.global_step}: the gradient norm is {float(norm)} (loss {float(self.latest['loss'])}); "
+                "weights, optimizer and EMA are those before this step. Lower optimizer.lr, or look at the data"
+            )
+        self.latest["grad_norm"] = norm
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        assert self.ema is not None
+        self.ema.update()
+
+    def on_fit_start(self) -> None:
+        self._create_ema()
+
+    def _create_ema(self) -> None:
+        trained = {name: p for name, p in self.backbone.named_parameters() if p.requires_grad}
+        self.ema = ExponentialMovingAverage(trained, self.optimization.ema_decay, self.optimization.ema_warmup)
+        if self._ema_to_restore is not None:
+            self.ema.load_state_dict(self._ema_to_restore)
+            self._ema_to_restore = None
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the network has its EMA weights, is in eval mode and builds no graph."""
+        if self.ema is None and self._ema_to_restore is not None:
+            self._create_ema()
+        was_training = self.backbone.training
+        self.backbone.eval()
+        try:
+            with torch.no_grad():
+                if self.ema is None:
+                    yield
+                else:
+                    with self.ema.swapped():
+                        yield
+        finally:
+            self.backbone.train(was_training)
+
+    # --- checkpoints: `state_dict` holds the weights as trained, `ema` their average -----------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.ema is not None:
+            checkpoint["ema"] = self.ema.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._ema_to_restore = checkpoint.get("ema")
+        self.ema = None

@@ -1,0 +1,86 @@
+"""What a run is about to do, printed before step 0: batch, anchors, parameters, steps and, in a dry run, the time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from flowexp.building import build, resolve_precision
+from flowexp.data import ImageDataModule
+from flowexp.modules import FlowMatching
+
+
+def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, Any]:
+    """The plan of a run as named values."""
+    backbone = module.backbone
+    trained = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    return {
+        "objective": type(module).__name__,
+        "data": f"{datamodule.name}, {len(datamodule.train.images):,} images of {datamodule.channels} x "
+        f"{datamodule.resolution} x {datamodule.resolution}",
+        "backbone": f"{backbone.name}, {trained:,} trained parameters",
+        "batch (over all processes)": datamodule.batch_size,
+        **module.describe(datamodule.batch_size),
+        "steps": f"{total_steps(config, datamodule):,} ({datamodule.steps_per_epoch:,} per epoch)",
+        "precision": resolve_precision(config.trainer.precision, config.trainer.accelerator),
+        "weights measured": f"EMA, decay {module.optimization.ema_decay}",
+    }
+
+
+def total_steps(config: DictConfig, datamodule: ImageDataModule) -> int:
+    """Optimizer steps of the whole run, from `trainer.max_steps` and `trainer.max_epochs`, whichever ends first."""
+    per_epoch = datamodule.steps_per_epoch // config.trainer.get("accumulate_grad_batches", 1)
+    limits = [config.trainer.max_steps] if config.trainer.max_steps > 0 else []
+    if config.trainer.max_epochs is not None and config.trainer.max_epochs > 0:
+        limits.append(config.trainer.max_epochs * per_epoch)
+    if not limits:
+        raise ValueError("give trainer.max_steps or trainer.max_epochs: both are unlimited")
+    return min(limits)
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    table = Table(title="the run", show_header=False)
+    for name, value in plan.items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+class _Stopwatch(pl.Callback):
+    """Seconds per step, after the first steps, which are slower."""
+
+    def __init__(self, warmup_steps: int = 3) -> None:
+        self.warmup_steps = warmup_steps
+        self.seconds: list[float] = []
+        self._last = 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        float(pl_module.latest["loss"])  # waits for the device
+        now = time.perf_counter()
+        if trainer.global_step > self.warmup_steps:
+            self.seconds.append(now - self._last)
+        self._last = now
+
+
+def seconds_per_step(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule, num_steps: int = 8) -> float:
+    """Trains a few steps that are thrown away and returns the median time of one."""
+    watch = _Stopwatch()
+    trainer = pl.Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices,
+        strategy=build(config.strategy),
+        precision=resolve_precision(config.trainer.precision, config.trainer.accelerator),  # type: ignore[arg-type]
+        max_steps=num_steps,
+        callbacks=[watch],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(module, datamodule=datamodule)
+    return sorted(watch.seconds)[len(watch.seconds) // 2]

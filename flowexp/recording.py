@@ -1,0 +1,102 @@
+"""Where a measurement goes: a table and a picture in the run's folder, numbers in the loggers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowexp.figures import save_figure, save_image
+from flowexp.tables import as_columns, write_csv
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pytorch_lightning.loggers import Logger
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured thing: its numbers, the table and the picture behind them, and how it was measured.
+
+    Arguments:
+        name: what was measured, such as `probe`; it becomes a folder's name.
+        scalars: numbers by key, such as `{"probe/peak": 0.81}`; the key is what loggers show.
+        rows: a table in long format, one dict per row; may be empty.
+        figure: a matplotlib figure, or None.
+        image: a uint8 picture (H, W, C), or None.
+        protocol: everything that a reader needs to obtain the same number again.
+    """
+
+    name: str
+    scalars: dict[str, float] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    figure: Figure | None = None
+    image: Tensor | None = None
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Writes measurements below `folder` and to the loggers.
+
+    A measurement `probe` at step 500 becomes `measurements/probe/step_00000500.csv`, `.png` and `.json`, and one
+    line of `measurements.jsonl`, which is the history of the run.
+    """
+
+    folder: Path
+    loggers: Sequence[Logger] = ()
+
+    def record(self, measurement: Measurement, step: int) -> Path:
+        """Writes `measurement` and returns the path of its files, without their suffix."""
+        stem = self.folder / "measurements" / measurement.name / f"step_{step:08d}"
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        self._write_table(measurement, stem)
+        self._write_picture(measurement, stem)
+        self._append_history(measurement, step, stem)
+        self._log(measurement, step, stem)
+        return stem
+
+    def _write_table(self, measurement: Measurement, stem: Path) -> None:
+        if measurement.rows:
+            write_csv(stem.with_suffix(".csv"), measurement.rows)
+
+    def _write_picture(self, measurement: Measurement, stem: Path) -> None:
+        if measurement.figure is not None:
+            save_figure(measurement.figure, stem.with_suffix(".png"))
+        elif measurement.image is not None:
+            save_image(measurement.image, stem.with_suffix(".png"))
+
+    def _append_history(self, measurement: Measurement, step: int, stem: Path) -> None:
+        entry = {
+            "name": measurement.name,
+            "step": step,
+            "scalars": measurement.scalars,
+            "protocol": measurement.protocol,
+        }
+        stem.with_suffix(".json").write_text(json.dumps(entry, indent=2) + "\n")
+        with (self.folder / "measurements.jsonl").open("a") as history:
+            history.write(json.dumps(entry) + "\n")
+
+    def _log(self, measurement: Measurement, step: int, stem: Path) -> None:
+        picture = stem.with_suffix(".png")
+        for logger in self.loggers:
+            if measurement.scalars:
+                logger.log_metrics(measurement.scalars, step=step)
+            if picture.exists() and hasattr(logger, "log_image"):  # W&B has pictures and tables, CSV has not
+                logger.log_image(measurement.name, [str(picture)], step=step)
+            if measurement.rows and hasattr(logger, "log_table"):
+                columns, data = as_columns(measurement.rows)
+                logger.log_table(f"{measurement.name}_table", columns=columns, data=data, step=step)
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The run's measurements in the order of their steps; a step measured again after a resume counts once, the last."""
+    path = folder / "measurements.jsonl"
+    if not path.exists():
+        return []
+    entries = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    latest = {(entry["name"], entry["step"]): entry for entry in entries}
+    return sorted(latest.values(), key=lambda entry: entry["step"])

@@ -1,0 +1,146 @@
+"""A run's folder: what lies in it, how it is found again, and which runs train the same thing. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+# What decides the trained weights. Everything else (sampler, monitors, logger, names) can change without training again.
+TRAINING_KEYS = (
+    "objective",
+    "data",
+    "backbone",
+    "class_conditional",
+    "interpolant",
+    "time_sampler",
+    "optimizer",
+    "trainer",
+    "strategy",
+    "compile",
+    "seed",
+)
+_PLACES_NOT_CONTENT = {"data": ("root", "on_device"), "trainer": ("log_every_n_steps",)}
+_VERSIONS_OF = ("flowexp", "torch", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "wandb", "numpy")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run.
+
+    `config.yaml` (resolved), `run.json` (versions, commit, seed, machine), `checkpoints/`, `csv/` (training curves),
+    `measurements/` and `measurements.jsonl`, `trained.json` when training has ended, `summary.json` when all has, `log.txt`.
+    """
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def trained_file(self) -> Path:
+        return self.path / "trained.json"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    def create(self, config: DictConfig) -> None:
+        """Makes the folder and writes the resolved config into it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.config_file.write_text(OmegaConf.to_yaml(config, resolve=True))
+
+    def config(self) -> DictConfig:
+        """The config that the run was made from. Raises ValueError where `path` is no run folder."""
+        if not self.config_file.exists():
+            raise ValueError(
+                f"{self.path} is no run folder: it has no config.yaml. Give the folder that a training run printed at "
+                "its end, such as outputs/digits_fm/<date>"
+            )
+        config = OmegaConf.load(self.config_file)
+        assert isinstance(config, DictConfig)
+        return config
+
+    def has_trained(self) -> bool:
+        return self.trained_file.exists()
+
+    def summary(self) -> dict[str, Any]:
+        """What the run ended with; empty while it has not."""
+        return json.loads(self.summary_file.read_text()) if self.summary_file.exists() else {}
+
+    def write_json(self, path: Path, content: dict[str, Any]) -> None:
+        """Writes `content` so that a reader sees the old file or the new one, never half of it."""
+        temporary = path.with_suffix(".partial")
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.replace(path)
+
+
+def training_key(config: DictConfig) -> str:
+    """A hash of all settings that decide the trained weights: equal keys train equal weights."""
+    settings: dict[str, Any] = {}
+    for key in TRAINING_KEYS:
+        value = OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
+        places = _PLACES_NOT_CONTENT.get(key, ())
+        settings[key] = {k: v for k, v in value.items() if k not in places} if isinstance(value, dict) else value
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def runs_below(root: Path) -> Iterator[RunFolder]:
+    """All training runs below `root`, the newest first."""
+    configs = [path for path in root.rglob("config.yaml") if (path.parent / "run.json").exists()]
+    for path in sorted(configs, key=lambda path: path.stat().st_mtime, reverse=True):
+        yield RunFolder(path.parent)
+
+
+def find_run(root: Path, key: str, *, trained: bool = False) -> RunFolder | None:
+    """The newest run below `root` that trains what `key` names, with its training finished if `trained`."""
+    for run in runs_below(root):
+        if json.loads((run.path / "run.json").read_text()).get("training_key") == key and (run.has_trained() or not trained):
+            return run
+    return None
+
+
+def describe_origin(config: DictConfig) -> dict[str, Any]:
+    """Where a run comes from: command, key, seed, versions, commit and machine."""
+    return {
+        "command": " ".join(sys.orig_argv[1:]),
+        "training_key": training_key(config),
+        "seed": config.seed,
+        "versions": {name: _version_of(name) for name in _VERSIONS_OF} | {"python": platform.python_version()},
+        "commit": git_commit(),
+        "machine": {"system": platform.system(), "processor": platform.machine()},
+    }
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree, with `-dirty` behind it where files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

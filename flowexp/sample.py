@@ -1,0 +1,62 @@
+"""`python -m flowexp.sample run=FOLDER [sampler=heun sampler.s0=1.1 ...]`: draws samples from a run's EMA weights."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from flowexp.runs import RunFolder
+
+
+def run(config: DictConfig, folder: RunFolder) -> None:
+    """Draws `num_samples` images and writes `samples.png` (a grid), `samples.npz` (uint8, N x H x W x C) and `summary.json`."""
+    from pathlib import Path
+
+    from flowexp import building
+
+    module, _, step = building.load_run(Path(config.run), None if config.checkpoint is None else Path(config.checkpoint))
+    module.sampler = building.build(config.sampler)
+    module.to(building.resolve_device(config.device))
+    images, nfe = _draw(module, config)
+    _write(folder, images)
+    protocol = module.sampler.protocol() | {"nfe": nfe, "seed": config.seed, "num_samples": config.num_samples, "weights": "ema"}
+    folder.write_json(folder.summary_file, {"run": config.run, "step": step, "scalars": {"nfe": nfe}, "protocol": protocol})
+    print(f"{config.num_samples} samples, {nfe} network calls each: {folder.path / 'samples.png'} and samples.npz beside it")
+
+
+def _draw(module: Any, config: DictConfig) -> tuple[Any, int]:
+    import torch
+    from tqdm import tqdm
+
+    from flowexp.data import to_uint8
+
+    parts, nfe = [], 0
+    with module.averaged():
+        for start in tqdm(range(0, config.num_samples, config.batch_size), desc="sampling", unit="batch"):
+            indices = range(start, min(start + config.batch_size, config.num_samples))
+            samples = module.sample(indices, seed=config.seed, label=config.label)
+            parts.append(to_uint8(samples.images).cpu())
+            nfe = samples.nfe
+    return torch.cat(parts), nfe
+
+
+def _write(folder: RunFolder, images: Any) -> None:
+    import numpy as np
+
+    from flowexp.figures import image_grid, save_image
+
+    np.savez_compressed(folder.path / "samples.npz", arr_0=images.permute(0, 2, 3, 1).numpy())
+    save_image(image_grid(images[:256]), folder.path / "samples.png")
+
+
+def main() -> int:
+    from flowexp.launch import open_door
+
+    return open_door("sample", sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Tables in long format: a list of rows, each a dict with the same keys. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes long-format rows as CSV; the columns are those of the first row."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def as_columns(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Long-format rows as (column names, list of lists), the form that W&B tables take."""
+    columns = list(rows[0])
+    return columns, [[row[column] for column in columns] for row in rows]
+
+
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """Reads what `write_csv` wrote; cells that are numbers come back as float."""
+    with path.open(newline="") as file:
+        return [{key: _number(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
+
+
+def _number(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell

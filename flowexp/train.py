@@ -1,0 +1,115 @@
+"""`python -m flowexp.train [key=value ...]`: trains one module and measures what it learned."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from flowexp.runs import RunFolder
+
+
+def run(config: DictConfig, folder: RunFolder) -> None:
+    """Trains as `config` says, in `folder`, and ends with `summary.json`. Continues where the folder already has a checkpoint."""
+    from flowexp import building, plan
+    from flowexp.runs import describe_origin
+
+    datamodule = building.build_datamodule(config)
+    module = building.build_module(config, datamodule)
+    about = plan.describe(config, module, datamodule)
+    if config.dry_run:
+        seconds = plan.seconds_per_step(config, module, datamodule) * plan.total_steps(config, datamodule)
+        plan.print_plan({**about, "time left": f"about {seconds / 60:.1f} minutes of training"})
+        return
+    origin = folder.path / "run.json"
+    if not origin.exists():
+        folder.write_json(origin, describe_origin(config) | {"plan": about})
+    _train_and_measure(config, folder, module, datamodule, about)
+
+
+def _train_and_measure(config: DictConfig, folder: RunFolder, module: Any, datamodule: Any, about: dict[str, Any]) -> None:
+    from flowexp import building, plan
+    from flowexp.callbacks.monitor import measure_now, recorder_of
+
+    monitors = building.build_monitors(config)
+    trainer = building.build_trainer(config, folder, building.build_loggers(config, folder), monitors)
+    if trainer.is_global_zero:
+        plan.print_plan(about)
+    step = _fit(config, folder, trainer, module, datamodule)
+    measure_now([m for m in monitors if m.at_end], module, datamodule, recorder_of(trainer), step)
+    if trainer.is_global_zero:
+        _finish(config, folder, trainer, step)
+
+
+def _fit(config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datamodule: Any) -> int:
+    """Trains, or restores the run that already trained this. Returns the step that was reached."""
+    from pathlib import Path
+
+    from flowexp.building import restore
+    from flowexp.checkpoints import latest_checkpoint
+    from flowexp.runs import RunFolder
+
+    if config.trained_run is not None:
+        shared = latest_checkpoint(RunFolder(Path(config.trained_run)).checkpoints)
+        assert shared is not None
+        return restore(module, shared)
+    checkpoint = find_checkpoint(config.ckpt, folder)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+    if trainer.is_global_zero:
+        folder.write_json(folder.trained_file, {"step": trainer.global_step})
+    return int(trainer.global_step)
+
+
+def find_checkpoint(ckpt: str | None, folder: RunFolder) -> Any:
+    """The checkpoint to continue from: the newest whole one of this folder, else what `ckpt` points to, else None."""
+    from pathlib import Path
+
+    from flowexp.checkpoints import latest_checkpoint
+
+    own = latest_checkpoint(folder.checkpoints)
+    if own is not None or ckpt in (None, "auto", "last"):
+        return own
+    path = Path(ckpt)
+    found = latest_checkpoint(path / "checkpoints") if path.is_dir() else path
+    if found is None or not found.exists():
+        raise ValueError(f"ckpt={ckpt} is neither a checkpoint nor a run folder with one: give auto, last or a path")
+    return found
+
+
+def _finish(config: DictConfig, folder: RunFolder, trainer: Any, step: int) -> None:
+    """Writes `summary.json` and says where the results are."""
+    from flowexp.recording import read_history
+
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    last = {entry["name"]: entry for entry in read_history(folder.path) if entry["step"] == step}
+    scalars = {key: value for entry in last.values() for key, value in entry["scalars"].items()}
+    protocol = {name: entry["protocol"] for name, entry in last.items()}
+    content = {"name": config.name, "step": step, "scalars": scalars, "protocol": protocol, "trained_run": config.trained_run}
+    folder.write_json(folder.summary_file, content)
+    print_results(folder, scalars)
+
+
+def print_results(folder: RunFolder, scalars: dict[str, float]) -> None:
+    """The end of a job: its numbers, and where its curves and pictures lie."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("measured on the EMA weights", "value")
+    for name, value in scalars.items():
+        table.add_row(name, f"{value:.4g}")
+    Console().print(table)
+    print(f"curves and pictures: {folder.path / 'measurements'}")
+    print(f"numbers with their protocol: {folder.summary_file}")
+
+
+def main() -> int:
+    from flowexp.launch import open_door
+
+    return open_door("train", sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
