@@ -1,0 +1,139 @@
+"""Tiny-ImageNet: 110 000 colour pictures in 200 classes (CS231n, Stanford 2015)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from flowexp.data.base import ImageDataModule
+from flowexp.data.downloads import check_md5, download
+from flowexp.data.errors import INSTEAD, DataError
+from flowexp.data.file_tree import FileTree, Folder, Zip
+from flowexp.data.image_cache import ImageCache, Split
+from flowexp.data.images import ImageSet
+
+_WNIDS = "wnids.txt"
+_ANNOTATIONS = "val/val_annotations.txt"
+
+
+class TinyImageNet(ImageDataModule):
+    """64 x 64 colour images in 200 classes, 100 000 to train on and the 10 000 of `val` held out.
+
+    Read from the folder tiny-imagenet-200 or from the archive tiny-imagenet-200.zip in `root` (`root` may also be that
+    folder), or downloaded into `root`. The archive is not unpacked: its JPEGs are decoded once, in half a minute, into
+    1.4 GB in `root`/decoded, and the originals may then go. Classes are numbered in the sorted order of their WordNet
+    ids. `val` is one flat folder, whose labels are in val_annotations.txt; `test` has no labels and is not used.
+    """
+
+    name = "tiny_imagenet"
+    resolution = 64
+    channels = 3
+    num_classes = 200
+    flips = True
+
+    images_per_class: ClassVar[int] = 500
+    num_test: ClassVar[int] = 10_000
+    folder: ClassVar[str] = "tiny-imagenet-200"
+    archive: ClassVar[str] = "tiny-imagenet-200.zip"
+    archive_md5: ClassVar[str] = "90528d7ca1a48142e341f4ef8d21d0de"
+    url: ClassVar[str] = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+
+    def prepare_data(self) -> None:
+        """Downloads the archive and decodes it, as far as that has not been done.
+
+        Raises:
+            DataError: there is no network, files are missing or damaged, or the decoded images cannot be written.
+        """
+        cache = self._cache(None)
+        if self._files() is None and not cache.exists():
+            download(self.url, self.root / self.archive, self.archive_md5)
+        if not cache.exists():
+            self._decode()
+
+    def load(self) -> tuple[ImageSet, ImageSet]:
+        files = self._files()
+        cache = self._cache(files)
+        if not cache.exists():
+            self._decode()
+        return cache.read("train"), cache.read("test")
+
+    def _files(self) -> FileTree | None:
+        """The folder or the archive, the folder first."""
+        for folder in (self.root / self.folder, self.root):
+            if (folder / _WNIDS).is_file():
+                return Folder(folder)
+        if (self.root / self.archive).is_file():
+            return Zip(self.root / self.archive, self.folder)
+        return None
+
+    def _cache(self, files: FileTree | None) -> ImageCache:
+        return ImageCache(self.root / "decoded", None if files is None else self._origin(files))
+
+    def _origin(self, files: FileTree) -> dict[str, Any]:
+        texts = {name: hashlib.sha256(files.read(name)).hexdigest() for name in (_WNIDS, _ANNOTATIONS)}
+        return {"dataset": self.name, "format": 1, "train": self._num_train, "test": self.num_test, **texts}
+
+    @property
+    def _num_train(self) -> int:
+        return self.num_classes * self.images_per_class
+
+    def _decode(self) -> None:
+        files = self._files()
+        if files is None:
+            raise DataError(
+                f"Tiny-ImageNet not found in {self.root} (looked for {self.folder} and {self.archive}): "
+                f"put {self.archive} there, {INSTEAD}"
+            )
+        if isinstance(files, Zip):
+            check_md5(files.path, self.archive_md5)
+        wnids = self._wnids(files)
+        self._cache(files).build({"train": self._train_split(files, wnids), "test": self._test_split(files, wnids)})
+
+    def _wnids(self, files: FileTree) -> list[str]:
+        wnids = sorted(files.read(_WNIDS).decode().split())
+        if len(set(wnids)) != self.num_classes:
+            raise DataError(f"{_WNIDS} of Tiny-ImageNet must list {self.num_classes} classes, got {len(set(wnids))}")
+        return wnids
+
+    def _train_split(self, files: FileTree, wnids: list[str]) -> Split:
+        numbers = range(self.images_per_class)
+        names = [f"train/{wnid}/images/{wnid}_{number}.JPEG" for wnid in wnids for number in numbers]
+        return self._split(files, names, [label for label in range(len(wnids)) for _ in numbers])
+
+    def _test_split(self, files: FileTree, wnids: list[str]) -> Split:
+        rows = [line.split("\t") for line in files.read(_ANNOTATIONS).decode().splitlines() if line.strip()]
+        if len(rows) != self.num_test or any(len(row) < 2 or row[1] not in wnids for row in rows):
+            raise DataError(
+                f"{_ANNOTATIONS} of Tiny-ImageNet must give each of {self.num_test} images a class of {_WNIDS}, "
+                f"got {len(rows)} lines: replace it, {INSTEAD}"
+            )
+        return self._split(files, [f"val/images/{row[0]}" for row in rows], [wnids.index(row[1]) for row in rows])
+
+    def _split(self, files: FileTree, names: Sequence[str], labels: Sequence[int]) -> Split:
+        shape = (len(names), self.channels, self.resolution, self.resolution)
+        return Split(shape, np.array(labels, np.int64), self._images(files, names))
+
+    def _images(self, files: FileTree, names: Sequence[str]) -> Iterator[np.ndarray]:
+        console = Console(stderr=True)
+        for name in track(names, "decoding Tiny-ImageNet", console=console, disable=not console.is_terminal):
+            yield _decode_image(files.read(name), self.resolution, name)
+
+
+def _decode_image(jpeg: bytes, resolution: int, name: str) -> np.ndarray:
+    """A JPEG as uint8 (3, H, W); the few grey ones become colour."""
+    try:
+        image = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+    except (OSError, SyntaxError) as error:  # SyntaxError is what Pillow raises for some broken headers
+        raise DataError(f"{name} of Tiny-ImageNet is damaged ({error}): replace it, {INSTEAD}") from error
+    if image.shape != (resolution, resolution, 3):
+        raise DataError(
+            f"{name} of Tiny-ImageNet must be {resolution} x {resolution}, got {image.shape[:2]}: replace it"
+        )
+    return image.transpose(2, 0, 1)
