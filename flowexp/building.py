@@ -22,7 +22,8 @@ from flowexp.runs import RunFolder
 
 def build(config: DictConfig, **parts: Any) -> Any:
     """Calls the `_target_` of `config` with its other keys and `parts`. The one place that instantiates."""
-    return instantiate(config, _convert_="all", **parts)
+    # parts go to the constructor past Hydra, which would turn those that are dataclasses into configs
+    return instantiate(config, _convert_="all", _partial_=True)(**parts)
 
 
 def build_datamodule(config: DictConfig) -> ImageDataModule:
@@ -62,20 +63,18 @@ def build_monitors(config: DictConfig) -> list[Monitor]:
     return [build(node) for node in config.callbacks.values() if node is not None]
 
 
-def build_trainer(config: DictConfig, run: RunFolder, loggers: list[Logger], monitors: list[Monitor]) -> pl.Trainer:
+def build_trainer(config: DictConfig, run: RunFolder, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
     """A Trainer that writes to the run's folder."""
     settings = OmegaConf.to_container(config.trainer)
     assert isinstance(settings, dict)
-    precision = settings.pop("precision")
-    every_n_steps = settings["log_every_n_steps"]
-    callbacks = [*monitors, StepLog(every_n_steps), Progress(every_n_steps), build_checkpoint(config, run)]
+    settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
     return pl.Trainer(
         **settings,
-        precision=resolve_precision(precision, settings["accelerator"]),  # type: ignore[arg-type]
         strategy=build(config.strategy),
         default_root_dir=run.path,
         logger=loggers,
         callbacks=callbacks,
+        enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,  # the loader gives each rank its share of the global batch
         num_sanity_val_steps=0,
@@ -83,9 +82,12 @@ def build_trainer(config: DictConfig, run: RunFolder, loggers: list[Logger], mon
     )
 
 
-def build_checkpoint(config: DictConfig, run: RunFolder) -> pl.Callback:
-    """The callback that saves checkpoints into the run's folder."""
-    return build(config.checkpoint, folder=run.checkpoints)
+def build_callbacks(config: DictConfig, run: RunFolder, monitors: list[Monitor], num_steps: int) -> list[pl.Callback]:
+    """The monitors, the training curves, the progress bar, and the checkpoints, which come last."""
+    callbacks: list[pl.Callback] = [*monitors, StepLog(config.log_every_n_steps)]
+    if config.progress_bar:
+        callbacks.append(Progress(num_steps, config.log_every_n_steps))
+    return [*callbacks, build(config.checkpoint, folder=run.checkpoints)]
 
 
 def build_loggers(config: DictConfig, run: RunFolder) -> list[Logger]:

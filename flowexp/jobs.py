@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 from flowexp.errors import sentence_for
@@ -13,8 +15,12 @@ from flowexp.launch import config_folder
 from flowexp.runs import RunFolder
 
 
+_SAID_IN_EVERY_RUN = ("GPU available", "TPU available", "HPU available", "💡", "Using bfloat16", "`Trainer.fit` stopped")
+
+
 def main() -> int:
     """Runs one job. Bad input ends in a sentence; whatever ends a job early is also written to its `log.txt`."""
+    _quiet()
     command, run = sys.argv[1], RunFolder(Path(sys.argv[2]))
     try:
         importlib.import_module(f"flowexp.{command}").run(run.config(), run)
@@ -26,6 +32,15 @@ def main() -> int:
         print(f"error: {sentence}\n(the trace is in {run.path / 'log.txt'})", file=sys.stderr)
         return 2
     return 0
+
+
+def _quiet() -> None:
+    """Leaves out what Lightning says in every run and nobody can act on."""
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(_SAID_IN_EVERY_RUN))
 
 
 def _sentence(error: Exception, command: str) -> str | None:

@@ -29,7 +29,7 @@ TRAINING_KEYS = (
     "compile",
     "seed",
 )
-_PLACES_NOT_CONTENT = {"data": ("root", "on_device"), "trainer": ("log_every_n_steps",)}
+_PLACES_NOT_CONTENT = {"data": ("root", "on_device")}
 _VERSIONS_OF = ("flowexp", "torch", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "wandb", "numpy")
 
 

@@ -34,7 +34,8 @@ def _train_and_measure(config: DictConfig, folder: RunFolder, module: Any, datam
     from flowexp.callbacks.monitor import measure_now, recorder_of
 
     monitors = building.build_monitors(config)
-    trainer = building.build_trainer(config, folder, building.build_loggers(config, folder), monitors)
+    callbacks = building.build_callbacks(config, folder, monitors, plan.total_steps(config, datamodule))
+    trainer = building.build_trainer(config, folder, building.build_loggers(config, folder), callbacks)
     if trainer.is_global_zero:
         plan.print_plan(about)
     step = _fit(config, folder, trainer, module, datamodule)
@@ -56,7 +57,7 @@ def _fit(config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datam
         assert shared is not None
         return restore(module, shared)
     checkpoint = find_checkpoint(config.ckpt, folder)
-    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         folder.write_json(folder.trained_file, {"step": trainer.global_step})
     return int(trainer.global_step)
