@@ -88,13 +88,13 @@ class Interpolant(ABC):
 
     def data_from_velocity(self, velocity: Tensor, xt: Tensor, t: Tensor) -> Tensor:
         time = _aligned(t, xt)
-        data = (self.sigma_dot(time) * xt - self.sigma(time) * velocity) / self.wronskian(time)
-        return data.to(velocity.dtype)
+        of_xt, of_velocity = self.sigma_dot(time) / self.wronskian(time), self.sigma(time) / self.wronskian(time)
+        return (of_xt * xt - of_velocity * velocity).to(velocity.dtype)
 
     def noise_from_velocity(self, velocity: Tensor, xt: Tensor, t: Tensor) -> Tensor:
         time = _aligned(t, xt)
-        noise = (self.alpha(time) * velocity - self.alpha_dot(time) * xt) / self.wronskian(time)
-        return noise.to(velocity.dtype)
+        of_xt, of_velocity = self.alpha_dot(time) / self.wronskian(time), self.alpha(time) / self.wronskian(time)
+        return (of_velocity * velocity - of_xt * xt).to(velocity.dtype)
 
     def score_from_velocity(self, velocity: Tensor, xt: Tensor, t: Tensor) -> Tensor:
         return self.score_from_noise(self.noise_from_velocity(velocity, xt, t), xt, t)
@@ -222,7 +222,7 @@ class SBDMVP(Interpolant):
         return (1e-3, 1.0)
 
     # Velocity and score determine each other without sigma: velocity = -beta / 2 (xt + score), the probability-flow
-    # ODE. So all that has a limit at t = 0, where sigma' is infinite, goes through the score.
+    # ODE (Song et al. 2021, eq. 13). So all that has a limit at t = 0, where sigma' is infinite, takes that way.
 
     def score_from_velocity(self, velocity: Tensor, xt: Tensor, t: Tensor) -> Tensor:
         return (-2 * velocity / self.beta(_aligned(t, xt)) - xt).to(velocity.dtype)

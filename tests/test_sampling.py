@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from flowexp.interpolants import GVP, SBDMVP, Interpolant, Linear
+from flowexp.randomness import SampleNoise
+from flowexp.sampling import Sampler, Samples
+from flowexp.solvers import SOLVERS, Dopri5, Euler, EulerMaruyama, Heun
+
+CONF = Path(__file__).parents[1] / "conf"
+SHAPE = (4, 3, 3)
+every_solver = pytest.mark.parametrize("name", sorted(SOLVERS))
+fixed_step = pytest.mark.parametrize("name", ["euler", "heun", "euler_maruyama"])
+
+
+class Network:
+    """The exact velocity of Gaussian data N(mean(label), s^2) on the linear path; remembers its calls.
+
+    Row by row arithmetic, so that a row's value cannot depend on its batch.
+    """
+
+    def __init__(self, s: float = 0.5, null_label: int | None = 3) -> None:
+        self.s = s
+        self.null_label = null_label
+        self.calls: list[tuple[int, float]] = []
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        self.calls.append((len(x), t[0].item()))
+        mean = 0.0 if label is None else label.view(-1, 1, 1, 1) / 2
+        t = t.view(-1, 1, 1, 1)
+        variance = ((1 - t) * self.s) ** 2 + t**2
+        return -mean + (t - (1 - t) * self.s**2) / variance * (x - (1 - t) * mean)
+
+
+def sample(sampler: Sampler, network: Network | None = None, indices: Sequence[int] = range(4), **options) -> Samples:
+    return sampler.sample(network or Network(), Linear(), indices, SHAPE, seed=7, **options)
+
+
+@fixed_step
+def test_a_sample_does_not_depend_on_its_batch(name: str):
+    """Not even where every step draws noise."""
+    sampler, label = Sampler(name, 10, s0=1.1, guidance_scale=1.5), torch.tensor([0, 1, 2, 1])
+    together = sample(sampler, label=label).images
+    pairs = [sample(sampler, indices=range(i, i + 2), label=label[i : i + 2]).images for i in (0, 2)]
+    alone = [sample(sampler, indices=[i], label=label[i : i + 1]).images for i in range(4)]
+    assert torch.equal(together, torch.cat(pairs))
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_an_adaptive_sample_depends_on_its_batch_only_within_the_tolerance():
+    sampler = Sampler("dopri5", solver_options={"rtol": 1e-6, "atol": 1e-6})
+    alone = torch.cat([sample(sampler, indices=[i]).images for i in range(4)])
+    torch.testing.assert_close(sample(sampler).images, alone, rtol=1e-4, atol=1e-4)
+
+
+@every_solver
+def test_a_sample_is_a_function_of_seed_and_index(name: str):
+    sampler = Sampler(name, 5)
+    assert torch.equal(sample(sampler).images, sample(sampler).images)
+    other = sampler.sample(Network(), Linear(), range(4), SHAPE, seed=8).images
+    assert not torch.equal(sample(sampler).images, other)
+
+
+def test_a_deterministic_sample_starts_at_the_first_draw():
+    expected = Euler(6).solve(Network(), SampleNoise(7, range(4), SHAPE).draw(), Linear())
+    assert torch.equal(sample(Sampler("euler", 6)).images, expected.x)
+
+
+@every_solver
+@pytest.mark.parametrize("path", [Linear(), GVP(), SBDMVP()], ids=lambda path: path.name)
+def test_every_solver_samples_every_path(name: str, path: Interpolant):
+    images = Sampler(name, 5).sample(Network(), path, range(3), SHAPE, seed=0).images
+    assert images.isfinite().all()
+    assert (images.shape, images.dtype) == ((3, *SHAPE), torch.float32)
+
+
+@every_solver
+def test_samples_have_the_mean_and_spread_of_the_data(name: str):
+    label = torch.tensor([0, 2]).repeat(1000)
+    images = Sampler(name, 100).sample(Network(s=0.5), Linear(), range(2000), (4, 2, 2), seed=1, label=label).images
+    assert images[0::2].mean().item() == pytest.approx(0, abs=0.02)
+    assert images[1::2].mean().item() == pytest.approx(1, abs=0.02)
+    assert images[0::2].std().item() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("name", "nfe"), [("euler", 12), ("euler_maruyama", 12), ("heun", 23)])
+def test_network_calls_are_counted(name: str, nfe: int):
+    network = Network()
+    assert sample(Sampler(name, 12), network).nfe == len(network.calls) == nfe
+
+
+def test_no_guidance_costs_nothing():
+    network = Network()
+    sample(Sampler("euler", 3), network, label=torch.tensor([0, 1, 2, 0]))
+    assert [rows for rows, _ in network.calls] == [4, 4, 4]
+
+
+def test_guidance_doubles_the_batch_and_counts_one_call():
+    network = Network()
+    samples = sample(Sampler("euler", 3, guidance_scale=1.5), network, label=torch.tensor([0, 1, 2, 0]))
+    assert [rows for rows, _ in network.calls] == [8, 8, 8]
+    assert samples.nfe == 3
+
+
+def test_the_guidance_interval_is_one_of_noise_levels():
+    network = Network()
+    sampler = Sampler("euler", 10, guidance_scale=1.5, guidance_interval=[0.25, 0.75])
+    sample(sampler, network, label=torch.tensor([0, 1, 2, 0]))
+    doubled = [t for rows, t in network.calls if rows == 8]
+    assert doubled == pytest.approx([0.7, 0.6, 0.5, 0.4, 0.3])
+
+
+def test_guided_channels_reach_the_field():
+    x, t, label = torch.randn(2, *SHAPE), torch.full((2,), 0.5), torch.tensor([0, 1])
+    guided = Sampler(guidance_scale=3.0, guidance_channels=1).velocity_field(Network(), label)(x, t)
+    conditional = Network()(x, t, label)
+    assert torch.equal(guided[:, 1:], conditional[:, 1:])
+    assert not torch.equal(guided[:, :1], conditional[:, :1])
+
+
+@pytest.mark.parametrize(("null_label", "label"), [(3, None), (None, torch.tensor([0, 1, 2, 0]))])
+def test_guidance_without_classes_is_refused(null_label: int | None, label: Tensor | None):
+    with pytest.raises(ValueError, match="needs labels"):
+        sample(Sampler(guidance_scale=1.5), Network(null_label=null_label), label=label)
+
+
+@every_solver
+@pytest.mark.parametrize("target", ["velocity", "drift"])
+def test_ssc_at_one_is_the_baseline_bit_for_bit(name: str, target: str):
+    baseline, corrected = Sampler(name, 8), Sampler(name, 8, s0=1.0, s1=1.0, profile="cosine", ssc_target=target)
+    assert torch.equal(sample(baseline).images, sample(corrected).images)
+
+
+@every_solver
+def test_ssc_changes_the_samples(name: str):
+    assert not torch.equal(sample(Sampler(name, 8)).images, sample(Sampler(name, 8, s0=1.1)).images)
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "dopri5"])
+def test_for_an_ode_both_readings_of_ssc_are_one(name: str):
+    velocity, drift = (Sampler(name, 8, s0=1.1, ssc_target=target) for target in ("velocity", "drift"))
+    assert torch.equal(sample(velocity).images, sample(drift).images)
+
+
+@pytest.mark.parametrize(
+    ("target", "std"), [("velocity", 0.3861), ("drift", 0.3879)]
+)  # the closed forms of test_solvers.py at s = 0.4
+def test_ssc_scales_the_score_of_an_sde_or_leaves_it(target: str, std: float):
+    sampler = Sampler("euler_maruyama", 50, s0=1.1, ssc_target=target)
+    images = sampler.sample(Network(s=0.4), Linear(), range(4000), (1, 8, 8), seed=0).images
+    assert images.std().item() == pytest.approx(std, abs=0.0009)
+
+
+def test_ssc_follows_its_profile():
+    x, t = torch.randn(2, *SHAPE), torch.tensor([1.0, 0.5])
+    field = Sampler(s0=1.15, profile="quad_out").velocity_field(Network())
+    ratio = field(x, t) / Network()(x, t)
+    torch.testing.assert_close(ratio[0], torch.full(SHAPE, 1.15))
+    torch.testing.assert_close(ratio[1], torch.full(SHAPE, 1 + 0.15 / 4))
+
+
+@fixed_step
+@pytest.mark.parametrize("T_min", [0.1, 100, 0.02, 20])
+def test_a_final_jump_never_asks_the_network_below_its_level(name: str, T_min: float):
+    network, level = Network(), T_min / 1000 if T_min > 1 else T_min
+    samples = sample(Sampler(name, 10, final_jump=T_min), network)
+    times = [t for _, t in network.calls]
+    assert min(times) == times[-1] == pytest.approx(level)
+    assert samples.nfe == len(times)
+
+
+@pytest.mark.parametrize("name", ["euler", "euler_maruyama"])
+def test_a_final_jump_is_one_of_the_num_steps_calls(name: str):
+    assert sample(Sampler(name, 10, final_jump=0.1)).nfe == 10
+
+
+def test_on_the_linear_path_a_final_jump_is_a_last_long_euler_step():
+    """x - T_min v: with the level on the grid of Euler's method, and one step left, nothing changes."""
+    torch.testing.assert_close(sample(Sampler("euler", 10, final_jump=0.1)).images, sample(Sampler("euler", 10)).images)
+
+
+def test_a_final_jump_takes_the_scaled_velocity():
+    noise = SampleNoise(7, range(4), SHAPE).draw()
+    sampler = Sampler("euler", 2, s0=1.1, s1=1.05, profile="constant", final_jump=0.5)
+    t = torch.ones(4)
+    x = noise - 0.5 * 1.1 * Network()(noise, t)
+    expected = x - 0.5 * 1.1 * Network()(x, 0.5 * t)
+    torch.testing.assert_close(sample(sampler).images, expected)
+
+
+def test_the_states_on_the_way_can_be_watched():
+    levels = []
+    sample(Sampler("euler", 4), on_step=lambda t, x: levels.append((t, x.shape)))
+    assert levels == [(pytest.approx(t), (4, *SHAPE)) for t in (0.75, 0.5, 0.25, 0.0)]
+
+
+def test_sampling_builds_no_graph():
+    scale = torch.ones((), requires_grad=True)
+
+    class Trained(Network):
+        def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+            return scale * super().__call__(x, t, label)
+
+    assert not sample(Sampler("euler", 2), Trained()).images.requires_grad
+
+
+def test_ssc_with_strong_guidance_warns():
+    with pytest.warns(UserWarning, match=r"section 6.*\n?.*calibrate s0"):
+        Sampler(s0=1.1, guidance_scale=4.0)
+
+
+@pytest.mark.parametrize("options", [{"s0": 1.1, "guidance_scale": 2.0}, {"guidance_scale": 4.0}, {"s0": 1.1}])
+def test_what_vd_found_to_work_does_not_warn(options: dict):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Sampler(**options)
+
+
+def test_num_steps_is_given_once():
+    assert Sampler().num_steps == Sampler().integrator.num_steps == 50
+    assert Sampler("heun", 10).integrator == Heun(10)
+    assert Sampler(Heun(10)).num_steps == 10
+    assert Sampler(Heun(10), num_steps=20).integrator == Heun(20)
+    assert replace(Sampler(Heun(10)), num_steps=250).integrator == Heun(250)
+
+
+def test_solver_options_reach_the_solver():
+    assert Sampler("dopri5", 5, {"rtol": 1e-5}).integrator == Dopri5(5, rtol=1e-5)
+    assert Sampler(EulerMaruyama(), 5, {"last_step": 0.1}).integrator == EulerMaruyama(5, last_step=0.1)
+
+
+@every_solver
+def test_the_protocol_is_plain_and_says_everything(name: str):
+    sampler = Sampler(name, 10, s0=1.1, profile="cosine", guidance_scale=1.5, final_jump=20)
+    protocol = sampler.protocol()
+    assert json.loads(json.dumps(protocol)) == protocol
+    assert protocol["solver"] == name
+    assert protocol["stochastic"] is (name == "euler_maruyama")
+    said = {"num_steps", "s0", "s1", "profile", "ssc_target", "final_jump"}
+    assert said | {"guidance_scale", "guidance_channels", "guidance_interval"} <= protocol.keys()
+    assert {"atol", "rtol"} <= protocol.keys() or name != "dopri5"
+    assert {"diffusion", "last_step"} <= protocol.keys() or name != "euler_maruyama"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "rk4"}, "solver must be one of"),
+        ({"num_steps": 0}, "num_steps of at least 1"),
+        ({"profile": "cubic"}, "profile must be one of"),
+        ({"ssc_target": "score"}, "ssc_target must be one of velocity, drift"),
+        ({"final_jump": 0.0}, "strictly between"),
+        ({"final_jump": 2000}, "noise level"),
+        ({"final_jump": 0.1, "num_steps": 1}, "num_steps must be at least 2"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused_at_once(options: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        Sampler(**options)
+
+
+# The SSC configs, and what VD prints for them (eq. 10, Tables 5 and 7).
+SSC = {
+    "none": (1.0, 1.0, "linear"),
+    "linear": (1.1, 1.0, "linear"),
+    "cosine": (1.1, 1.0, "cosine"),
+    "quad_in": (1.075, 1.0, "quad_in"),
+    "quad_out": (1.15, 1.0, "quad_out"),
+    "constant": (1.05, 1.05, "constant"),
+    "late": (1.0, 1.1, "linear"),
+}
+
+
+@pytest.fixture(scope="module")
+def root_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root that is nothing but a sampler and its correction."""
+    folder = tmp_path_factory.mktemp("conf")
+    (folder / "root.yaml").write_text("defaults: [{sampler: euler}, {ssc: none}, _self_]\n")
+    for group in ("sampler", "ssc"):
+        (folder / group).symlink_to(CONF / group)
+    return folder
+
+
+@every_solver
+@pytest.mark.parametrize("ssc", SSC)
+def test_every_sampler_config_takes_every_ssc_config(root_config: Path, name: str, ssc: str):
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    with initialize_config_dir(str(root_config), version_base="1.3"):
+        config = compose("root", [f"sampler={name}", f"ssc={ssc}", "sampler.num_steps=7"])
+    sampler = instantiate(config.sampler, _convert_="all")
+    assert isinstance(sampler, Sampler)
+    assert (sampler.integrator.name, sampler.num_steps) == (name, 7)
+    assert (sampler.s0, sampler.s1, sampler.profile) == SSC[ssc]
+
+
+def test_every_solver_has_a_config_and_every_config_a_test():
+    assert {path.stem for path in (CONF / "sampler").glob("*.yaml")} == set(SOLVERS)
+    assert {path.stem for path in (CONF / "ssc").glob("*.yaml")} == set(SSC)
