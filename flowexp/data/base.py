@@ -56,6 +56,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self.seed = seed
         self.on_device = on_device
         self._loaded: tuple[ImageSet, ImageSet] | None = None
+        self._loader: BatchLoader | None = None
+        self._resumed: dict[str, Any] = {}
 
     @abstractmethod
     def load(self) -> tuple[ImageSet, ImageSet]:
@@ -105,15 +107,29 @@ class ImageDataModule(LightningDataModule, ABC):
         return len(self.train) // self.batch_size
 
     def train_dataloader(self) -> BatchLoader:
-        """Batches of this process, at the start of epoch 0.
+        """Batches of this process: from the first, or from where the loaded checkpoint's run stopped.
 
         Raises:
-            ValueError: `batch_size` does not divide over the processes.
+            ValueError: `batch_size` does not divide over the processes, or a checkpoint's place is in other data.
         """
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return BatchLoader(
+        self._loader = BatchLoader(
             self.train, self.batch_size, seed=self.seed, flip=self.flip, rank=rank, world_size=world_size
         )
+        if self._resumed:
+            self._loader.load_state_dict(self._resumed)
+            self._resumed = {}  # a second fit starts from the first batch
+        return self._loader
+
+    # Lightning saves the loader's state too, but does not always load it: not at the end of an epoch, and not if
+    # estimated_stepping_batches is read in configure_optimizers (Lightning #20550). This one it always loads.
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the data, for the checkpoint."""
+        return {} if self._loader is None else self._loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the place in the data from a checkpoint; the next `train_dataloader` goes on there."""
+        self._resumed = dict(state_dict)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> dict[str, Any]:
         """Images cross to the device as bytes and become float32 in [-1, 1] there."""

@@ -37,12 +37,12 @@ class Digits(ImageDataModule):
 
 
 def _read_digits() -> ImageSet:
-    pixels, labels = _read_table()
+    pixels, labels = read_table()
     images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     return ImageSet(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _read_table() -> tuple[np.ndarray, np.ndarray]:
+def read_table() -> tuple[np.ndarray, np.ndarray]:
     """Pixels (N, 64) in 0..16 and labels (N,), from scikit-learn's file: importing the package takes three seconds."""
     spec = importlib.util.find_spec("sklearn")
     if spec is None or spec.origin is None:

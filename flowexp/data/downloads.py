@@ -74,7 +74,7 @@ def _fetch(url: str, partial: Path) -> None:
         partial.open("wb") as file,
         Progress(console=console, disable=not console.is_terminal) as progress,
     ):
-        task = progress.add_task(partial.stem, total=response.length)
+        task = progress.add_task(partial.stem, total=int(response.headers.get("Content-Length", 0)) or None)
         while chunk := response.read(_CHUNK_BYTES):
             file.write(chunk)
             progress.advance(task, len(chunk))

@@ -100,7 +100,7 @@ class ImageCache:
             manifest = json.loads((self.folder / _MANIFEST).read_text())
             origin, sizes = manifest["origin"], manifest["bytes"]
             damaged = [name for name, size in sizes.items() if (self.folder / name).stat().st_size != size]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{self.folder} is damaged ({error}): delete it to have it made anew") from error
         if damaged:
             raise DataError(f"{self.folder} is damaged ({', '.join(damaged)}): delete it to have it made anew")

@@ -1,4 +1,4 @@
-"""Batches whose order is a pure function of (seed, epoch): nothing to save but a position, nothing to shuffle twice."""
+"""Batches whose order is a pure function of (seed, epoch): nothing to save but a count."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ class _Epoch:
 
 
 class BatchLoader:
-    """Iterates over batches of images held in memory, and resumes at the very batch where it stopped.
+    """An endless row of batches of images held in memory, served one pass at a time, that resumes at the next batch.
 
-    Batch k of an epoch is rows [k B, (k + 1) B) of that epoch's order, and process r of W takes the r-th of its W equal
-    slices: the slices of all processes, concatenated, are the batch of a single process, flips included. An incomplete
-    last batch is dropped. Fetching is one gather; there are no workers and no queue.
+    Batch k of epoch e is rows [k B, (k + 1) B) of that epoch's order; an incomplete last batch is dropped. Process r of
+    W takes the r-th of its W equal slices: the slices of all processes, concatenated, are the batch of a single
+    process, flips included. Fetching is one gather; there are no workers and no queue.
 
-    The position (epoch, batch) belongs to the loader: `iter` goes on from it, so that an interrupted pass is continued,
-    and a finished one is followed by the next epoch. `set_epoch` starts an epoch from its first batch.
+    All that has to be saved is `step`, the number of batches served. `iter` serves `len` batches from there, whatever
+    happened before: after an interrupted pass too, training step s sees batch s. What Lightning takes for an epoch (one
+    ended by max_steps or limit_train_batches, say) has no influence.
 
     Arguments:
         images: the images and labels, on the CPU (also memory-mapped) or on a device; batches stay where they are.
@@ -64,24 +65,18 @@ class BatchLoader:
         self.flip = flip
         self.rank = rank
         self.world_size = world_size
-        self.epoch = 0
-        self.batch = 0  # the next one
+        self.step = 0
         self._arranged: _Epoch | None = None
 
     def __len__(self) -> int:
-        """Batches in a whole epoch, also while a resumed epoch has fewer left."""
+        """Batches in an epoch."""
         return len(self.images) // self.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.batch >= len(self):
-            self.set_epoch(self.epoch + 1)
-        return self._remaining()
-
-    def _remaining(self) -> Iterator[Batch]:
-        # The position is read at each step: Lightning calls set_epoch after iter.
-        while self.batch < len(self):
-            self.batch += 1
-            yield self.fetch(self.epoch, self.batch - 1)
+        for _ in range(len(self)):
+            # Counted before it is handed out: a checkpoint written while it is in use goes on with the next.
+            self.step += 1
+            yield self.fetch(*divmod(self.step - 1, len(self)))
 
     def fetch(self, epoch: int, batch: int) -> Batch:
         """This process's slice of a batch: `image` uint8 (B / W, C, H, W) and `label` (B / W,)."""
@@ -103,25 +98,19 @@ class BatchLoader:
             flips = (torch.rand(rows, generator=keyed_generator(self.seed, _FLIPS, epoch)) < 0.5).to(device)
         return _Epoch(epoch, order, flips)
 
-    @property
-    def sampler(self) -> BatchLoader:
-        """The object whose `set_epoch` Lightning calls at the start of each epoch."""
-        return self
-
     def set_epoch(self, epoch: int) -> None:
-        """Moves to the first batch of an epoch; in the epoch where the loader already is, the position stays."""
-        if epoch != self.epoch:
-            self.epoch, self.batch = epoch, 0
+        """Moves to the first batch of an epoch, counted from 0."""
+        self.step = epoch * len(self)
 
     def state_dict(self) -> dict[str, int]:
-        """The position, the same on every process, and what gives it its meaning."""
-        return {"epoch": self.epoch, "batch": self.batch, **self._meaning()}
+        """The number of batches served, the same on every process, and what gives it its meaning."""
+        return {"step": self.step, **self._meaning()}
 
     def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
-        """Goes on at a saved position; the number of processes may have changed since.
+        """Goes on where a state was saved; the number of processes may have changed since.
 
         Raises:
-            ValueError: the position was saved with another seed, batch size or number of images.
+            ValueError: the state was saved with another seed, batch size or number of images.
         """
         for name, here in self._meaning().items():
             if state_dict[name] != here:
@@ -129,7 +118,7 @@ class BatchLoader:
                     f"the checkpoint's place in the data belongs to {name}={state_dict[name]}, this run has {here}: "
                     "resume with the same data settings, or start a new run"
                 )
-        self.epoch, self.batch = state_dict["epoch"], state_dict["batch"]
+        self.step = state_dict["step"]
 
     def _meaning(self) -> dict[str, int]:
         return {"seed": self.seed, "batch_size": self.batch_size, "train_size": len(self.images)}

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowexp.data import DataError
+from flowexp.data.image_cache import ImageCache, Split
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), np.uint8)
+LABELS = np.arange(5)
+
+
+def split(images: Iterator[np.ndarray] | np.ndarray = IMAGES) -> Split:
+    return Split(IMAGES.shape, LABELS, images)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ImageCache:
+    return ImageCache(tmp_path / "decoded", {"from": "here"})
+
+
+def test_what_was_built_is_read_back(cache: ImageCache):
+    cache.build({"train": split(), "test": split(IMAGES[::-1])})
+    assert np.array_equal(cache.read("train").images.numpy(), IMAGES)
+    assert np.array_equal(cache.read("test").images.numpy(), IMAGES[::-1])
+    assert cache.read("train").labels.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_images_are_mapped_and_not_loaded(cache: ImageCache):
+    cache.build({"train": split()})
+    images = cache.read("train").images
+    with (cache.folder / "train_images.npy").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([int(IMAGES[-1, -1, -1, -1]) ^ 1]))
+    assert images[-1, -1, -1, -1] == IMAGES[-1, -1, -1, -1] ^ 1
+
+
+def test_writing_to_mapped_images_stays_in_memory(cache: ImageCache):
+    cache.build({"train": split()})
+    cache.read("train").images.zero_()
+    assert np.array_equal(cache.read("train").images.numpy(), IMAGES)
+
+
+def test_a_second_build_finds_the_first(cache: ImageCache):
+    cache.build({"train": split()})
+    cache.build({"train": split(iter(()))})
+    assert len(cache.read("train")) == 5
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, DataError])
+def test_a_build_that_breaks_off_leaves_no_cache(cache: ImageCache, failure: type[BaseException]):
+    def breaks_off() -> Iterator[np.ndarray]:
+        yield IMAGES[0]
+        assert not cache.exists(), "a half-filled cache must not have its name"
+        raise failure("in the middle")
+
+    with pytest.raises(failure):
+        cache.build({"train": split(breaks_off())})
+    assert {path.suffix for path in cache.folder.parent.iterdir()} == {".lock"}
+
+
+def test_what_a_killed_build_left_is_thrown_away(cache: ImageCache):
+    partial = Path(f"{cache.folder}.partial")
+    partial.mkdir()
+    (partial / "train_images.npy").write_bytes(b"half")
+    (partial / "stray").write_bytes(b"")
+    cache.build({"train": split()})
+    assert len(cache.read("train")) == 5 and not (cache.folder / "stray").exists() and not partial.exists()
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(cache: ImageCache):
+    def full() -> Iterator[np.ndarray]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield
+
+    with pytest.raises(DataError, match=r"could not be written .*No space left on device.*make room there"):
+        cache.build({"train": split(full())})
+    assert {path.suffix for path in cache.folder.parent.iterdir()} == {".lock"}
+
+
+def test_a_cache_of_other_images_is_refused(cache: ImageCache):
+    cache.build({"train": split()})
+    with pytest.raises(DataError, match="made from other images: delete it"):
+        ImageCache(cache.folder, {"from": "elsewhere"}).read("train")
+
+
+def test_where_the_images_are_gone_any_cache_will_do(cache: ImageCache):
+    cache.build({"train": split()})
+    assert len(ImageCache(cache.folder, None).read("train")) == 5
+
+
+@pytest.mark.parametrize("name", ["train_images.npy", "train_labels.npy"])
+def test_a_truncated_or_missing_file_is_refused(cache: ImageCache, name: str):
+    cache.build({"train": split()})
+    path = cache.folder / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=rf"decoded is damaged .*{name}.*delete it"):
+        cache.read("train")
+    path.unlink()
+    with pytest.raises(DataError, match=rf"decoded is damaged .*{name}.*delete it"):
+        cache.read("train")
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "[]", json.dumps({"origin": {}})])
+def test_a_folder_without_a_manifest_is_no_cache(cache: ImageCache, manifest: str):
+    cache.folder.mkdir()
+    (cache.folder / "manifest.json").write_text(manifest)
+    with pytest.raises(DataError, match="decoded is damaged"):
+        cache.read("train")
