@@ -1,0 +1,459 @@
+"""A run can be killed at any instant: the newest checkpoint is whole, and the resumed run is the one left alone."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import random
+import re
+import resource
+import shutil
+import signal
+import time
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from flowexp.checkpoints import (
+    AtomicCheckpointIO,
+    CheckpointError,
+    StepCheckpoint,
+    latest_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    verify_checkpoint,
+)
+from flowexp.data.images import ImageSet
+from flowexp.data.loader import BatchLoader
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+FORK = multiprocessing.get_context("fork")  # torch is imported already: a process starts in milliseconds
+
+
+class Regression(pl.LightningModule):
+    """Remembers which batch it was given when, and lets the loss depend on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.Linear(4, 1)
+        self.seen: list[tuple[Any, ...]] = []
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        self.seen.append((self.current_epoch, batch_idx, self.global_step, *batch["label"].tolist()))
+        pixels = batch["image"].flatten(1).float() / 255
+        return self.net(pixels).square().mean() + 0.01 * (batch_idx + 1) * self.net.weight.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=1e-2)
+
+
+def five_batches_an_epoch() -> BatchLoader:
+    images = torch.randint(0, 256, (23, 1, 2, 2), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    return BatchLoader(ImageSet(images, torch.arange(23)), 4, seed=3, flip=True)
+
+
+def fit(
+    folder: Path, steps: int, *callbacks: pl.Callback, module: pl.LightningModule | None = None, **trainer: Any
+) -> Any:
+    """Trains in `folder/checkpoints`, from its newest checkpoint on if there is one."""
+    every = trainer.pop("every_n_steps", 1)
+    module = module or Regression()
+    options = {
+        "max_steps": steps, "max_epochs": -1, "accelerator": "cpu", "devices": 1, "logger": False,
+        "enable_progress_bar": False, "enable_model_summary": False, "plugins": [AtomicCheckpointIO()],
+        "callbacks": [*callbacks, StepCheckpoint(folder / "checkpoints", every)],
+    }  # fmt: skip
+    start = latest_checkpoint(folder / "checkpoints")
+    pl.Trainer(**{**options, **trainer}).fit(module, five_batches_an_epoch(), ckpt_path=start)
+    return module
+
+
+class At(pl.Callback):
+    """Does something at the start of the batch that leads to a step."""
+
+    def __init__(self, step: int, act: Any) -> None:
+        self.step, self.act = step, act
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step - 1:
+            self.act()
+
+
+class Crash(Exception):
+    pass
+
+
+def crash() -> None:
+    raise Crash
+
+
+# --- a resumed run is the run left alone -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["", "accumulating"])
+def left_alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Regression, int]:
+    accumulate = request.param
+    return fit(tmp_path_factory.mktemp("alone"), 12, accumulate_grad_batches=accumulate), accumulate
+
+
+@pytest.mark.parametrize("step", [2, 5, 6, 7, 10, 11, 12])
+def test_a_crash_at_any_step_changes_nothing(tmp_path: Path, left_alone: tuple[Regression, int], step: int):
+    """Five batches an epoch: also at its last batch (5, 10; accumulating 3, 6) and at the first of the next."""
+    alone, accumulate = left_alone
+    with pytest.raises(Crash):
+        fit(tmp_path, 12, At(step, crash), accumulate_grad_batches=accumulate)
+    resumed = fit(tmp_path, 12, accumulate_grad_batches=accumulate)
+    assert resumed.seen == alone.seen[-len(resumed.seen) :]
+    assert torch.equal(resumed.net.weight, alone.net.weight)
+
+
+@pytest.mark.parametrize("step", [4, 5, 6, 10])
+def test_a_run_that_ended_can_be_made_longer(tmp_path: Path, left_alone: tuple[Regression, int], step: int):
+    alone, accumulate = left_alone
+    fit(tmp_path, step, every_n_steps=1000, accumulate_grad_batches=accumulate)
+    longer = fit(tmp_path, 12, accumulate_grad_batches=accumulate)
+    assert longer.seen == alone.seen[-len(longer.seen) :]
+    assert torch.equal(longer.net.weight, alone.net.weight)
+
+
+def test_a_run_of_whole_epochs_can_be_made_longer(tmp_path: Path):
+    alone = fit(tmp_path / "alone", -1, max_epochs=3)
+    fit(tmp_path / "run", -1, every_n_steps=1000, max_epochs=2)
+    longer = fit(tmp_path / "run", -1, every_n_steps=1000, max_epochs=3)
+    assert longer.seen == alone.seen[10:]
+    assert torch.equal(longer.net.weight, alone.net.weight)
+
+
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    alone = fit(tmp_path / "alone", 12)
+    fit(tmp_path / "run", 7)
+    os.truncate(tmp_path / "run/checkpoints/step_00000007.ckpt", 1000)
+    resumed = fit(tmp_path / "run", 12)
+    assert "step_00000007.ckpt is damaged" in caplog.text
+    assert resumed.seen == alone.seen[6:]
+    assert torch.equal(resumed.net.weight, alone.net.weight)
+    assert [path.name for path in list_checkpoints(tmp_path / "run/checkpoints")][-1] == "step_00000012.ckpt"
+
+
+# --- which checkpoints there are -------------------------------------------------------------------------------------
+
+
+def names(folder: Path) -> list[int]:
+    return [int(path.stem.split("_")[1]) for path in list_checkpoints(folder)]
+
+
+def test_the_newest_stay_and_milestones_too(tmp_path: Path):
+    keeper = StepCheckpoint(tmp_path / "kept", every_n_steps=2, keep=2, keep_every_n_steps=4)
+    fit(tmp_path, 11, callbacks=[keeper])
+    assert names(tmp_path / "kept") == [4, 8, 10, 11]
+
+
+def test_the_previous_checkpoint_stays_until_the_next_is_written(tmp_path: Path):
+    seen_at_save = []
+
+    class Watching(AtomicCheckpointIO):
+        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            super().save_checkpoint(*args, **kwargs)
+            seen_at_save.append(names(tmp_path / "kept"))
+
+    fit(tmp_path, 3, callbacks=[StepCheckpoint(tmp_path / "kept", 1, keep=1)], plugins=[Watching()])
+    assert seen_at_save == [[1], [1, 2], [2, 3]]
+    assert names(tmp_path / "kept") == [3]
+
+
+def test_each_step_is_saved_once(tmp_path: Path):
+    saved = []
+
+    class Counting(AtomicCheckpointIO):
+        def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+            super().save_checkpoint(checkpoint, path)
+            saved.append(checkpoint["global_step"])
+
+    fit(tmp_path, 4, plugins=[Counting()], every_n_steps=2, accumulate_grad_batches=2)
+    assert saved == [2, 4]
+
+
+@pytest.mark.parametrize("wrong", [{"every_n_steps": 0}, {"keep": 0}, {"keep_every_n_steps": 0}])
+def test_counts_are_positive(tmp_path: Path, wrong: dict[str, int]):
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        StepCheckpoint(tmp_path, **wrong)
+
+
+def test_other_files_are_no_checkpoints(tmp_path: Path):
+    for name in ("step_1.ckpt", "last.ckpt", ".step_00000009.ckpt.1.partial", "step_00000003.ckpt.bak"):
+        (tmp_path / name).write_bytes(b"?")
+    assert latest_checkpoint(tmp_path) is None
+    assert latest_checkpoint(tmp_path / "missing") is None
+
+
+# --- refused before the first step -----------------------------------------------------------------------------------
+
+
+def test_an_unwritable_folder_is_refused_before_the_first_step(tmp_path: Path):
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    module = Regression()
+    with pytest.raises(CheckpointError, match=r"cannot write .* to .*checkpoints: .* Choose another folder"):
+        fit(tmp_path, 3, module=module)
+    assert module.seen == []
+
+
+def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    usage = namedtuple("usage", "total used free")
+    module = Regression()  # 5 float32: 80 bytes with EMA and moments; keep=2 and the one in progress need 240
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 239))
+    with pytest.raises(CheckpointError, match="make room"):
+        fit(tmp_path, 3, module=module)
+    assert module.seen == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 240))
+    assert len(fit(tmp_path, 3, module=module).seen) == 3
+
+
+def test_content_that_cannot_be_resumed_is_reported_with_the_first_checkpoint(tmp_path: Path):
+    class Careless(Regression):
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            checkpoint["optimizer_object"] = Path("somewhere")
+
+    module = Careless()
+    with pytest.raises(CheckpointError, match="plain containers"):
+        fit(tmp_path, 3, module=module)
+    assert len(module.seen) == 1
+
+
+# --- a kill or a full disk during a save -----------------------------------------------------------------------------
+
+
+def content(seed: int, size: int = 200_000) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    return {"global_step": seed, "state_dict": {f"w{i}": torch.randn(size, generator=generator) for i in range(3)}}
+
+
+def save_forever(folder: Path) -> None:
+    step = len(list_checkpoints(folder))
+    while True:
+        step += 1
+        AtomicCheckpointIO().save_checkpoint(content(step), folder / f"step_{step:08d}.ckpt")
+
+
+def test_a_kill_during_a_save_leaves_no_torn_checkpoint(tmp_path: Path):
+    """Twenty kills at random moments; some of them, as the partial files show, in the middle of a save."""
+    moments, torn_saves = random.Random(0), 0
+    for _ in range(20):
+        saver = FORK.Process(target=save_forever, args=(tmp_path,))
+        saver.start()
+        time.sleep(moments.uniform(0.03, 0.12))
+        os.kill(saver.pid, signal.SIGKILL)
+        saver.join()
+        torn_saves += bool(list(tmp_path.glob(".*.partial")))
+        for path in list_checkpoints(tmp_path):
+            verify_checkpoint(path)
+    assert list_checkpoints(tmp_path)
+    assert torn_saves > 0, "no kill met a save: the test shows nothing"
+
+
+def test_what_killed_saves_left_is_removed_at_the_next_start(tmp_path: Path):
+    orphan = tmp_path / "checkpoints/.step_00000002.ckpt.4711.partial"
+    orphan.parent.mkdir()
+    orphan.write_bytes(b"half a checkpoint")
+    fit(tmp_path, 1)
+    assert [path.name for path in orphan.parent.iterdir()] == ["step_00000001.ckpt"]
+
+
+@pytest.fixture
+def files_of_at_most_one_megabyte() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_save_that_does_not_fit_says_so_and_leaves_the_old_file(tmp_path: Path, files_of_at_most_one_megabyte: None):
+    path = tmp_path / "step_00000001.ckpt"
+    AtomicCheckpointIO().save_checkpoint(content(1, size=1000), path)
+    with pytest.raises(CheckpointError, match=r"cannot save .*: File too large\. Earlier checkpoints are intact"):
+        AtomicCheckpointIO().save_checkpoint(content(2), path)
+    assert load_checkpoint(path)["global_step"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "step_00000001.ckpt"
+    AtomicCheckpointIO().save_checkpoint(content(1, size=100), path)
+    return path
+
+
+def flip_bit(path: Path, place: float, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1 << bit
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_noticed(checkpoint: Path, kept: float):
+    data = checkpoint.read_bytes()
+    checkpoint.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(CheckpointError, match="damaged"):
+        verify_checkpoint(checkpoint)
+    assert latest_checkpoint(checkpoint.parent) is None
+
+
+def test_a_flipped_bit_is_noticed_or_changes_nothing(checkpoint: Path):
+    whole, original = checkpoint.read_bytes(), load_checkpoint(checkpoint)
+    places, noticed = random.Random(0), 0
+    for _ in range(400):
+        flip_bit(checkpoint, places.random(), places.randrange(8))
+        try:
+            loaded = load_checkpoint(checkpoint)
+        except CheckpointError:
+            noticed += 1
+        else:  # in the padding between the records
+            assert loaded["global_step"] == original["global_step"]
+            assert loaded["state_dict"].keys() == original["state_dict"].keys()
+            assert all(torch.equal(loaded["state_dict"][k], v) for k, v in original["state_dict"].items())
+        checkpoint.write_bytes(whole)
+    assert noticed > 200
+
+
+def test_a_flipped_bit_in_the_table_of_contents_is_noticed(checkpoint: Path):
+    """Torch would read the record as a folder, and leave its tensor uninitialised."""
+    whole = checkpoint.read_bytes()
+    for entry in re.finditer(rb"PK\x01\x02", whole):
+        attributes = entry.start() + 38
+        checkpoint.write_bytes(whole[:attributes] + b"\x10" + whole[attributes + 1 :])
+        with pytest.raises(CheckpointError, match="damaged"):
+            verify_checkpoint(checkpoint)
+
+
+def test_a_flipped_bit_in_a_tensor_is_noticed_though_torch_would_load_it(checkpoint: Path):
+    data = checkpoint.read_bytes()
+    tensor = content(1, size=100)["state_dict"]["w1"].numpy().tobytes()
+    place = data.index(tensor) + 201
+    checkpoint.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    assert not torch.equal(
+        torch.load(checkpoint, weights_only=True)["state_dict"]["w1"], content(1, size=100)["state_dict"]["w1"]
+    )
+    with pytest.raises(CheckpointError, match="differs from what was written"):
+        verify_checkpoint(checkpoint)
+
+
+# --- code in a checkpoint --------------------------------------------------------------------------------------------
+
+
+class Malicious:
+    """Unpickled, it creates a file: stands for anything."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return (os.mkdir, (str(self.trace),))
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x))], ids=["torch", "raw"])
+def test_code_in_a_checkpoint_is_refused_at_every_door(tmp_path: Path, write: Any):
+    path, trace = tmp_path / "checkpoints/step_00000001.ckpt", tmp_path / "trace"
+    path.parent.mkdir()
+    write({"state_dict": {}, "loops": Malicious(trace)}, path)
+    for door in (verify_checkpoint, load_checkpoint, AtomicCheckpointIO().load_checkpoint):
+        with pytest.raises(CheckpointError):
+            door(path)
+    with pytest.raises(CheckpointError):
+        AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
+    assert latest_checkpoint(path.parent) is None
+    assert not trace.exists()
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*nowhere\.ckpt"):
+        load_checkpoint(tmp_path / "nowhere.ckpt")
+
+
+# --- asked to stop ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("asked", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_step_it_arrives_in_and_stops(tmp_path: Path, asked: signal.Signals, status: int):
+    alone, before = fit(tmp_path / "alone", 12), [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    with pytest.raises(SystemExit) as exit_:
+        fit(tmp_path / "run", 12, At(7, lambda: os.kill(os.getpid(), asked)), every_n_steps=1000)
+    assert exit_.value.code == status
+    assert names(tmp_path / "run/checkpoints") == [7]
+    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
+    resumed = fit(tmp_path / "run", 12)
+    assert resumed.seen == alone.seen[7:]
+    assert torch.equal(resumed.net.weight, alone.net.weight)
+
+
+def test_a_signal_within_an_accumulation_waits_for_the_optimizer_step(tmp_path: Path):
+    with pytest.raises(SystemExit):
+        fit(tmp_path, 12, At(3, lambda: os.kill(os.getpid(), signal.SIGTERM)), accumulate_grad_batches=2)
+    alone = fit(tmp_path / "alone", 12, accumulate_grad_batches=2)
+    assert torch.equal(fit(tmp_path, 12, accumulate_grad_batches=2).net.weight, alone.net.weight)
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path: Path):
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(SystemExit) as exit_:
+        fit(tmp_path, 12, At(7, twice), every_n_steps=1000)
+    assert exit_.value.code == 1  # Lightning's, for a KeyboardInterrupt
+    assert names(tmp_path / "checkpoints") == []
+
+
+class Slow(pl.Callback):
+    """Makes steps long enough to be met by a signal, and says when the fifth begins."""
+
+    def __init__(self, at_five: Any) -> None:
+        self.at_five = at_five
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 5:
+            self.at_five.set()
+        time.sleep(0.02)
+
+
+def test_a_terminated_process_does_not_report_success(tmp_path: Path):
+    at_five = FORK.Event()
+    process = FORK.Process(target=fit, args=(tmp_path, 500, Slow(at_five)), kwargs={"every_n_steps": 1000})
+    process.start()
+    assert at_five.wait(60)
+    process.terminate()
+    process.join(60)
+    assert process.exitcode == 143
+    (saved,) = names(tmp_path / "checkpoints")
+    assert 6 <= saved < 100
+
+
+def test_processes_stop_together_though_only_one_is_asked(tmp_path: Path):
+    class AskTheSecond(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.global_step == 5 and trainer.global_rank == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            (tmp_path / f"steps_of_{trainer.global_rank}").write_text(str(trainer.global_step))
+
+    with pytest.raises(torch.multiprocessing.ProcessExitedException) as ended:
+        fit(tmp_path, 500, AskTheSecond(), every_n_steps=1000, devices=2, strategy="ddp_fork")
+    assert ended.value.exit_code == 143
+    assert [(tmp_path / f"steps_of_{rank}").read_text() for rank in range(2)] == ["6", "6"]
+    assert latest_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints/step_00000006.ckpt"
+
+
+@pytest.fixture(autouse=True)
+def quiet_lightning() -> None:
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
