@@ -85,9 +85,10 @@ class Backbone(nn.Module, ABC):
         return replace(state, tokens=tokens, block=max(tap, state.block))
 
     def encode(self, x: Tensor, t: Tensor, label: Tensor | None = None, tap: int | None = None) -> State:
-        """Run blocks 1..tap (all of them by default) and pause there.
+        """Run blocks 1..tap (all of them by default) and pause there; later blocks do not run.
 
-        x: (B, C, H, W); t: noise level (B,) in [0, 1]; label: (B,) integers, None for "no class". Later blocks do not run.
+        x: (B, C, H, W). t: noise level (B,) in [0, 1]. label: (B,) integers, None for "no class"; an unconditional
+        network ignores it. Raises ValueError for a tap outside 1..depth.
         """
         tap = self.depth if tap is None else tap
         self._check_taps([tap])
@@ -125,9 +126,12 @@ class Backbone(nn.Module, ABC):
         return label.masked_fill((draw < self.label_dropout).to(label.device), self.null_label)
 
     def compile_blocks(self, **options: Any) -> None:
-        """Compile every block in place; state-dict keys do not change. Options go to torch.compile."""
+        """Compile every block in place; state-dict keys do not change. options go to torch.compile.
+
+        Shapes are dynamic unless options say otherwise: with LCF the number of rows changes at every step.
+        """
         for block in self.blocks:
-            block.compile(**options)
+            block.compile(**{"dynamic": True, **options})
 
     def _check_taps(self, taps: list[int]) -> None:
         if not taps or not all(1 <= tap <= self.depth for tap in taps):

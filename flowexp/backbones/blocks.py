@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-import torch.nn as nn
+import torch
+import torch.nn.functional as F
+from einops import rearrange
 from timm.layers import Attention, Mlp
-from torch import Tensor
+from timm.layers.activations import GELUTanh
+from torch import Tensor, nn
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -24,15 +25,37 @@ def layer_norm(width: int) -> nn.LayerNorm:
     return nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
 
 
+class SelfAttention(Attention):
+    """timm's attention, with the kernel chosen where the tokens are."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no mask is ever needed
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        attend = _attend_by_matmul if _matmul_is_faster(q) else F.scaled_dot_product_attention
+        return self.proj(rearrange(attend(q, k, v), "b h n d -> b n (h d)"))
+
+
+def _matmul_is_faster(q: Tensor) -> bool:
+    # On CPUs in bf16 the fused kernel's backward pass costs 2 to 4 times two batched products (49 to 256 tokens); in
+    # float32 it does not, and beyond 256 tokens the products' N x N matrices fill the memory.
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= 256
+
+
+def _attend_by_matmul(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v for q, k, v (B, heads, N, d)."""
+    weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return weights.softmax(dim=-1) @ v
+
+
 class PlainBlock(nn.Module):
     """A pre-norm transformer block that takes no condition."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.norm1 = layer_norm(width)
-        self.attn = Attention(width, heads, qkv_bias=True)
+        self.attn = SelfAttention(width, heads, qkv_bias=True)
         self.norm2 = layer_norm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio), act_layer=partial(nn.GELU, approximate="tanh"))
+        # PyTorch's tanh-GELU is as fast on CPUs as x sigmoid(2u) written out, and four times as accurate in bf16
+        self.mlp = Mlp(width, int(width * mlp_ratio), act_layer=GELUTanh)
 
     def forward(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
         tokens = tokens + self.attn(self.norm1(tokens))

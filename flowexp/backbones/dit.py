@@ -6,6 +6,7 @@ Architecture, initialisation and state-dict keys are those of SiT's models.py; D
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -23,9 +24,10 @@ CONDITIONINGS = ("adaln_zero", "none")
 class DiT(Backbone):
     """A diffusion transformer whose output at initialisation is exactly zero.
 
-    depth x width x heads, square patches of `patch` pixels, MLPs mlp_ratio times as wide. time_scale multiplies t before
-    its embedding (1000: DiT, 1: SiT). learn_sigma doubles the head's channels as SiT's checkpoints do; the second half is
-    never used. conditioning "none" removes t, labels and every modulation, which leaves LCF Table 1's parameter counts.
+    depth x width x heads, square patches of `patch` pixels, MLPs mlp_ratio times as wide. time_scale multiplies t
+    before its embedding (1000: DiT, 1: SiT). learn_sigma doubles the head's channels as SiT's checkpoints do; the
+    second half is never used. conditioning "none" removes t, labels and every modulation, which leaves the parameter
+    counts of LCF Table 1.
     """
 
     def __init__(
@@ -82,19 +84,10 @@ class DiT(Backbone):
     @torch.no_grad()
     def initialize(self) -> None:
         """Draw the weights anew as SiT does; also what a network built on the meta device needs after to_empty."""
-        self.apply(_xavier_linear)
-        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
-        nn.init.zeros_(self.x_embedder.proj.bias)
         self.pos_embed.copy_(sincos_2d(self.resolution // self.patch, self.width))
-        if self.t_embedder is not None:
-            nn.init.normal_(self.t_embedder.mlp[0].weight, std=0.02)
-            nn.init.normal_(self.t_embedder.mlp[2].weight, std=0.02)
-        if self.y_embedder is not None:
-            nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
-        for part in (*self.blocks, self.final_layer):
-            if hasattr(part, "adaLN_modulation"):
-                nn.init.zeros_(part.adaLN_modulation[1].weight)
-        nn.init.zeros_(self.final_layer.linear.weight)
+        for name, weight in self.named_parameters():
+            if name != "pos_embed":
+                _draw(name, weight)
 
     def _condition(self, t: Tensor, label: Tensor | None) -> Tensor | None:
         if self.t_embedder is None:
@@ -103,14 +96,18 @@ class DiT(Backbone):
         if self.y_embedder is None:
             return condition
         if label is None:
-            label = torch.full(t.shape, self.null_label, device=t.device)
+            label = torch.full(t.shape, self.y_embedder.null_label, device=t.device)
         return condition + self.y_embedder(label)
 
 
-def _xavier_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
+def _draw(name: str, weight: Tensor) -> None:
+    """SiT's initialisation: zero output, zero modulation, small embedders, Xavier elsewhere."""
+    if weight.ndim == 1 or "adaLN_modulation" in name or name == "final_layer.linear.weight":
+        nn.init.zeros_(weight)
+    elif name.startswith(("t_embedder", "y_embedder")):
+        nn.init.normal_(weight, std=0.02)
+    else:
+        nn.init.xavier_uniform_(weight.flatten(1))  # the patch convolution is the Linear map it stands for
 
 
 def _check(resolution: int, patch: int, width: int, heads: int, conditioning: str, num_classes: int | None) -> None:
@@ -140,7 +137,7 @@ def _register(family: str, size: str, patch: int, time_scale: float) -> None:
     register_backbone(f"{family}_{size}{patch}")(build)
 
 
-def _build(**options) -> DiT:
+def _build(**options: Any) -> DiT:
     return DiT(**options)
 
 

@@ -42,15 +42,15 @@ class TimestepEmbedder(nn.Module):
         return torch.cat([angle.cos(), angle.sin()], dim=1)
 
     def forward(self, t: Tensor) -> Tensor:
-        # float64 networks (gradient checks) need the cast; in bf16 autocast the weights are float32 and it does nothing
-        return self.mlp(self.sinusoid(t).to(self.mlp[0].weight.dtype))
+        return self.mlp(self.sinusoid(t).to(next(self.mlp.parameters()).dtype))
 
 
 class LabelEmbedder(nn.Module):
-    """Label (B,) to a vector (B, D): a table with a last row for "no class"."""
+    """Label (B,) to a vector (B, D): a table whose last row, null_label, is "no class"."""
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
+        self.null_label = num_classes
         self.embedding_table = nn.Embedding(num_classes + 1, width)
 
     def forward(self, label: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ POOLINGS = ("flatten", "mean")
 def feature_vectors(features: Tensor, pooling: str = "flatten", normalize: bool = False) -> Tensor:
     """One vector per sample (B, F), float32 or wider, from tokens (B, N, D).
 
-    pooling "flatten" keeps every token (F = N D), "mean" averages them (F = D). normalize scales each vector to length 1;
-    its distances are then of order 1 as they are, so distance_scale="sum" belongs to it.
+    pooling "flatten" keeps every token (F = N D), "mean" averages them (F = D). normalize scales each vector to length
+    1; its distances are then of order 1 as they are, so distance_scale="sum" belongs to it.
     """
     _check_choice("pooling", pooling, POOLINGS)
     features = at_least_float32(features)
@@ -43,8 +43,8 @@ def local_contrastive_error(
     positives: features a_i (K, F) of the same samples at T_min.
     contrasts: features z_j (B, F) of the whole batch, each at its own t.
     own: (K,), the row of each anchor among the contrasts.
-    denominator: LCF contradicts itself about the sum over j. "alg1" (Algorithm 1 line 7) takes all rows, the anchor's own
-    included, so that the error is never negative; "eq14" (eq. 14) leaves the own row out and is unbounded below;
+    denominator: LCF contradicts itself about the sum over j. "alg1" (Algorithm 1 line 7) takes all rows, the anchor's
+    own included, so that the error is never negative; "eq14" (eq. 14) leaves the own row out and is unbounded below;
     "infonce" leaves it out and adds the positive.
     distance_scale: "mean" divides squared distances by F, without which tau = 0.5 saturates the exponentials of
     98304 features; "sum" does not.

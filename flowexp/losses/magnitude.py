@@ -14,7 +14,8 @@ def magnitude_error(v: Tensor, target: Tensor, form: str = "rms_squared") -> Ten
     """How far the length of a velocity (B, ...) is from its target's: (B,), float32 or wider.
 
     With r = ||v|| / sqrt(d), r* = ||target|| / sqrt(d), the root mean squares over the d elements of a sample:
-    "rms_squared" (r - r*)^2; "l1" |r - r*|; "one_sided" (r* - r)^2 where r < r*, else 0; "squared_norms" (r^2 - r*^2)^2.
+    "rms_squared" (r - r*)^2; "l1" |r - r*|; "one_sided" (r* - r)^2 where r < r*, else 0;
+    "squared_norms" (r^2 - r*^2)^2.
     The target gets no gradient; at v = 0, where r has none, v's is zero too.
 
     Velocity Deficit eq. 9 is missing from the paper's text; what is left calls it an explicit supervision of the
