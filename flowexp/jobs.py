@@ -15,7 +15,7 @@ from flowexp.launch import config_folder
 from flowexp.runs import RunFolder
 
 
-_SAID_IN_EVERY_RUN = ("GPU available", "TPU available", "HPU available", "💡", "Using bfloat16", "`Trainer.fit` stopped")
+_SAID_IN_EVERY_RUN = ("GPU available", "TPU available", "HPU available", "💡", "Using bfloat16", "`Trainer.fit` stopped", "`weights_only`")
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -82,6 +82,10 @@ class RunFolder:
         """What the run ended with; empty while it has not."""
         return json.loads(self.summary_file.read_text()) if self.summary_file.exists() else {}
 
+    def origin(self) -> dict[str, Any]:
+        """Where the run comes from, and its plan: `run.json`."""
+        return json.loads((self.path / "run.json").read_text())
+
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         """Writes `content` so that a reader sees the old file or the new one, never half of it."""
         temporary = path.with_suffix(".partial")
@@ -91,8 +95,17 @@ class RunFolder:
 
 def training_key(config: DictConfig) -> str:
     """A hash of all settings that decide the trained weights: equal keys train equal weights."""
+    return _hash_of(config, TRAINING_KEYS)
+
+
+def measuring_key(config: DictConfig) -> str:
+    """A hash of all settings that decide what is measured of given weights, and when."""
+    return _hash_of(config, ("sampler", "callbacks"))
+
+
+def _hash_of(config: DictConfig, keys: Iterable[str]) -> str:
     settings: dict[str, Any] = {}
-    for key in TRAINING_KEYS:
+    for key in keys:
         value = OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
         places = _PLACES_NOT_CONTENT.get(key, ())
         settings[key] = {k: v for k, v in value.items() if k not in places} if isinstance(value, dict) else value
@@ -109,7 +122,7 @@ def runs_below(root: Path) -> Iterator[RunFolder]:
 def find_run(root: Path, key: str, *, trained: bool = False) -> RunFolder | None:
     """The newest run below `root` that trains what `key` names, with its training finished if `trained`."""
     for run in runs_below(root):
-        if json.loads((run.path / "run.json").read_text()).get("training_key") == key and (run.has_trained() or not trained):
+        if run.origin().get("training_key") == key and (run.has_trained() or not trained):
             return run
     return None
 

@@ -1,0 +1,69 @@
+"""LCF Figure 4: does LCF keep the features of nearly clean images readable where FM loses them?
+
+`python -m experiments.lcf.fig04_probe_curve budget=smoke|cpu|gpu|paper [redraw=true]`, or `make reproduce-fig4 BUDGET=cpu`.
+Writes results/lcf/fig04_probe_curve/BUDGET: a figure per dataset, curve.csv, table.md and protocol.json.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from experiments.recipes import Recipe, markdown_table, measured_rows, read_recipe, run_of, write_protocol
+from flowexp.figures import plot_curves, save_figure
+from flowexp.tables import read_csv, write_csv
+
+
+def main() -> None:
+    recipe = read_recipe(__file__, sys.argv[1:])
+    recipe.results.mkdir(parents=True, exist_ok=True)
+    if not recipe.redraw:
+        measure(recipe)
+    rows = read_csv(recipe.results / "curve.csv")
+    draw(recipe, rows)
+    (recipe.results / "table.md").write_text(markdown_table(summarise(rows)))
+    print(f"\n{(recipe.results / 'table.md').read_text()}")
+    print(f"figure, table, CSV and protocol: {recipe.results}")
+
+
+def measure(recipe: Recipe) -> None:
+    """Trains what is not trained yet, and gathers the probe curves into curve.csv."""
+    runs = {
+        (panel, label): run_of([*overrides, *recipe.settings.shared])
+        for panel, lines in recipe.settings.panels.items()
+        for label, overrides in lines.items()
+    }
+    rows = [
+        {"panel": panel, "method": label, **row}
+        for (panel, label), run in runs.items()
+        for row in measured_rows(run, "probe")
+    ]
+    write_csv(recipe.results / "curve.csv", rows)
+    write_protocol(recipe, {f"{panel}, {label}": run for (panel, label), run in runs.items()})
+
+
+def draw(recipe: Recipe, rows: list[dict[str, Any]]) -> None:
+    """One figure per dataset."""
+    names = {"t": "noise level t (linear below 0.01)", "accuracy": "probe accuracy"}
+    for panel in dict.fromkeys(row["panel"] for row in rows):
+        lines = [row for row in rows if row["panel"] == panel]
+        figure = plot_curves(lines, "t", "accuracy", series="method", names=names, title=panel, log_x=True)
+        save_figure(figure, recipe.results / f"{panel}.png")
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per line: the peak of the curve, where it lies, the accuracy at the cleanest level, and the dip between the two."""
+    table = []
+    for panel, method in dict.fromkeys((row["panel"], row["method"]) for row in rows):
+        curve = [row for row in rows if (row["panel"], row["method"]) == (panel, method)]
+        peak, cleanest = max(curve, key=lambda row: row["accuracy"]), min(curve, key=lambda row: row["t"])
+        dip = peak["accuracy"] - cleanest["accuracy"]
+        table.append(
+            {"data": panel, "method": method, "peak": peak["accuracy"], "t at the peak": peak["t"],
+             f"at t = {cleanest['t']:g}": cleanest["accuracy"], "dip": dip}
+        )  # fmt: skip
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What recipes share: budgets, runs that are trained once and found again, and a results folder with its protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from flowexp.errors import nearest
+from flowexp.launch import config_folder
+from flowexp.recording import read_history
+from flowexp.runs import RunFolder, measuring_key, runs_below, training_key
+from flowexp.tables import read_csv
+
+RUNS = Path("outputs/recipes")  # all recipes look for their runs here, so that shared ones are trained once
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe's yaml with the budget that was asked for.
+
+    Arguments:
+        name: the yaml's path below experiments/, without suffix, such as lcf/fig04_probe_curve.
+        budget: one of the yaml's budgets.
+        settings: that budget: `panels`, each with the lines to draw and the overrides to train them with.
+        redraw: draw again from the committed table, without training.
+    """
+
+    name: str
+    budget: str
+    settings: DictConfig
+    redraw: bool
+
+    @property
+    def results(self) -> Path:
+        """Where the figure, the table and the protocol go."""
+        return Path("results") / self.name / self.budget
+
+
+def read_recipe(file: str, arguments: Sequence[str]) -> Recipe:
+    """The recipe beside the Python file `file`, with `budget=...` and `redraw=true` from the command line."""
+    path = Path(file).with_suffix(".yaml")
+    config = OmegaConf.load(path)
+    given = OmegaConf.from_cli(list(arguments))
+    if unknown := set(given) - {"budget", "redraw"}:
+        raise SystemExit(f"error: a recipe takes budget=... and redraw=true, got {', '.join(map(str, unknown))}")
+    budget = given.get("budget", "cpu")
+    if budget not in config.budgets:
+        hint = nearest(str(budget), list(config.budgets))
+        raise SystemExit(f"error: there is no budget {budget}{hint}. Choices: {', '.join(config.budgets)}")
+    name = path.relative_to(Path(__file__).parent).with_suffix("")
+    return Recipe(str(name), budget, config.budgets[budget], bool(given.get("redraw", False)))
+
+
+def run_of(overrides: Sequence[str]) -> RunFolder:
+    """The finished run of `flowexp.train` with these overrides: found where it exists, trained through the command else.
+
+    A run that was trained alike but measured otherwise is measured again, not trained again.
+    """
+    overrides = [f"output_root={RUNS}", *overrides]
+    config = _compose(overrides)
+    training, measuring = training_key(config), measuring_key(config)
+    if run := _finished(training, measuring):
+        print(f"found {run.path}, trained and measured as needed")
+        return run
+    trained = next((run for run in _runs(training) if run.has_trained()), None)
+    extra = ["ckpt=auto"] if trained is None else [f"trained_run={trained.path}"]
+    _train([*overrides, *extra])
+    run = _finished(training, measuring)
+    assert run is not None
+    return run
+
+
+def _finished(training: str, measuring: str) -> RunFolder | None:
+    same = [run for run in _runs(training) if measuring_key(run.config()) == measuring]
+    return next((run for run in same if run.summary()), None)
+
+
+def _runs(training: str) -> list[RunFolder]:
+    return [run for run in runs_below(RUNS) if run.origin().get("training_key") == training]
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose("train", [override.removeprefix("+") for override in overrides])
+
+
+def _train(overrides: Sequence[str]) -> None:
+    command = [sys.executable, "-m", "flowexp.train", *overrides]
+    print(f"\n$ python -m {' '.join(command[2:])}", flush=True)
+    if (code := subprocess.run(command, env=os.environ, check=False).returncode) != 0:
+        raise SystemExit(code)
+
+
+def measured_rows(run: RunFolder, name: str) -> list[dict[str, Any]]:
+    """The table of the last measurement `name` of a run."""
+    step = max(entry["step"] for entry in read_history(run.path) if entry["name"] == name)
+    return read_csv(run.path / "measurements" / name / f"step_{step:08d}.csv")
+
+
+def measured_picture(run: RunFolder, name: str) -> Path:
+    """The picture of the last measurement `name` of a run."""
+    step = max(entry["step"] for entry in read_history(run.path) if entry["name"] == name)
+    return run.path / "measurements" / name / f"step_{step:08d}.png"
+
+
+def protocol_of(run: RunFolder) -> dict[str, Any]:
+    """How the numbers of a run came about: settings, measurement protocols, versions, commit and machine."""
+    origin = run.origin()
+    config = run.config()
+    return {
+        "plan": origin["plan"],
+        "objective": OmegaConf.to_container(config.objective),
+        "optimizer": OmegaConf.to_container(config.optimizer),
+        "measured": run.summary()["protocol"],
+        "step": run.summary()["step"],
+        **{key: origin[key] for key in ("seed", "versions", "commit", "machine")},
+    }
+
+
+def write_protocol(recipe: Recipe, runs: Mapping[str, RunFolder]) -> None:
+    """`protocol.json`: how every line of the recipe came about."""
+    content = {label: protocol_of(run) for label, run in runs.items()}
+    (recipe.results / "protocol.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a markdown table; numbers to four digits."""
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns), *([_cell(row[column]) for column in columns] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
