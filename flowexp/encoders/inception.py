@@ -1,0 +1,85 @@
+"""The Inception network that FID is defined by, with TensorFlow's weights of 2015 and its resizing."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowexp.encoders.base import FeatureNet
+from flowexp.encoders.weights import read_state_dict
+
+
+class Inception(FeatureNet):
+    """Pool-3 features (2048) of Inception V3 as torch-fidelity converts it: those of the ADM evaluator and pytorch-fid.
+
+    Pictures are resized to 299 as TensorFlow 1 does, bilinear and without antialiasing.
+
+    Arguments:
+        weights: the file of weights. None is the one in torch's cache of downloads, fetched where it is not there.
+
+    Raises:
+        ValueError: the file is not there, cannot be downloaded, or is damaged.
+    """
+
+    name = "inception"
+    dim = 2048
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        super().__init__()
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        tensors, self.weights = read_state_dict(find_weights(weights))
+        file = io.BytesIO()
+        torch.save(tensors, file)  # torch-fidelity unpickles whatever it is given, so it is given what was checked
+        file.seek(0)
+        self.network = FeatureExtractorInceptionV3(self.name, ["2048"], file)
+        self.freeze()
+
+    @property
+    def distance_name(self) -> str:
+        return "fid"
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.network(images)[0]
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "encoder": self.name,
+            "weights_sha256": self.weights,
+            "input_size": 299,
+            "resize": "bilinear as TensorFlow 1, not antialiased",
+            "dim": self.dim,
+        }
+
+
+def find_weights(weights: str | Path | None) -> Path:
+    """The given file, or the one in torch's cache, downloaded at need.
+
+    Raises:
+        ValueError: there is no such file, and no network to fetch it by.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[1]
+    path = cached if weights is None else Path(weights).expanduser()
+    if weights is None and not path.exists():
+        _download(URL_INCEPTION_V3, path)
+    if not path.is_file():
+        raise ValueError(f"there are no Inception weights at {path}: fetch {URL_INCEPTION_V3} and give its place")
+    return path
+
+
+def _download(url: str, path: Path) -> None:
+    digits = path.stem.rsplit("-", 1)[1]  # the file's name ends with the first digits of its SHA-256
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=digits)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"encoder=inception needs weights that could not be downloaded ({error}): put {url} at {path}, "
+            "or choose encoder=efficientnet_lite, which needs no download (its distance is not FID)"
+        ) from error
