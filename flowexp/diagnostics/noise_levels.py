@@ -1,0 +1,105 @@
+"""How well the velocity is known at each noise level: in training, and on given images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from flowexp.diagnostics.noised import NoisedBatch, Prepare, noised_batches
+from flowexp.interpolants import Interpolant
+
+
+@dataclass(frozen=True)
+class BinLoss:
+    """t: the middle of a bin of noise levels. loss: the mean error in it, None without errors. count: of errors."""
+
+    t: float
+    loss: float | None
+    count: int
+
+
+class NoiseLevelSums:
+    """The mean error in equal bins of t, summed on the device: `update` never waits for it.
+
+    Arguments:
+        num_bins: bins in [0, 1].
+        device: where the errors are.
+    """
+
+    def __init__(self, num_bins: int = 20, device: torch.device | str = "cpu") -> None:
+        if num_bins < 2:
+            raise ValueError(f"num_bins must be at least 2, got {num_bins}")
+        self.num_bins = num_bins
+        self.sums = torch.zeros(num_bins, 2, dtype=torch.float64, device=device)  # of errors, and of ones
+
+    def update(self, t: Tensor, error: Tensor) -> None:
+        """Adds the errors (R,) made at noise levels t (R,)."""
+        bins = (t * self.num_bins).long().clamp_(0, self.num_bins - 1)
+        error = error.detach().double()
+        self.sums.index_add_(0, bins, torch.stack([error, torch.ones_like(error)], dim=1))
+
+    def reset(self) -> None:
+        """Forgets all errors."""
+        self.sums.zero_()
+
+    def compute(self) -> list[BinLoss]:
+        """The mean of every bin, from low to high noise."""
+        sums = zip(bin_centres(self.num_bins), self.sums.tolist(), strict=True)
+        return [BinLoss(t, total / count if count else None, int(count)) for t, (total, count) in sums]
+
+
+def bin_centres(num_bins: int) -> list[float]:
+    """The middles of equal bins in [0, 1]."""
+    return [(i + 0.5) / num_bins for i in range(num_bins)]
+
+
+@dataclass(frozen=True)
+class LevelVelocity:
+    """A network's velocity v beside its target v* at one noise level, averaged over images.
+
+    loss: |v - v*|^2 / d, for images of d values. velocity_rms, target_rms: |v| / sqrt(d) and |v*| / sqrt(d).
+    velocity_ratio: |v| / |v*|, which the velocity deficit makes smaller than 1 (VD Fig. 1).
+    """
+
+    loss: float
+    velocity_rms: float
+    target_rms: float
+    velocity_ratio: float
+
+
+@torch.no_grad()
+def loss_by_noise_level(
+    backbone: nn.Module,
+    interpolant: Interpolant,
+    images: Tensor,
+    levels: Iterable[float],
+    seed: int,
+    labels: Tensor | None = None,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    prepare: Prepare | None = None,
+) -> dict[float, LevelVelocity]:
+    """The velocity error on `images` (N, C, H, W) at each level, with the same noise whatever was trained and how.
+
+    labels: (N,), for a class-conditional network. prepare: from stored images to data, see `noised_batches`.
+    """
+    found = {}
+    for level in levels:
+        batches = noised_batches(images, level, seed, batch_size, device, prepare)
+        parts = [_compare(backbone, interpolant, batch, labels) for batch in batches]
+        found[level] = LevelVelocity(*torch.cat(parts, dim=1).mean(dim=1).tolist())
+    return found
+
+
+def _compare(backbone: nn.Module, interpolant: Interpolant, batch: NoisedBatch, labels: Tensor | None) -> Tensor:
+    """The four numbers of `LevelVelocity` for each image, (4, B) float64."""
+    label = None if labels is None else labels[batch.rows].to(batch.t.device)
+    xt = interpolant.interpolate(batch.data, batch.noise, batch.t)
+    velocity = backbone(xt, batch.t, label).flatten(1).double()
+    target = interpolant.velocity(batch.data, batch.noise, batch.t).flatten(1).double()
+    error = (velocity - target).square().mean(dim=1)
+    velocity_rms, target_rms = (v.square().mean(dim=1).sqrt() for v in (velocity, target))
+    return torch.stack([error, velocity_rms, target_rms, velocity_rms / target_rms])

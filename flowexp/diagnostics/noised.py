@@ -1,0 +1,63 @@
+"""Images at a noise level, with noise that belongs to the image: what every diagnostic feeds to the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowexp.randomness import keyed_generator
+
+BLOCK = 256  # images whose noise is drawn by one generator; a generator per image would cost more than the network
+_LEVELS = 10**6  # noise levels are told apart to six decimals
+
+Prepare = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class NoisedBatch:
+    """Some images of a set, on the network's device.
+
+    rows: their places in the set. data, noise: (B, C, H, W). t: (B,).
+    """
+
+    rows: slice
+    data: Tensor
+    noise: Tensor
+    t: Tensor
+
+
+def noised_batches(
+    images: Tensor,
+    level: float,
+    seed: int,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    prepare: Prepare | None = None,
+) -> Iterator[NoisedBatch]:
+    """All `images` (N, C, H, W) with their noise at `level`, at most min(batch_size, 256) at a time.
+
+    An image's noise is decided by (seed, level, its place in the set) alone, whatever the batch size and device.
+
+    prepare: from stored images to what the network works on, such as `data.to_float`; None takes floats as they are.
+
+    Raises ValueError for uint8 images without `prepare`.
+    """
+    if prepare is None and not images.is_floating_point():
+        raise ValueError(f"images of {images.dtype} need prepare, such as flowexp.data.to_float")
+    for start in range(0, len(images), BLOCK):
+        block = images[start : start + BLOCK]
+        noise = _block_noise(seed, level, start // BLOCK, images.shape[1:])[: len(block)]
+        for first in range(0, len(block), batch_size):
+            part = slice(first, min(first + batch_size, len(block)))
+            data = block[part].to(device)
+            data = data if prepare is None else prepare(data)
+            t = torch.full((len(data),), level, device=device)
+            yield NoisedBatch(slice(start + part.start, start + part.stop), data, noise[part].to(device), t)
+
+
+def _block_noise(seed: int, level: float, block: int, shape: torch.Size) -> Tensor:
+    """Noise of a whole block, so that the last, shorter one has the noise it would have in a larger set."""
+    return torch.randn(BLOCK, *shape, generator=keyed_generator(seed, round(level * _LEVELS), block))

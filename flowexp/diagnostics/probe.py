@@ -1,0 +1,188 @@
+"""The linear probe (LCF section A.4.3): how well classes can be read off a layer at each noise level."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowexp.backbones import Backbone
+from flowexp.diagnostics.noised import Prepare, noised_batches
+from flowexp.interpolants import Interpolant
+from flowexp.randomness import keyed_generator
+
+OPTIMIZERS = ("adamw", "adam")
+_WEIGHTS, _ORDER = 0, 1  # keep the streams of initial weights and of batch orders apart
+
+
+@torch.no_grad()
+def extract_features(
+    backbone: Backbone,
+    interpolant: Interpolant,
+    images: Tensor,
+    levels: Collection[float],
+    taps: Sequence[int],
+    seed: int,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    prepare: Prepare | None = None,
+) -> Tensor:
+    """Features (levels * taps, N, D) float32 on the device: the mean of the tokens after each tap, at each level.
+
+    One pass per level, which stops at the deepest tap; a class-conditional network sees no label. As in DDAE's probe
+    the features are not normalised. Unlike there, an image has one draw of noise per level, not one per epoch.
+
+    images: (N, C, H, W). taps: blocks, from 1, ascending. prepare: from stored images to data, see `noised_batches`.
+    """
+    found = torch.empty(len(levels), len(taps), len(images), backbone.width, device=device)
+    for level, place in zip(levels, found, strict=True):
+        for batch in noised_batches(images, level, seed, batch_size, device, prepare):
+            xt = interpolant.interpolate(batch.data, batch.noise, batch.t)
+            tokens = backbone.features(xt, batch.t, None, taps)
+            for tap, features in zip(taps, place, strict=True):
+                features[batch.rows] = tokens[tap].float().mean(dim=1)
+    return found.flatten(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """Shares of correct classes of H heads, NaN for a head whose features are not finite.
+
+    accuracy: on held-out images, (H,). train_accuracy: on those it was fitted to, (H,).
+    """
+
+    accuracy: Tensor
+    train_accuracy: Tensor
+
+
+class LinearHeads(nn.Module):
+    """H linear classifiers side by side, all starting from the same weights (those of nn.Linear's law).
+
+    Arguments:
+        num_heads: H.
+        num_features: D.
+        num_classes: C.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, num_heads: int, num_features: int, num_classes: int, seed: int = 0) -> None:
+        super().__init__()
+        generator, bound = keyed_generator(seed, _WEIGHTS), num_features**-0.5
+        first = torch.empty(num_features + 1, num_classes).uniform_(-bound, bound, generator=generator)
+        self.weight = nn.Parameter(first[:-1].repeat(num_heads, 1, 1))
+        self.bias = nn.Parameter(first[-1:].repeat(num_heads, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (H, B, C) for features (H, B, D)."""
+        return torch.baddbmm(self.bias, features, self.weight)
+
+
+def fit_probes(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    num_classes: int,
+    epochs: int = 15,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    weight_decay: float = 0.01,
+    optimizer: str = "adamw",
+    seed: int = 0,
+) -> ProbeResult:
+    """Fits a linear classifier to each of H sets of features (H, N, D) of the same images, all in one batched problem.
+
+    Cross-entropy, and the learning rate annealed by a cosine once an epoch (DDAE; LCF gives no schedule). The defaults
+    are LCF's Table 3; its section 6.1 says Adam, which "adam" is, without weight decay. All heads see the same batches,
+    and each ends as it would alone.
+
+    Raises:
+        ValueError: an unknown optimizer.
+    """
+    device = train_features.device
+    train_labels, test_labels = train_labels.to(device), test_labels.to(device)
+    heads = LinearHeads(len(train_features), train_features.shape[2], num_classes, seed).to(device)
+    descent = _create_optimizer(optimizer, heads, lr, weight_decay)
+    annealing = torch.optim.lr_scheduler.CosineAnnealingLR(descent, epochs)
+    with torch.enable_grad():
+        for epoch in range(epochs):
+            order = torch.randperm(len(train_labels), generator=keyed_generator(seed, _ORDER, epoch)).to(device)
+            for rows in order.split(batch_size):
+                _step(heads, descent, train_features[:, rows], train_labels[rows])
+            annealing.step()
+    return ProbeResult(_accuracy(heads, test_features, test_labels), _accuracy(heads, train_features, train_labels))
+
+
+def _create_optimizer(name: str, heads: LinearHeads, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    if name == "adamw":
+        return torch.optim.AdamW(heads.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    if name == "adam":
+        return torch.optim.Adam(heads.parameters(), lr=lr, fused=True)
+    raise ValueError(f"the probe's optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
+
+
+def _step(heads: LinearHeads, descent: torch.optim.Optimizer, features: Tensor, labels: Tensor) -> None:
+    """One step of every head: the sum of their losses has for each head's weights the gradient of its own loss."""
+    logits = heads(features)
+    loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="sum") / len(labels)
+    descent.zero_grad()
+    loss.backward()
+    descent.step()
+
+
+@torch.no_grad()
+def _accuracy(heads: LinearHeads, features: Tensor, labels: Tensor, batch_size: int = 4096) -> Tensor:
+    """Share of correct classes of each head, (H,) float32 on the CPU; NaN where its logits are not finite."""
+    correct = torch.zeros(len(features), device=features.device)
+    for part, answer in zip(features.split(batch_size, dim=1), labels.split(batch_size), strict=True):
+        logits = heads(part)
+        right = (logits.argmax(dim=2) == answer).float().sum(dim=1)
+        correct += right.where(logits.isfinite().all(dim=2).all(dim=1), torch.nan)
+    return correct.cpu() / len(labels)
+
+
+@dataclass(frozen=True)
+class ProbeCurve:
+    """Probe accuracy by (noise level, tap), and LCF's pathology in numbers (LCF Fig. 4).
+
+    The numbers below are of the tap that has the best accuracy of all.
+    """
+
+    accuracy: Mapping[tuple[float, int], float]
+
+    @property
+    def peak(self) -> float:
+        """The best accuracy of all."""
+        return max(self.accuracy.values())
+
+    @property
+    def t_peak(self) -> float:
+        """The noise level of the peak."""
+        return self._best[0]
+
+    @property
+    def tap_peak(self) -> int:
+        """The tap of the peak."""
+        return self._best[1]
+
+    @property
+    def at_clean(self) -> float:
+        """The accuracy at the lowest level."""
+        return self.accuracy[min(level for level, _ in self.accuracy), self.tap_peak]
+
+    @property
+    def dip(self) -> float:
+        """What is lost from the peak down to the lowest level; 0 where accuracy only falls with noise."""
+        return self.peak - self.at_clean
+
+    @property
+    def _best(self) -> tuple[float, int]:
+        return max(self.accuracy, key=self.accuracy.__getitem__)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The curve in long format."""
+        return [{"t": level, "tap": tap, "accuracy": value} for (level, tap), value in self.accuracy.items()]
