@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowexp.figures import image_grid, plot_curves, save_figure, save_image
+
+ROWS = [
+    {"t": 0.5, "loss": 0.2, "split": "test"},
+    {"t": 0.0, "loss": 0.9, "split": "test"},
+    {"t": 0.2, "loss": None, "split": "train"},
+    {"t": 0.1, "loss": 0.4, "split": "train"},
+]
+
+
+def test_every_series_is_a_line_in_the_order_of_x():
+    axes = plot_curves(ROWS, "t", "loss", series="split", names={"t": "noise level"}).axes[0]
+    assert {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines} == {
+        "test": ([0.0, 0.5], [0.9, 0.2]),
+        "train": ([0.1], [0.4]),
+    }
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("noise level", "loss")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["test", "train"]
+
+
+def test_every_column_is_a_panel(tmp_path):
+    figure = plot_curves(ROWS, "t", ["loss", "t"], log_x=True, log_y=True)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "t"]
+    save_figure(figure, tmp_path / "curves.png")
+    assert Image.open(tmp_path / "curves.png").width > 600
+
+
+def test_a_column_without_a_number_is_an_empty_panel():
+    assert not plot_curves(ROWS[2:3], "t", "loss", series="split").axes[0].lines
+
+
+def test_a_grid_keeps_every_pixel_in_its_place():
+    images = torch.randint(0, 255, (5, 3, 4, 6), dtype=torch.uint8)
+    grid = image_grid(images, columns=3, scale=2, gap=1)
+    assert grid.shape == (1 + 2 * (8 + 1), 1 + 3 * (12 + 1), 3)
+    for index, image in enumerate(images):
+        top, left = 1 + (index // 3) * 9, 1 + (index % 3) * 13
+        cell = grid[top : top + 8 : 2, left : left + 12 : 2]
+        assert torch.equal(cell, image.permute(1, 2, 0)) and torch.equal(
+            cell, grid[top + 1 : top + 8 : 2, left + 1 : left + 12 : 2]
+        )
+    assert (grid[0] == 255).all() and (grid[:, -1] == 255).all() and (grid[10:, 28:] == 255).all()
+
+
+def test_small_grey_pictures_are_enlarged_to_be_seen():
+    assert image_grid(torch.zeros(9, 1, 8, 8, dtype=torch.uint8)).shape == (3 * 50 + 2, 3 * 50 + 2, 3)
+
+
+@pytest.mark.parametrize("images", [torch.rand(4, 1, 8, 8), torch.zeros(0, 1, 8, 8, dtype=torch.uint8)])
+def test_pictures_whose_range_would_be_guessed_are_refused(images):
+    with pytest.raises(ValueError, match="uint8 pictures"):
+        image_grid(images)
+
+
+def test_a_saved_picture_has_the_same_pixels(tmp_path):
+    picture = torch.randint(0, 256, (10, 12, 3), dtype=torch.uint8)
+    save_image(picture, tmp_path / "picture.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "picture.png")), picture.numpy())
+
+
+@pytest.mark.slow
+def test_figures_can_be_imported_without_loading_matplotlib():
+    command = "import sys, flowexp.figures; print({'matplotlib', 'PIL'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", command], capture_output=True, text=True).stdout.strip() == "set()"
