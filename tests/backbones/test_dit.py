@@ -37,6 +37,27 @@ def test_the_state_dict_has_the_keys_of_the_official_checkpoints(name: str):
     assert set(network.state_dict()) == official_keys(network.depth)
 
 
+@pytest.mark.parametrize(
+    ("name", "depth", "width", "heads"),
+    [
+        ("dit_s2", 12, 384, 6),  # LCF Table 1
+        ("dit_b2", 12, 768, 12),
+        ("sit_s4", 12, 384, 6),  # SiT
+        ("sit_b4", 12, 768, 12),
+        ("sit_l4", 24, 1024, 16),
+        ("sit_xl4", 28, 1152, 16),
+        ("dit_nano4", 6, 128, 4),
+        ("dit_tiny4", 12, 192, 3),
+    ],
+)
+def test_the_sizes_are_those_of_the_papers(name: str, depth: int, width: int, heads: int):
+    with torch.device("meta"):
+        network = create_backbone(name, resolution=8, channels=1)
+    assert (network.depth, network.width, network.patch) == (depth, width, int(name[-1]))
+    assert {block.attn.num_heads for block in network.blocks} == {heads}
+    assert {block.mlp.fc1.out_features for block in network.blocks} == {4 * width}
+
+
 def test_the_tensors_have_the_shapes_of_the_official_xl_2_checkpoint():
     with torch.device("meta"):
         network = create_backbone("sit_xl2", resolution=32, channels=4, num_classes=1000, learn_sigma=True)
