@@ -157,6 +157,14 @@ def test_the_newest_stay_and_milestones_too(tmp_path: Path):
     assert names(tmp_path / "kept") == [4, 8, 10, 11]
 
 
+def test_a_damaged_later_checkpoint_does_not_count_among_the_newest(tmp_path: Path):
+    fit(tmp_path, 8, every_n_steps=4)
+    os.truncate(tmp_path / "checkpoints/step_00000008.ckpt", 1000)
+    with pytest.raises(Crash):
+        fit(tmp_path, 12, At(7, crash))
+    assert names(tmp_path / "checkpoints") == [5, 6, 8]
+
+
 def test_the_previous_checkpoint_stays_until_the_next_is_written(tmp_path: Path):
     seen_at_save = []
 
@@ -243,6 +251,7 @@ def save_forever(folder: Path) -> None:
         AtomicCheckpointIO().save_checkpoint(content(step), folder / f"step_{step:08d}.ckpt")
 
 
+@pytest.mark.slow
 def test_a_kill_during_a_save_leaves_no_torn_checkpoint(tmp_path: Path):
     """Twenty kills at random moments; some of them, as the partial files show, in the middle of a save."""
     moments, torn_saves = random.Random(0), 0
