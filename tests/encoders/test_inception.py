@@ -46,7 +46,7 @@ def test_without_weights_and_network_one_sentence_says_what_to_do(monkeypatch, t
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match="no Inception weights at .*nowhere"):
+    with pytest.raises(ValueError, match=r"no Inception weights at .*nowhere"):
         Inception(tmp_path / "nowhere")
 
 

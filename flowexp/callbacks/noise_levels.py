@@ -1,0 +1,108 @@
+"""Loss over the noise level: of the training steps since the last report, and of the EMA network on held-out images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch.distributed as dist
+from torch import Tensor
+
+from flowexp.callbacks.monitor import Monitor
+from flowexp.callbacks.sharing import collect, rank_and_world_size, share
+from flowexp.data import ImageDataModule, to_float
+from flowexp.diagnostics import LevelVelocity, NoiseLevelSums, bin_centres, loss_by_noise_level
+from flowexp.figures import plot_curves
+from flowexp.modules import FlowMatching
+from flowexp.recording import Measurement
+
+Row = dict[str, Any]
+
+
+class NoiseLevelMonitor(Monitor):
+    """Sums the errors that training steps return into bins of t, and compares v with v* on test images.
+
+    The training curve has only the rows that an objective regresses (LCF: t >= T_min), with the raw weights. The test
+    curve has every level and the EMA weights whatever the objective, so that FM, LCF and MAFM can be compared by it.
+
+    Arguments:
+        num_bins: bins of t; test images are measured at their middles.
+        num_images: test images, a fixed random subset.
+        batch_size: test images that go through the network at once.
+    """
+
+    def __init__(
+        self,
+        num_bins: int = 20,
+        num_images: int = 1024,
+        batch_size: int = 256,
+        every_n_steps: int | None = None,
+        at_end: bool = True,
+    ) -> None:
+        super().__init__(every_n_steps, at_end)
+        self.sums = NoiseLevelSums(num_bins)
+        self.num_images = num_images
+        self.batch_size = batch_size
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.sums = NoiseLevelSums(self.sums.num_bins, pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.sums.update(outputs["t"], outputs["error"])
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
+        held_out = self._held_out(module, datamodule, seed)
+        rows = [*self._training_rows(), *(_row(t, "test", **vars(velocity)) for t, velocity in held_out.items())]
+        scalars = {
+            "noise_levels/loss": _mean([velocity.loss for velocity in held_out.values()]),
+            "noise_levels/velocity_ratio": _mean([velocity.velocity_ratio for velocity in held_out.values()]),
+        }
+        protocol = {
+            "train": "errors since the last report, raw weights",
+            "test": f"{min(self.num_images, len(datamodule.test))} images of {datamodule.name}, EMA weights",
+            "num_bins": self.sums.num_bins,
+            "seed": seed,
+        }
+        return Measurement("noise_levels", scalars, rows, _draw(rows), protocol=protocol)
+
+    def _training_rows(self) -> list[Row]:
+        """A row for each bin that training reached, over all processes; begins the next report."""
+        if rank_and_world_size()[1] > 1:
+            dist.all_reduce(self.sums.sums)
+        bins = self.sums.compute()
+        self.sums.reset()
+        return [_row(found.t, "train", loss=found.loss) for found in bins if found.count]
+
+    def _held_out(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[float, LevelVelocity]:
+        test = datamodule.test.subset(min(self.num_images, len(datamodule.test)))
+        labels: Tensor | None = None if module.backbone.num_classes is None else test.labels
+        found = loss_by_noise_level(
+            module.backbone,
+            module.interpolant,
+            test.images,
+            share(bin_centres(self.sums.num_bins)),
+            seed,
+            labels,
+            self.batch_size,
+            module.device,
+            prepare=to_float,
+        )
+        return dict(sorted(collect(found).items()))
+
+
+def _row(t: float, split: str, loss: float | None, **velocity: float) -> Row:
+    """A row of the table; the velocity is known on test images only."""
+    columns = ("velocity_rms", "target_rms", "velocity_ratio")
+    return {"t": t, "split": split, "loss": loss, **{column: velocity.get(column) for column in columns}}
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _draw(rows: list[Row]) -> Any:
+    names = {"t": "noise level t", "loss": "velocity error", "velocity_ratio": "|v| / |v*|"}
+    return plot_curves(rows, "t", ["loss", "velocity_ratio"], series="split", names=names)

@@ -1,0 +1,44 @@
+"""Work shared between the processes of a run, so that every process makes the same number of network calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """This process's number and how many there are; (0, 1) outside of a distributed run."""
+    if not dist.is_available() or not dist.is_initialized():
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def share(items: Sequence[Item]) -> list[Item]:
+    """Every world_size-th item, from the rank-th on.
+
+    Where the items do not divide evenly, the last is handed out again: a network sharded over processes hangs when one
+    of them calls it less often. `num_own` says how many of a share are not repeats.
+    """
+    rank, world_size = rank_and_world_size()
+    rounds = -(-len(items) // world_size)
+    return [items[min(i * world_size + rank, len(items) - 1)] for i in range(rounds)]
+
+
+def num_own(num_items: int) -> int:
+    """How many of `num_items` fall to this process."""
+    rank, world_size = rank_and_world_size()
+    return len(range(rank, num_items, world_size))
+
+
+def collect(found: dict[Key, Any]) -> dict[Key, Any]:
+    """What all processes found, on every process; all must call it."""
+    if rank_and_world_size()[1] == 1:
+        return found
+    parts: list[dict[Key, Any]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, found)
+    return {key: value for part in parts for key, value in part.items()}
