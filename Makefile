@@ -25,7 +25,7 @@ $(READY): requirements.lock pyproject.toml
 	    { echo "flowexp needs Python >= 3.11, and '$(PYTHON)' is not: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	    { echo "'$(PYTHON)' cannot make virtual environments: install the package python3-venv, or give another PYTHON=..."; exit 1; }
-	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(PY) -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
 	$(UV) pip sync --python $(PY) requirements.lock
 	$(UV) pip install --python $(PY) --no-deps --no-build-isolation --editable .
