@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 from filelock import FileLock
@@ -49,7 +50,7 @@ def download(url: str, target: Path, md5: str) -> None:
         with FileLock(target.with_name(target.name + ".lock")):
             if not target.exists():
                 _fetch_checked(url, target, md5)
-    except OSError as error:  # URLError is one
+    except (OSError, HTTPException) as error:  # URLError is an OSError
         raise DataError(
             f"{target} is missing and could not be downloaded from {url} ({error}): put the file there, {INSTEAD}"
         ) from error

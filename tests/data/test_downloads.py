@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from http.client import IncompleteRead
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_no_network_is_a_sentence_that_names_file_address_and_way_out(tmp_path: 
         DataError, match=rf"data/file.zip is missing and .*from {address} .*put the file there, or choose"
     ):
         download(address, tmp_path / "data" / "file.zip", MD5)
+
+
+def test_a_connection_that_breaks_is_a_sentence(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def breaks(*_: object, **__: object) -> None:
+        raise IncompleteRead(b"", 7)
+
+    monkeypatch.setattr("urllib.request.urlopen", breaks)
+    with pytest.raises(DataError, match="could not be downloaded .*IncompleteRead.*put the file there"):
+        download(site.as_uri(), tmp_path / "file.zip", MD5)
 
 
 def test_a_place_that_cannot_be_written_is_a_sentence(site: Path, tmp_path: Path):
