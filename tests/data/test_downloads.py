@@ -77,7 +77,7 @@ def test_a_connection_that_breaks_is_a_sentence(site: Path, tmp_path: Path, monk
         raise IncompleteRead(b"", 7)
 
     monkeypatch.setattr("urllib.request.urlopen", breaks)
-    with pytest.raises(DataError, match="could not be downloaded .*IncompleteRead.*put the file there"):
+    with pytest.raises(DataError, match=r"could not be downloaded .*IncompleteRead.*put the file there"):
         download(site.as_uri(), tmp_path / "file.zip", MD5)
 
 
