@@ -162,13 +162,13 @@ class StepCheckpoint(Checkpoint):
 
     def _exit(self) -> NoReturn:
         asked = signal.Signals(self._signal or signal.SIGTERM)
-        log.warning("%s: stopping after step %d; resume continues from the checkpoint", asked.name, self._saved)
+        log.warning("%s: stopping after step %d, which is saved", asked.name, self._saved)
         raise SystemExit(128 + asked)
 
     def _save(self, trainer: pl.Trainer) -> None:
         self._saved = trainer.global_step
         path = self.folder / f"step_{self._saved:08d}.ckpt"
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)  # the whole run, optimizer and loops included
         if not self._tried_to_load:  # what cannot be loaded should be known at the first checkpoint, not after a crash
             _on_first_rank(trainer, lambda: verify_checkpoint(path))
             self._tried_to_load = True
