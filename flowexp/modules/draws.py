@@ -1,4 +1,4 @@
-"""Everything random in a training step, as a pure function of (seed, epoch, batch, row of the global batch).
+"""Everything random in a training step, as a pure function of (seed, step, row of the global batch).
 
 Nothing here is saved in a checkpoint and no generator has a state: a resumed run, a run on other hardware and a run
 split over more processes draw the same t, noise and label drops for the same rows.
@@ -26,18 +26,20 @@ class StepKey:
     """Names one batch of one run, and the rows of the global batch that this process holds.
 
     Arguments:
-        seed, epoch, batch: the run's seed, and the counts (from 0) that name the global batch.
+        seed: the run's.
+        step: optimizer steps taken before it. Epochs would not do: Lightning counts them anew after some resumes.
+        part: which of the batches that this step accumulates, from 0.
         rank, world_size: this process and their number; rank r holds the r-th contiguous share of the rows.
     """
 
     seed: int
-    epoch: int
-    batch: int
+    step: int
+    part: int = 0
     rank: int = 0
     world_size: int = 1
 
     def generator(self, purpose: _Purpose, device: torch.device | str) -> torch.Generator:
-        return keyed_generator(self.seed, self.epoch, self.batch, int(purpose), device=device)
+        return keyed_generator(self.seed, self.step, self.part, int(purpose), device=device)
 
     def rows(self, num_rows: int) -> slice:
         """This process's rows of the global batch, when each process holds `num_rows`."""

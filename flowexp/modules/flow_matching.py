@@ -61,7 +61,7 @@ class TrainingBatch:
     t: Tensor
     label: Tensor | None = None
     everyone_t: Tensor | None = None
-    key: StepKey = field(default_factory=lambda: StepKey(seed=0, epoch=0, batch=0))
+    key: StepKey = field(default_factory=lambda: StepKey(seed=0, step=0))
 
     def t_on_device(self) -> Tensor:
         return self.t.to(self.data.device, non_blocking=True)
@@ -123,7 +123,8 @@ class FlowMatching(pl.LightningModule):
         )
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        key = StepKey(self.seed, self.current_epoch, batch_idx, self.global_rank, self.trainer.world_size)
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        key = StepKey(self.seed, self.global_step, part, self.global_rank, self.trainer.world_size)
         losses = self.losses(self.draw(batch["image"], batch["label"], key))
         self.latest = {"loss": losses.loss.detach(), **losses.terms}
         return {"loss": losses.loss, "error": losses.error, "t": losses.t}

@@ -152,7 +152,7 @@ def test_mafm_adds_the_weighted_difference_of_rms_norms() -> None:
 def test_draws_of_several_processes_are_those_of_one(world_size: int) -> None:
     module = FlowMatching(small_backbone(num_classes=10, label_dropout=0.5))
     data, label = torch.randn(8, 1, 8, 8), torch.arange(8)
-    whole = module.draw(data, label, StepKey(seed=1, epoch=2, batch=3))
+    whole = module.draw(data, label, StepKey(seed=1, step=2, part=3))
     for rank in range(world_size):
         rows = slice(rank * 8 // world_size, (rank + 1) * 8 // world_size)
         part = module.draw(data[rows], label[rows], StepKey(1, 2, 3, rank, world_size))
@@ -162,7 +162,7 @@ def test_draws_of_several_processes_are_those_of_one(world_size: int) -> None:
     assert (whole.label == 10).any() and (whole.label != 10).any()
 
 
-def test_draws_change_with_seed_epoch_and_batch() -> None:
+def test_draws_change_with_seed_step_and_part() -> None:
     module = FlowMatching(small_backbone())
     data, label = torch.randn(4, 1, 8, 8), torch.arange(4)
     keys = [StepKey(0, 0, 0), StepKey(1, 0, 0), StepKey(0, 1, 0), StepKey(0, 0, 1)]
