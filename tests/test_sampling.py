@@ -91,6 +91,21 @@ def test_samples_have_the_mean_and_spread_of_the_data(name: str):
     assert images[0::2].std().item() == pytest.approx(0.5, abs=0.02)
 
 
+@fixed_step
+def test_no_step_waits_for_the_device(name: str):
+    """On the meta device any question about a value is an error."""
+
+    def network(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        assert x.device == t.device == label.device == torch.device("meta")
+        return t.view(-1, 1, 1, 1) * x
+
+    network.null_label = 3
+    sampler = Sampler(name, 5, s0=1.1, guidance_scale=1.5, final_jump=0.1)
+    label = torch.tensor([0, 1, 2, 0])
+    images = sampler.sample(network, Linear(), range(4), SHAPE, seed=0, label=label, device="meta").images
+    assert images.shape == (4, *SHAPE)
+
+
 @pytest.mark.parametrize(("name", "nfe"), [("euler", 12), ("euler_maruyama", 12), ("heun", 23)])
 def test_network_calls_are_counted(name: str, nfe: int):
     network = Network()

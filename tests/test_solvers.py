@@ -220,12 +220,16 @@ def test_euler_maruyama_runs_on_repa_s_grid():
         assert reached == pytest.approx([*grid[1:], 0.0])
 
 
-def test_euler_maruyama_draws_noise_in_all_steps_but_the_last():
-    draws = []
-    EulerMaruyama(10).solve(
-        gaussian_field(Linear(), 0.5), torch.randn(3, 2), Linear(), lambda: draws.append(1) or torch.randn(3, 2)
-    )
-    assert len(draws) == 9
+@pytest.mark.parametrize(("t_end", "num_draws"), [(0.0, 9), (0.02, 9), (0.04, 10), (0.2, 10)])
+def test_only_a_step_below_last_step_is_without_noise(t_end: float, num_draws: int):
+    draws: list[Tensor] = []
+
+    def draw() -> Tensor:
+        draws.append(torch.randn(3, 2))
+        return draws[-1]
+
+    EulerMaruyama(10).solve(gaussian_field(Linear(), 0.5), torch.randn(3, 2), Linear(), draw, t_end=t_end)
+    assert len(draws) == num_draws
 
 
 def test_above_its_last_step_euler_maruyama_ends_with_noise():

@@ -32,6 +32,7 @@ def test_draws_are_float32_within_the_interval(law: TimeSampler):
     assert (t.shape, t.dtype) == ((5000,), torch.float32)
     assert 0.1 <= t.min() < 0.15
     assert 0.25 < t.max() <= 0.3 + 1e-7
+    torch.testing.assert_close(t, 0.1 + 0.2 * law(5000, keyed_generator(0)))
 
 
 @everyone
@@ -61,6 +62,7 @@ def test_a_stratified_batch_has_one_time_in_every_stratum():
     t = Stratified()(64, keyed_generator(0))
     assert torch.equal((t * 64).floor().sort().values, torch.arange(64.0))
     assert not torch.equal(t.sort().values, t)
+    torch.testing.assert_close(t.sort().values.diff(), torch.full((63,), 1 / 64))
 
 
 @pytest.mark.parametrize("T_min", [0.02, 0.1, 0.2])
