@@ -1,0 +1,60 @@
+"""Recipes run whole at their smallest budget, train shared runs once, and draw again without training."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from flowexp.tables import read_csv
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(path for path in (ROOT / "experiments").rglob("*.yaml"))
+
+
+def run_recipe(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    import os
+
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.mark.slow
+def test_figure_4_trains_once_draws_and_redraws(tmp_path: Path) -> None:
+    module = "experiments.lcf.fig04_probe_curve"
+    first = run_recipe(module, "budget=smoke", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    results = tmp_path / "results" / "lcf" / "fig04_probe_curve" / "smoke"
+    rows = read_csv(results / "curve.csv")
+    assert {(row["method"], row["t"]) for row in rows} == {(m, t) for m in ("FM", "LCF") for t in (0.0, 0.1, 0.4)}
+    protocol = json.loads((results / "protocol.json").read_text())
+    assert protocol["digits, LCF"]["objective"]["T_min"] == 100 and protocol["digits, FM"]["versions"]["torch"]
+
+    (results / "digits.png").unlink()
+    again = run_recipe(module, "budget=smoke", "redraw=true", cwd=tmp_path)
+    assert again.returncode == 0 and "flowexp.train" not in again.stdout
+    assert (results / "digits.png").exists()
+
+    shared = run_recipe(module, "budget=smoke", cwd=tmp_path)
+    assert shared.returncode == 0 and "trained and measured as needed" in shared.stdout and "flowexp.train" not in shared.stdout
+
+
+@pytest.mark.parametrize("arguments", [["budget=tiny"], ["bugdet=smoke"]])
+def test_a_wrong_word_is_answered_with_the_right_ones(arguments: list[str], tmp_path: Path) -> None:
+    ended = run_recipe("experiments.lcf.fig04_probe_curve", *arguments, cwd=tmp_path)
+    assert ended.returncode != 0 and "Traceback" not in ended.stderr and "budget" in ended.stderr
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_line_of_every_budget_composes(recipe: Path) -> None:
+    from experiments.recipes import _compose
+
+    for budget in OmegaConf.load(recipe).budgets.values():
+        panels = budget.panels.values() if "panels" in budget else [budget.lines]
+        for overrides in (overrides for lines in panels for overrides in lines.values()):
+            assert _compose([*overrides, *budget.shared]).objective._target_

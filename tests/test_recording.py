@@ -1,0 +1,51 @@
+"""A measurement's table, picture and protocol lie in the run's folder, and the history survives a resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from PIL import Image
+from pytorch_lightning.loggers import CSVLogger
+
+from flowexp.figures import plot_curves
+from flowexp.recording import Measurement, Recorder, read_history
+from flowexp.tables import read_csv
+
+ROWS = [{"t": 0.1, "split": "test", "loss": 2.0}, {"t": 0.2, "split": "test", "loss": 1.5}]
+
+
+def test_a_measurement_leaves_table_picture_and_protocol(tmp_path: Path) -> None:
+    figure = plot_curves(ROWS, "t", "loss")
+    stem = Recorder(tmp_path).record(Measurement("curve", {"curve/loss": 1.75}, ROWS, figure, protocol={"nfe": 50}), 7)
+    assert stem == tmp_path / "measurements" / "curve" / "step_00000007"
+    assert read_csv(stem.with_suffix(".csv")) == ROWS
+    assert Image.open(stem.with_suffix(".png")).width > 100
+    content = json.loads(stem.with_suffix(".json").read_text())
+    assert content["scalars"] == {"curve/loss": 1.75} and content["protocol"] == {"nfe": 50}
+
+
+def test_an_image_is_kept_pixel_by_pixel(tmp_path: Path) -> None:
+    image = torch.randint(0, 256, (5, 4, 3), dtype=torch.uint8)
+    stem = Recorder(tmp_path).record(Measurement("samples", image=image), 1)
+    kept = torch.tensor(list(Image.open(stem.with_suffix(".png")).getdata()), dtype=torch.uint8).view(5, 4, 3)
+    assert torch.equal(kept, image)
+
+
+def test_scalars_reach_the_loggers(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path, name="csv")
+    Recorder(tmp_path, [logger]).record(Measurement("m", {"m/x": 3.0}), 5)
+    logger.save()
+    assert read_csv(Path(logger.log_dir) / "metrics.csv") == [{"m/x": 3.0, "step": 5.0}]
+
+
+def test_a_step_measured_again_after_a_resume_counts_once(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    for step, value in [(10, 1.0), (20, 2.0), (10, 3.0)]:
+        recorder.record(Measurement("m", {"m/x": value}), step)
+    assert [(entry["step"], entry["scalars"]["m/x"]) for entry in read_history(tmp_path)] == [(10, 3.0), (20, 2.0)]
+
+
+def test_a_run_without_measurements_has_an_empty_history(tmp_path: Path) -> None:
+    assert read_history(tmp_path) == []

@@ -1,0 +1,78 @@
+"""Which runs train the same, and how a run is found again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from flowexp.launch import config_folder
+from flowexp.runs import RunFolder, find_run, measuring_key, training_key
+
+
+def composed(*overrides: str) -> DictConfig:
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose("train", ["name=x", "run_dir=somewhere", *overrides])
+
+
+def a_run(folder: Path, config: DictConfig, trained: bool) -> RunFolder:
+    run = RunFolder(folder)
+    run.create(config)
+    run.write_json(folder / "run.json", {"training_key": training_key(config)})
+    if trained:
+        run.write_json(run.trained_file, {"step": 1})
+    return run
+
+
+@pytest.mark.parametrize("override", ["sampler.s0=1.1", "ssc=linear", "sampler=heun", "callbacks=none", "logger=wandb", "name=y"])
+def test_training_free_keys_keep_the_training_key(override: str) -> None:
+    assert training_key(composed(override)) == training_key(composed())
+
+
+@pytest.mark.parametrize("override", ["objective=lcf", "seed=1", "optimizer.lr=2e-4", "trainer.max_steps=3", "backbone=dit_tiny4",
+                                      "interpolant=gvp", "time_sampler=stratified", "data.train_size=100"])  # fmt: skip
+def test_whatever_changes_the_weights_changes_the_training_key(override: str) -> None:
+    assert training_key(composed(override)) != training_key(composed())
+
+
+def test_where_the_data_lies_does_not_matter() -> None:
+    assert training_key(composed("data=cifar10", "data.root=elsewhere")) == training_key(composed("data=cifar10"))
+
+
+def test_what_is_measured_has_a_key_of_its_own() -> None:
+    assert measuring_key(composed("callbacks.frechet.num_samples=5")) != measuring_key(composed())
+    assert measuring_key(composed("encoder=inception")) != measuring_key(composed())
+    assert measuring_key(composed("seed=3")) == measuring_key(composed())
+
+
+def test_the_newest_run_that_trains_the_same_is_found(tmp_path: Path) -> None:
+    config, other = composed(), composed("seed=1")
+    a_run(tmp_path / "a", config, trained=True)
+    a_run(tmp_path / "b", config, trained=False)
+    a_run(tmp_path / "c", other, trained=True)
+    assert find_run(tmp_path, training_key(config)).path.name == "b"
+    assert find_run(tmp_path, training_key(config), trained=True).path.name == "a"
+    assert find_run(tmp_path, "unknown") is None
+
+
+def test_a_folder_that_is_no_run_is_refused_with_what_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no config.yaml.*Give the folder"):
+        RunFolder(tmp_path).config()
+
+
+def test_a_run_folder_keeps_its_config_resolved(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.create(OmegaConf.create({"a": 1, "b": "${a}"}))
+    assert run.config() == {"a": 1, "b": 1}
+
+
+def test_json_is_replaced_whole(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.write_json(run.summary_file, {"scalars": {"x": 1.0}})
+    assert run.summary() == {"scalars": {"x": 1.0}}
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+    assert json.loads(run.summary_file.read_text())
