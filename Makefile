@@ -31,8 +31,8 @@ $(READY): requirements.lock pyproject.toml
 	$(UV) pip install --python $(PY) --no-deps --no-build-isolation --editable .
 	touch $@
 
-demo: $(READY)  ## train, sample and measure a small flow on real digits, in about a minute on a laptop
-	$(PY) -m experiments.demo
+demo: $(READY)  ## train FM, LCF and MAFM on real digits, and show them side by side: about two minutes
+	$(PY) -m experiments.side_by_side budget=digits
 
 test: $(READY)  ## run every test
 	$(PY) -m pytest
@@ -48,10 +48,10 @@ format: $(READY)  ## sort imports and format the code in place
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: $(READY)  ## measure speed and memory of the parts
+bench: $(READY)  ## measure speed side by side: Lightning, LCF, MAFM, bf16, compile, EMA, loader, solver, probe
 	$(PY) -m benchmarks
 
-reproduce-fig4: $(READY)  ## LCF's Figure 4, probe accuracy over the noise level (BUDGET=smoke, cpu, ...)
+reproduce-fig4: $(READY)  ## LCF's Figure 4, probe accuracy over the noise level (BUDGET=smoke, cpu, gpu or paper)
 	$(PY) -m experiments.lcf.fig04_probe_curve budget=$(BUDGET)
 
 lock: $(READY)  ## choose the newest versions that pyproject.toml allows and write requirements.lock

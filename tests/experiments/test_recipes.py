@@ -58,3 +58,14 @@ def test_every_line_of_every_budget_composes(recipe: Path) -> None:
         panels = budget.panels.values() if "panels" in budget else [budget.lines]
         for overrides in (overrides for lines in panels for overrides in lines.values()):
             assert _compose([*overrides, *budget.shared]).objective._target_
+
+
+@pytest.mark.slow
+def test_the_three_methods_are_shown_side_by_side(tmp_path: Path) -> None:
+    ended = run_recipe("experiments.side_by_side", "budget=smoke", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    results = tmp_path / "results" / "side_by_side" / "smoke"
+    made = {path.name for path in results.iterdir()}
+    assert {"samples_fm.png", "samples_lcf.png", "samples_mafm.png", "probe_curve.png", "noise_levels.png"} <= made
+    table = (results / "numbers.md").read_text()
+    assert all(word in table for word in ("FM", "LCF", "MAFM", "frechet/efficientnet_lite", "probe/peak"))
