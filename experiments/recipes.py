@@ -62,7 +62,7 @@ def read_recipe(file: str, arguments: Sequence[str]) -> Recipe:
 
 
 def run_of(overrides: Sequence[str]) -> RunFolder:
-    """The finished run of `flowexp.train` with these overrides: found where it exists, trained through the command else.
+    """The finished run of `flowexp.train` with these overrides: found where it exists, else trained by the command.
 
     A run that was trained alike but measured otherwise is measured again, not trained again.
     """

@@ -1,6 +1,6 @@
 """FM, LCF and MAFM side by side; `make demo` is `python -m experiments.side_by_side budget=digits`.
 
-Writes results/side_by_side/BUDGET: samples of each, probe_curve and noise_levels as PNG and CSV, numbers.md, protocol.json.
+Writes results/side_by_side/BUDGET: samples, probe_curve and noise_levels as PNG and CSV, numbers.md, protocol.json.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from flowexp.tables import read_csv, write_csv
 
 T = "noise level t"
 PANELS: dict[str, dict[str, Any]] = {
-    "probe_curve": {"y": "accuracy", "names": {"t": f"{T} (linear below 0.01)", "accuracy": "probe accuracy"}, "log_x": True},
+    "probe_curve": {"y": "accuracy", "log_x": True,
+                    "names": {"t": f"{T} (linear below 0.01)", "accuracy": "probe accuracy"}},
     "noise_levels": {"y": ["loss", "velocity_ratio"],
                      "names": {"t": T, "loss": "velocity error, test images", "velocity_ratio": "|v| / |v*|"}},
 }  # fmt: skip
@@ -28,7 +29,9 @@ def main() -> None:
     recipe = read_recipe(__file__, sys.argv[1:])
     recipe.results.mkdir(parents=True, exist_ok=True)
     if not recipe.redraw:
-        runs = {label: run_of([*overrides, *recipe.settings.shared]) for label, overrides in recipe.settings.lines.items()}
+        runs = {
+            label: run_of([*overrides, *recipe.settings.shared]) for label, overrides in recipe.settings.lines.items()
+        }
         gather(runs, recipe.results)
         write_protocol(recipe, runs)
     for name, panel in PANELS.items():

@@ -63,10 +63,11 @@ def build_monitors(config: DictConfig) -> list[Monitor]:
     return [build(node) for node in config.callbacks.values() if node is not None]
 
 
-def build_trainer(config: DictConfig, run: RunFolder, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
+def build_trainer(
+    config: DictConfig, run: RunFolder, loggers: list[Logger], callbacks: list[pl.Callback]
+) -> pl.Trainer:
     """A Trainer that writes to the run's folder."""
-    settings = OmegaConf.to_container(config.trainer)
-    assert isinstance(settings, dict)
+    settings = dict(config.trainer)
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
     return pl.Trainer(
         **settings,
@@ -95,7 +96,7 @@ def build_loggers(config: DictConfig, run: RunFolder) -> list[Logger]:
     loggers: list[Logger] = [CSVLogger(run.path, name="csv")]
     if "_target_" in config.logger:
         settings = OmegaConf.to_container(config)
-        loggers.append(build(config.logger, folder=run.path, name=config.name, config=settings))
+        loggers.append(build(config.logger, folder=run.path, name=config.name, settings=settings))
     return loggers
 
 
@@ -123,7 +124,7 @@ def load_run(path: Path, checkpoint: Path | None = None) -> tuple[FlowMatching, 
     config = run.config()
     file = checkpoint or latest_checkpoint(run.checkpoints)
     if file is None:
-        raise ValueError(f"{run.checkpoints} holds no usable checkpoint: the run has not saved one yet, or all are damaged")
+        raise ValueError(f"{run.checkpoints} holds no usable checkpoint: none is saved yet, or all are damaged")
     datamodule = build_datamodule(config)
     module = build_module(config, datamodule)
     return module, datamodule, restore(module, file)

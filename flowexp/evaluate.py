@@ -1,4 +1,4 @@
-"""`python -m flowexp.evaluate run=FOLDER [key=value ...]`: measures the checkpoint of a run, with any sampler and monitors."""
+"""`python -m flowexp.evaluate run=FOLDER [key=value ...]`: measures a run's checkpoint, by any sampler and monitor."""
 
 from __future__ import annotations
 

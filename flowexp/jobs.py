@@ -1,4 +1,4 @@
-"""`python -m flowexp.jobs COMMAND FOLDER`: runs the job whose resolved config lies in FOLDER. `flowexp.launch` starts it."""
+"""`python -m flowexp.jobs COMMAND FOLDER`: runs the job whose config lies in FOLDER. `flowexp.launch` starts it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ from flowexp.errors import sentence_for
 from flowexp.launch import config_folder
 from flowexp.runs import RunFolder
 
-
-_SAID_IN_EVERY_RUN = ("GPU available", "TPU available", "HPU available", "💡", "Using bfloat16", "`Trainer.fit` stopped", "`weights_only`")
+_SAID_IN_EVERY_RUN = (
+    "GPU available",
+    "TPU available",
+    "HPU available",
+    "💡",
+    "Using bfloat16",
+    "`Trainer.fit` stopped",
+    "`weights_only`",
+)
 
 
 def main() -> int:

@@ -113,7 +113,9 @@ def _prepare(command: str, config: DictConfig, sweep: Path | None) -> DictConfig
             _share_training(config, sweep)
         else:
             _take_from_run(config)
-        return OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        assert isinstance(resolved, DictConfig)
+        return resolved
 
 
 def _continue_a_run(config: DictConfig) -> None:
@@ -132,7 +134,7 @@ def _continue_a_run(config: DictConfig) -> None:
 
 
 def _share_training(config: DictConfig, sweep: Path | None) -> None:
-    """Jobs of a sweep that differ only in training-free keys train once: later ones measure the first one's checkpoint."""
+    """Jobs of a sweep that differ only in training-free keys train once: later ones measure the first's checkpoint."""
     if sweep is not None and config.trained_run is None:
         finished = find_run(sweep, training_key(config), trained=True)
         config.trained_run = None if finished is None else str(finished.path.absolute())
@@ -148,8 +150,6 @@ def _take_from_run(config: DictConfig) -> None:
     if not any(override.split("=")[0] in ("sampler", "ssc") for override in overrides):
         said = [override for override in overrides if override.startswith("sampler.")]
         config.sampler = OmegaConf.merge(trained.sampler, OmegaConf.from_dotlist(said).get("sampler", {}))
-
-
 
 
 __all__ = ["COMMANDS", "config_folder", "main", "open_door"]

@@ -59,7 +59,9 @@ class Optimization:
         """The optimizer, and the learning-rate schedule that is advanced after each of its steps."""
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in trained)
-        optimizer = AdamW(trained, lr=self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay, fused=fused)
+        optimizer = AdamW(
+            trained, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay, fused=fused
+        )
         return optimizer, LambdaLR(optimizer, self.lr_factor)
 
     def lr_factor(self, step: int) -> float:

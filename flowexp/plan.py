@@ -58,7 +58,7 @@ class _Stopwatch(pl.Callback):
         self.seconds: list[float] = []
         self._last = 0.0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         float(pl_module.latest["loss"])  # waits for the device
         now = time.perf_counter()
         if trainer.global_step > self.warmup_steps:
@@ -66,7 +66,9 @@ class _Stopwatch(pl.Callback):
         self._last = now
 
 
-def seconds_per_step(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule, num_steps: int = 8) -> float:
+def seconds_per_step(
+    config: DictConfig, module: FlowMatching, datamodule: ImageDataModule, num_steps: int = 8
+) -> float:
     """Trains a few steps that are thrown away and returns the median time of one."""
     watch = _Stopwatch()
     trainer = pl.Trainer(

@@ -93,7 +93,7 @@ class Recorder:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The run's measurements in the order of their steps; a step measured again after a resume counts once, the last."""
+    """The run's measurements in the order of their steps; of a step measured again after a resume, the last."""
     path = folder / "measurements.jsonl"
     if not path.exists():
         return []

@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-# What decides the trained weights. Everything else (sampler, monitors, logger, names) can change without training again.
+# What decides the trained weights. All else (sampler, monitors, logger, names) can change without training again.
 TRAINING_KEYS = (
     "objective",
     "data",
@@ -38,7 +38,8 @@ class RunFolder:
     """The folder of one run.
 
     `config.yaml` (resolved), `run.json` (versions, commit, seed, machine), `checkpoints/`, `csv/` (training curves),
-    `measurements/` and `measurements.jsonl`, `trained.json` when training has ended, `summary.json` when all has, `log.txt`.
+    `measurements/` and `measurements.jsonl`, `trained.json` when training has ended, `summary.json` when all has, and
+    `log.txt` with the trace of what went wrong.
     """
 
     path: Path

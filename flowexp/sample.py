@@ -12,19 +12,30 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig, folder: RunFolder) -> None:
-    """Draws `num_samples` images and writes `samples.png` (a grid), `samples.npz` (uint8, N x H x W x C) and `summary.json`."""
+    """Draws images and writes `samples.png` (a grid), `samples.npz` (uint8, N x H x W x C) and `summary.json`."""
     from pathlib import Path
 
     from flowexp import building
 
-    module, _, step = building.load_run(Path(config.run), None if config.checkpoint is None else Path(config.checkpoint))
+    module, _, step = building.load_run(
+        Path(config.run), None if config.checkpoint is None else Path(config.checkpoint)
+    )
     module.sampler = building.build(config.sampler)
     module.to(building.resolve_device(config.device))
     images, nfe = _draw(module, config)
     _write(folder, images)
-    protocol = module.sampler.protocol() | {"nfe": nfe, "seed": config.seed, "num_samples": config.num_samples, "weights": "ema"}
-    folder.write_json(folder.summary_file, {"run": config.run, "step": step, "scalars": {"nfe": nfe}, "protocol": protocol})
-    print(f"{config.num_samples} samples, {nfe} network calls each: {folder.path / 'samples.png'} and samples.npz beside it")
+    protocol = module.sampler.protocol() | {
+        "nfe": nfe,
+        "seed": config.seed,
+        "num_samples": config.num_samples,
+        "weights": "ema",
+    }
+    folder.write_json(
+        folder.summary_file, {"run": config.run, "step": step, "scalars": {"nfe": nfe}, "protocol": protocol}
+    )
+    print(
+        f"{config.num_samples} samples, {nfe} network calls each: {folder.path / 'samples.png'} and samples.npz beside it"
+    )
 
 
 def _draw(module: Any, config: DictConfig) -> tuple[Any, int]:

@@ -37,7 +37,7 @@ class JobResult:
 
 
 def print_table(sweep: Path) -> int:
-    """Prints and writes (`sweep.csv`) one row per job: its overrides, its numbers, its folder. Returns the exit code."""
+    """Prints and writes (`sweep.csv`) one row per job: overrides, numbers, how it ended. Returns the exit code."""
     rows = [_row(path.parent) for path in sorted(sweep.glob("*/job.json"), key=lambda path: _job_number(path.parent))]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     table = Table(title=f"sweep {sweep}")

@@ -17,7 +17,7 @@ DEFAULT_HOST = "https://api.wandb.ai"
 def wandb_logger(
     folder: Path,
     name: str,
-    config: dict[str, Any],
+    settings: dict[str, Any],
     project: str = "flowexp",
     entity: str | None = None,
     group: str | None = None,
@@ -31,28 +31,29 @@ def wandb_logger(
     server does not answer within `connect_seconds`, the run is written to `folder/wandb`; `wandb sync` sends it later.
 
     Arguments:
+        folder, name, settings: the run's folder, name and resolved config.
+        project, entity, group, tags: where it stands on the dashboard.
         offline: True and False force it; None is offline where no key is found.
     """
     offline = not has_key() if offline is None else offline
-    settings = dict(
-        project=project, entity=entity, group=group, tags=tags, name=name, id=_run_id(folder), save_dir=folder, config=config
-    )
+    about: dict[str, Any] = dict(project=project, entity=entity, group=group, tags=tags, config=settings)
+    about |= dict(name=name, id=_run_id(folder), save_dir=folder)
     if offline:
         rank_zero_info(f"W&B: offline; `wandb sync {folder}/wandb/offline-run-*` sends this run")
-        return WandbLogger(offline=True, **settings)
-    return _online_or_offline(settings, connect_seconds)
+        return WandbLogger(offline=True, **about)
+    return _online_or_offline(about, connect_seconds)
 
 
-def _online_or_offline(settings: dict[str, Any], connect_seconds: int) -> WandbLogger:
+def _online_or_offline(about: dict[str, Any], connect_seconds: int) -> WandbLogger:
     import wandb
 
-    logger = WandbLogger(settings=wandb.Settings(init_timeout=connect_seconds), resume="allow", **settings)
+    logger = WandbLogger(settings=wandb.Settings(init_timeout=connect_seconds), resume="allow", **about)
     try:
         _connect(logger)
     except Exception as error:  # wandb raises several kinds; none of them may cost a run
         rank_zero_info(f"W&B did not answer ({type(error).__name__}): going on offline")
         wandb.teardown()
-        return WandbLogger(offline=True, **settings)
+        return WandbLogger(offline=True, **about)
     return logger
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig, folder: RunFolder) -> None:
-    """Trains as `config` says, in `folder`, and ends with `summary.json`. Continues where the folder already has a checkpoint."""
+    """Trains as `config` says, in `folder`, from its newest checkpoint if it has one; ends with `summary.json`."""
     from flowexp import building, plan
     from flowexp.runs import describe_origin
 
@@ -29,7 +29,9 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     _train_and_measure(config, folder, module, datamodule, about)
 
 
-def _train_and_measure(config: DictConfig, folder: RunFolder, module: Any, datamodule: Any, about: dict[str, Any]) -> None:
+def _train_and_measure(
+    config: DictConfig, folder: RunFolder, module: Any, datamodule: Any, about: dict[str, Any]
+) -> None:
     from flowexp import building, plan
     from flowexp.callbacks.monitor import measure_now, recorder_of
 
@@ -88,7 +90,13 @@ def _finish(config: DictConfig, folder: RunFolder, trainer: Any, step: int) -> N
     last = {entry["name"]: entry for entry in read_history(folder.path) if entry["step"] == step}
     scalars = {key: value for entry in last.values() for key, value in entry["scalars"].items()}
     protocol = {name: entry["protocol"] for name, entry in last.items()}
-    content = {"name": config.name, "step": step, "scalars": scalars, "protocol": protocol, "trained_run": config.trained_run}
+    content = {
+        "name": config.name,
+        "step": step,
+        "scalars": scalars,
+        "protocol": protocol,
+        "trained_run": config.trained_run,
+    }
     folder.write_json(folder.summary_file, content)
     print_results(folder, scalars)
 

@@ -43,7 +43,10 @@ def test_clipping_limits_the_global_norm_and_returns_it(clip_norm: float | None,
     assert float(torch.cat([p.grad for p in parameters]).norm()) == pytest.approx(norm_after, rel=1e-5)
 
 
-@pytest.mark.parametrize("wrong", [{"lr": 0}, {"clip_norm": -1}, {"warmup_steps": -1}, {"ema_decay": 1.0}, {"warmup_steps": 5, "warmup_epochs": 1}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lr": 0}, {"clip_norm": -1}, {"warmup_steps": -1}, {"ema_decay": 1.0}, {"warmup_steps": 5, "warmup_epochs": 1}],
+)
 def test_wrong_numbers_are_refused_with_their_key(wrong: dict) -> None:
     with pytest.raises(ValueError, match=f"optimizer.{next(iter(wrong))}.*got"):
         Optimization(**wrong)

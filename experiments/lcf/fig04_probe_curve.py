@@ -1,6 +1,6 @@
 """LCF Figure 4: does LCF keep the features of nearly clean images readable where FM loses them?
 
-`python -m experiments.lcf.fig04_probe_curve budget=smoke|cpu|gpu|paper [redraw=true]`, or `make reproduce-fig4 BUDGET=cpu`.
+`make reproduce-fig4 BUDGET=smoke|cpu|gpu|paper`; `python -m experiments.lcf.fig04_probe_curve redraw=true` draws again.
 Writes results/lcf/fig04_probe_curve/BUDGET: a figure per dataset, curve.csv, table.md and protocol.json.
 """
 
@@ -52,7 +52,7 @@ def draw(recipe: Recipe, rows: list[dict[str, Any]]) -> None:
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per line: the peak of the curve, where it lies, the accuracy at the cleanest level, and the dip between the two."""
+    """Per line: the peak of the curve, where it lies, the accuracy at the cleanest level, and the dip between them."""
     table = []
     for panel, method in dict.fromkeys((row["panel"], row["method"]) for row in rows):
         curve = [row for row in rows if (row["panel"], row["method"]) == (panel, method)]

@@ -36,7 +36,9 @@ class Monitor(Callback, ABC):
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         """Measures `module`, whose EMA weights are swapped in, in eval mode and without gradient."""
 
-    def run(self, module: FlowMatching, datamodule: ImageDataModule, recorder: Recorder | None, step: int) -> Measurement:
+    def run(
+        self, module: FlowMatching, datamodule: ImageDataModule, recorder: Recorder | None, step: int
+    ) -> Measurement:
         """Measures now. `recorder` is None on every rank but the first."""
         with module.averaged():
             measurement = self.measure(module, datamodule, module.seed)
@@ -67,7 +69,11 @@ def recorder_of(trainer: pl.Trainer) -> Recorder | None:
 
 
 def measure_now(
-    monitors: Iterable[Monitor], module: FlowMatching, datamodule: ImageDataModule, recorder: Recorder, step: int
+    monitors: Iterable[Monitor],
+    module: FlowMatching,
+    datamodule: ImageDataModule,
+    recorder: Recorder | None,
+    step: int,
 ) -> dict[str, Measurement]:
     """Runs those monitors that have not measured `step` yet, outside a Trainer; returns the measurements by name."""
     fresh = [monitor for monitor in monitors if monitor.last_step != step]

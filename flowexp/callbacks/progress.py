@@ -1,4 +1,4 @@
-"""The progress bar of training: over all steps of the run, drawn seldom, because reading a loss makes the device wait."""
+"""The progress bar of training: over all steps of the run, drawn seldom: reading a loss makes the device wait."""
 
 from __future__ import annotations
 
@@ -30,9 +30,13 @@ class Progress(ProgressBar):
         if self.every_n_steps:
             self._bar = tqdm(total=self.total_steps, initial=trainer.global_step, desc="training", unit="step")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         step = trainer.global_step
-        if self._bar is not None and (step % self.every_n_steps == 0 or step == self.total_steps) and step > self._bar.n:
+        if (
+            self._bar is not None
+            and (step % self.every_n_steps == 0 or step == self.total_steps)
+            and step > self._bar.n
+        ):
             self._bar.set_postfix(loss=f"{float(pl_module.latest['loss']):.4f}", refresh=False)
             self._bar.update(step - self._bar.n)
 

@@ -10,7 +10,7 @@ from pytorch_lightning import Callback
 
 
 class StepLog(Callback):
-    """Logs what the last step computed, every `every_n_steps` optimizer steps; nothing is read from the device between."""
+    """Logs what the last step computed, every `every_n_steps` optimizer steps; the device is not asked in between."""
 
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
@@ -19,9 +19,7 @@ class StepLog(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = (trainer.global_step, time.perf_counter())
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         step = trainer.global_step
         if step % self.every_n_steps or step == self._since[0]:
             return

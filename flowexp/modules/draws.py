@@ -64,7 +64,7 @@ def draw_noise(key: StepKey, data: Tensor, fresh: bool = False) -> Tensor:
 
 
 def draw_labels(key: StepKey, backbone: Backbone, label: Tensor) -> Tensor | None:
-    """The labels that the network sees: some dropped for classifier-free guidance; None for an unconditional network."""
+    """The labels that the network sees, some dropped for classifier-free guidance; None without a class condition."""
     if backbone.num_classes is None:
         return None
     generator = key.generator(_Purpose.LABEL, label.device)

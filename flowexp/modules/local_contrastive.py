@@ -39,7 +39,7 @@ class LocalContrastiveFlow(FlowMatching):
         tau: temperature of the contrast.
         lam: weight of the contrastive term (lambda in eq. 15).
         tap: block whose output is h, from 1; None takes two thirds of the depth (8 of 12, as LCF).
-        denominator: "alg1" sums over all rows with the anchor's own; "eq14" leaves its own out; "infonce" adds the positive.
+        denominator: "alg1" sums over all rows, the anchor's own too; "eq14" leaves it out; "infonce" adds the positive.
         pooling: "flatten" compares all tokens, "mean" their average.
         normalize: whether feature vectors are scaled to length 1.
         distance_scale: "mean" divides the squared distance by the feature dimension, "sum" does not.
@@ -75,8 +75,8 @@ class LocalContrastiveFlow(FlowMatching):
         self.tap = self.backbone.default_tap if tap is None else tap
         if not 1 <= self.tap <= self.backbone.depth:
             raise ValueError(f"objective.tap must lie in 1..{self.backbone.depth}, got {self.tap}")
-        self.contrast = {"tau": tau, "denominator": denominator, "distance_scale": distance_scale}
-        self.reading = {"pooling": pooling, "normalize": normalize}
+        self.contrast: dict[str, Any] = {"tau": tau, "denominator": denominator, "distance_scale": distance_scale}
+        self.reading: dict[str, Any] = {"pooling": pooling, "normalize": normalize}
         self.shared_noise = shared_noise
         self.contrasts = contrasts
 

@@ -41,7 +41,11 @@ def test_figure_4_trains_once_draws_and_redraws(tmp_path: Path) -> None:
     assert (results / "digits.png").exists()
 
     shared = run_recipe(module, "budget=smoke", cwd=tmp_path)
-    assert shared.returncode == 0 and "trained and measured as needed" in shared.stdout and "flowexp.train" not in shared.stdout
+    assert (
+        shared.returncode == 0
+        and "trained and measured as needed" in shared.stdout
+        and "flowexp.train" not in shared.stdout
+    )
 
 
 @pytest.mark.parametrize("arguments", [["budget=tiny"], ["bugdet=smoke"]])

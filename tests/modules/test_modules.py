@@ -170,9 +170,11 @@ def test_draws_change_with_seed_step_and_part() -> None:
     assert all(not torch.equal(noises[0], other) for other in noises[1:])
 
 
-@pytest.mark.parametrize("wrong", [{"T_min": 2000}, {"tau": 0.0}, {"lam": -1.0}, {"tap": 4}, {"denominator": "all"}, {"contrasts": "rank"}])
+@pytest.mark.parametrize(
+    "wrong", [{"T_min": 2000}, {"tau": 0.0}, {"lam": -1.0}, {"tap": 4}, {"denominator": "all"}, {"contrasts": "rank"}]
+)
 def test_wrong_settings_of_lcf_say_what_is_needed(wrong: dict) -> None:
-    with pytest.raises(ValueError, match="must|got"):
+    with pytest.raises(ValueError, match=r"must|got"):
         LocalContrastiveFlow(backbone=small_backbone(), **{"T_min": 50, **wrong}).losses(batch_at([0.01, 0.9]))
 
 
