@@ -35,14 +35,14 @@ demo: $(READY)  ## train FM, LCF and MAFM on real digits, and show them side by 
 	$(PY) -m experiments.side_by_side budget=digits
 
 test: $(READY)  ## run every test
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: $(READY)  ## lint, format, types, direction of imports and the fast tests: under a minute
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports --no-logo
-	$(PY) -m pytest -q -m "not slow"
+	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist worksteal -m "not slow"
 
 format: $(READY)  ## sort imports and format the code in place
 	$(PY) -m ruff check --fix .
