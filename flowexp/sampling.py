@@ -13,7 +13,7 @@ from torch import Tensor
 from flowexp.interpolants import Interpolant
 from flowexp.profiles import Profile, create_profile, scale_schedule
 from flowexp.randomness import SampleNoise
-from flowexp.solvers import EulerMaruyama, OnStep, Solution, Solver, create_solver
+from flowexp.solvers import Draw, EulerMaruyama, OnStep, Solution, Solver, create_solver
 from flowexp.time import as_noise_level
 from flowexp.velocity import Conditional, Field, Guided, Scaled
 
@@ -119,8 +119,7 @@ class Sampler:
         noise = SampleNoise(seed, indices, shape)
         velocity = self.velocity_field(backbone, None if label is None else label.to(device))
         with torch.no_grad():
-            start = noise.draw().to(device)
-            solution = self._solve(velocity, start, interpolant, lambda: noise.draw().to(device), on_step)
+            solution = self._solve(velocity, noise.draw().to(device), interpolant, noise.draw, on_step)
         return Samples(solution.x, solution.nfe)
 
     def velocity_field(self, backbone: Network, label: Tensor | None = None) -> Field:
@@ -157,7 +156,7 @@ class Sampler:
         return self.integrator
 
     def _solve(
-        self, velocity: Field, noise: Tensor, interpolant: Interpolant, draw: Any, on_step: OnStep | None
+        self, velocity: Field, noise: Tensor, interpolant: Interpolant, draw: Draw, on_step: OnStep | None
     ) -> Solution:
         solver = self._solver()
         if self.final_jump is None:

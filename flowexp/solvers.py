@@ -53,7 +53,7 @@ class Solver(ABC):
         """Integrate from the noise end of `interpolant` down to `t_end`.
 
         field: takes x (B, ...) and t (B,). noise: the start (B, ...), float32 or float64; the state keeps its dtype.
-        draw: the next Gaussian noise, shaped like `noise`; only stochastic solvers call it.
+        draw: the next Gaussian noise, shaped like `noise`, on any device; only stochastic solvers call it.
         on_step: called with (t reached, x there) after every step; x must not be changed.
         """
         if not 0 <= t_end < 1:
