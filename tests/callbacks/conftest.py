@@ -24,6 +24,12 @@ def module() -> FlowMatching:
     return random_module()
 
 
+@pytest.fixture
+def conditional_module() -> FlowMatching:
+    """The same with a label for each of ten classes."""
+    return random_module(num_classes=10)
+
+
 def random_module(num_classes: int | None = None) -> FlowMatching:
     torch.manual_seed(3)
     backbone = create_backbone("dit_nano4", resolution=8, channels=1, num_classes=num_classes)

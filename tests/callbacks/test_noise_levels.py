@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from flowexp.callbacks.noise_levels import NoiseLevelMonitor
+from flowexp.data import to_float
+from flowexp.diagnostics import loss_by_noise_level
 
 
 def measure(monitor, module, datamodule):
@@ -39,3 +41,13 @@ def test_the_test_curve_does_not_depend_on_what_was_trained_before(module, datam
         [row["loss"] for row in measure(m, module, datamodule).rows if row["split"] == "test"] for m in (first, second)
     ]
     assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+
+
+def test_a_conditional_network_sees_the_labels_of_the_test_images(conditional_module, datamodule):
+    module, test = conditional_module, datamodule.test.subset(16)
+    found = measure(NoiseLevelMonitor(num_bins=2, num_images=16), module, datamodule)
+    with module.averaged():
+        expected = loss_by_noise_level(
+            module.backbone, module.interpolant, test.images, [0.25, 0.75], 0, test.labels, prepare=to_float
+        )
+    assert [row["loss"] for row in found.rows] == pytest.approx([expected[t].loss for t in (0.25, 0.75)])
