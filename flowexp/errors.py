@@ -21,11 +21,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def sentence_for(error: BaseException, conf: Path, command: str) -> str | None:
-    """What to tell the person who caused `error`; None where it is not theirs but a fault of the code."""
+def sentence_for(error: BaseException, conf: Path, command: str, arguments: Iterable[str] = ()) -> str | None:
+    """What to tell the person who caused `error` by `arguments`; None where it is a fault of the code."""
     error = _innermost(error)
     if isinstance(error, ConfigCompositionException) and (key := _quoted(r"Could not override '([^']+)'", error)):
-        return _unknown_key(key, conf, command)
+        return _unknown_key(key, command, _config_of(conf, command, arguments))
     if option := _quoted(r"Could not find '([^']+)'", error) or _quoted(r"Cannot find .*'([^']+)'", error):
         return _unknown_option(option, conf)
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -47,26 +47,29 @@ def _quoted(pattern: str, error: BaseException) -> str | None:
     return found.group(1) if found else None
 
 
-def _unknown_key(key: str, conf: Path, command: str) -> str:
-    """Names the nearest key of the default config, by its last part or by the whole."""
-    known = list(_keys(_default_config(conf, command)))
+def _unknown_key(key: str, command: str, config: DictConfig) -> str:
+    """Names the nearest key of `config`, by its last part or by the whole."""
+    known = list(_keys(config))
     group, _, last = key.rpartition(".")
     inside = [name for name in known if name.rpartition(".")[0] == group]
     hint = nearest(last, [name.rpartition(".")[2] for name in inside]) if inside else nearest(key, known)
-    listed = f" {group} has {', '.join(name.rpartition('.')[2] for name in inside)}." if group and inside else ""
-    return f"there is no key {key}{hint}{listed} `python -m flowexp.{command} --cfg job` shows all keys"
+    listed = ", ".join(name.rpartition(".")[2] for name in inside if "._" not in name)
+    listed = f" {group} has {listed}." if group and listed else ""
+    return f"there is no key {key}{hint or '.'}{listed} `python -m flowexp.{command} --cfg job` shows all keys"
 
 
 def _unknown_option(option: str, conf: Path) -> str:
     group, _, name = option.rpartition("/")
     choices = sorted(path.stem for path in (conf / group).glob("*.yaml"))
-    return f"there is no {group or 'config'} named {name}{nearest(name, choices)} Choices: {', '.join(choices)}"
+    return f"there is no {group or 'config'} named {name}{nearest(name, choices) or '.'} Choices: {', '.join(choices)}"
 
 
-def _default_config(conf: Path, command: str) -> DictConfig:
+def _config_of(conf: Path, command: str, arguments: Iterable[str]) -> DictConfig:
+    """The config with the groups chosen in `arguments`, whose keys they are, and all else by default."""
     GlobalHydra.instance().clear()
+    chosen = [argument for argument in arguments if (conf / argument.split("=")[0]).is_dir() and "," not in argument]
     with initialize_config_dir(str(conf), version_base="1.3"):
-        return compose(command)
+        return compose(command, chosen)
 
 
 def _keys(config: Any, prefix: str = "") -> Iterable[str]:

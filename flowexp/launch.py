@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
@@ -49,12 +50,14 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
         lambda config: _through(command, config, folders)
     )
     shows_errors_in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as exceptions instead of being printed by Hydra
-    sys.argv = [f"flowexp.{command}", *map(_accept_both_spellings, arguments)]
+    # argparse, which reads them for Hydra, gives up on key=value both before and after an option
+    ordered = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+    sys.argv = [f"flowexp.{command}", *map(_accept_both_spellings, ordered)]
     try:
-        door()
+        with _errors_as_exceptions():
+            door()
     except Exception as error:
-        sentence = None if shows_errors_in_full else sentence_for(error, config_folder(), command)
+        sentence = None if shows_errors_in_full else sentence_for(error, config_folder(), command, sys.argv[1:])
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)
@@ -62,6 +65,19 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
     if swept_folders:
         return print_table(swept_folders.pop())
     return _become_job(command, folders[0]) if folders else 0
+
+
+@contextmanager
+def _errors_as_exceptions() -> Iterator[None]:
+    """Hydra prints errors itself and exits, unless its own variable for full traces is set."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def _accept_both_spellings(argument: str) -> str:
@@ -94,7 +110,6 @@ def _become_job(command: str, folder: Path) -> int:
     """Replaces this process by the job, so that signals reach it."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.environ.pop("HYDRA_FULL_ERROR", None)
     argv = _job_command(command, folder)
     os.execv(argv[0], argv)
 

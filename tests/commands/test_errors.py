@@ -1,0 +1,162 @@
+"""What a person gets wrong is answered by a sentence with the nearest right word, and by no stack trace."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from flowexp.building import build, build_callbacks, build_module, build_monitors
+from flowexp.data import ImageDataModule
+from flowexp.data.cifar10 import CIFAR10
+from flowexp.data.images import ImageSet
+from flowexp.errors import nearest
+from flowexp.launch import COMMANDS, config_folder
+from flowexp.plan import describe, total_steps
+from flowexp.runs import RunFolder
+
+EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
+SMALL = ["backbone.depth=2", "backbone.width=16", "backbone.heads=2"]
+
+
+@pytest.fixture
+def complaint(in_process: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must fail, and returns the sentence that it printed."""
+
+    def run(command: str, *arguments: str) -> str:
+        code = in_process(command, *arguments)
+        printed = capsys.readouterr()
+        assert code == 2, printed.out + printed.err
+        assert "Traceback" not in printed.out + printed.err
+        (sentence,) = re.findall(r"^error: (.*)$", printed.err, re.MULTILINE)
+        return sentence
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "wrong, right",
+    [
+        (["objective=lcf", "objective.Tmin=20"], "T_min"),
+        (["objective=lfc"], "lcf"),
+        (["data=cifar11"], "cifar10"),
+        (["sampler=hein"], "heun"),
+        (["sampler.solvr=heun"], "solver"),
+        (["optimiser.lr=1"], "optimizer.lr"),
+        (["traner.max_steps=1"], "trainer.max_steps"),
+        (["experiment=digits_lfc"], "digits_lcf"),
+        (["seeed=1"], "seed"),
+    ],
+)
+def test_a_wrong_key_or_group_names_the_nearest(complaint, wrong: list[str], right: str):
+    assert f"did you mean {right}?" in complaint("train", *wrong)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_knows_its_own_keys(complaint, command: str):
+    sentence = complaint(command, "run_dirr=x")
+    assert "did you mean run_dir?" in sentence
+    assert f"flowexp.{command} --cfg job" in sentence
+
+
+def test_a_sweep_over_a_wrong_name_runs_no_job(complaint, workdir: Path):
+    assert "did you mean lcf?" in complaint("train", "-m", "objective=fm,lfc")
+    assert not list(workdir.rglob("config.yaml"))
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["objective=lcf", "objective.T_min=5000"], "[0, 1000] counted of 1000; got 5000"),
+        (["objective=lcf", "objective.tau=0"], "objective.tau must be positive, got 0"),
+        (["objective=lcf", "objective.tap=9"], "objective.tap must lie in 1..6, got 9"),
+        (["backbone.name=dit_s3"], "'dit_s2'"),
+        (["sampler.solver=heum"], "heun"),
+        (["sampler.num_steps=0"], "num_steps of at least 1, got 0"),
+        (["optimizer.lr=-1"], "optimizer.lr must be positive, got -1"),
+        (["data.train_size=5000"], "at most the 1437 training images of digits, got 5000"),
+        (["data.batch_size=5000"], "lower data.batch_size or raise data.train_size"),
+        (["trainer.max_steps=-1"], "give trainer.max_steps or trainer.max_epochs"),
+        (["ckpt=nowhere"], "ckpt=nowhere is neither a checkpoint nor a run folder"),
+    ],
+)
+def test_a_value_out_of_range_is_told_what_is_allowed(complaint, workdir: Path, arguments: list[str], words: str):
+    assert words in complaint("train", *arguments, "callbacks=none", "trainer.accelerator=cpu", "run_dir=x")
+    assert "Traceback" in (workdir / "x" / "log.txt").read_text()  # for whoever wants to know more
+
+
+def test_ckpt_last_without_a_run_says_what_else_to_give(complaint):
+    assert "use ckpt=auto to start one" in complaint("train", "ckpt=last")
+
+
+def test_missing_data_without_a_network_say_where_to_put_the_files(complaint, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    sentence = complaint("train", "data=cifar10", "data.root=here", "run_dir=x")
+    assert "here/cifar-10-python.tar.gz is missing and could not be downloaded" in sentence
+    assert "choose data=digits" in sentence
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_a_folder_that_is_no_run_is_refused_and_left_alone(complaint, workdir: Path, command: str):
+    (workdir / "holiday").mkdir()
+    assert "holiday is no run folder" in complaint(command, "run=holiday")
+    assert not list((workdir / "holiday").iterdir())
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_a_run_must_be_given(complaint, command: str):
+    assert "run is needed: the folder of a training run" in complaint(command)
+
+
+def test_nothing_near_is_not_suggested():
+    assert nearest("zzz", ["T_min", "tau"]) == ""
+
+
+def test_a_fault_of_the_code_keeps_its_stack_trace(in_process, monkeypatch: pytest.MonkeyPatch, workdir: Path):
+    def fault(*_: object) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr("flowexp.building.build_datamodule", fault)
+    with pytest.raises(TypeError, match="a bug"):
+        in_process("train", "run_dir=x")
+    assert "TypeError: a bug" in (workdir / "x" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("spelling", ["experiment=digits_lcf", "+experiment=digits_lcf"])
+def test_an_experiment_is_given_with_or_without_a_plus(in_process, workdir: Path, spelling: str, monkeypatch):
+    monkeypatch.setattr("flowexp.train.run", lambda config, folder: None)
+    assert in_process("train", spelling, "objective.lambda=2", "run_dir=x") == 0
+    config = RunFolder(workdir / "x").config()
+    assert (config.name, config.objective.T_min, config.objective.lam) == ("digits_lcf", 100, 2)
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose("train", ["run_dir=somewhere", *overrides])
+
+
+def fake_load(datamodule: ImageDataModule) -> tuple[ImageSet, ImageSet]:
+    shape = (datamodule.channels, datamodule.resolution, datamodule.resolution)
+    images = ImageSet(torch.zeros(512, *shape, dtype=torch.uint8), torch.zeros(512, dtype=torch.int64))
+    return images, images
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_builds_all_its_parts(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    config = composed(f"experiment={name}", *(f"+{override}" for override in SMALL))
+    monkeypatch.setattr("flowexp.encoders.create_encoder", lambda **_: torch.nn.Identity())  # else it is downloaded
+    datamodule = build(config.data)
+    monkeypatch.setattr(type(datamodule), "load", fake_load)
+    datamodule.setup("fit")
+    module = build_module(config, datamodule)
+    monitors = build_monitors(config)
+    build_callbacks(config, RunFolder(tmp_path), monitors, total_steps(config, datamodule))
+    assert name == config.name
+    assert config.data.batch_size == datamodule.batch_size
+    assert "objective" in describe(config, module, datamodule)
+    assert {monitor.at_end for monitor in monitors} == {True}
