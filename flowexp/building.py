@@ -11,7 +11,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger
 
-from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.progress import Progress
 from flowexp.callbacks.step_log import StepLog
 from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint
@@ -58,8 +57,8 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatchin
     return module
 
 
-def build_monitors(config: DictConfig) -> list[Monitor]:
-    """The monitors of `callbacks`, in their order; a monitor set to null is left out."""
+def build_monitors(config: DictConfig) -> list[pl.Callback]:
+    """The entries of `callbacks`, in their order: monitors, and any other callback. One set to null is left out."""
     return [build(node) for node in config.callbacks.values() if node is not None]
 
 
@@ -83,7 +82,9 @@ def build_trainer(
     )
 
 
-def build_callbacks(config: DictConfig, run: RunFolder, monitors: list[Monitor], num_steps: int) -> list[pl.Callback]:
+def build_callbacks(
+    config: DictConfig, run: RunFolder, monitors: list[pl.Callback], num_steps: int
+) -> list[pl.Callback]:
     """The monitors, the training curves, the progress bar, and the checkpoints, which come last."""
     callbacks: list[pl.Callback] = [*monitors, StepLog(config.log_every_n_steps)]
     if config.progress_bar:

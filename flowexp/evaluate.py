@@ -16,7 +16,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from pathlib import Path
 
     from flowexp import building
-    from flowexp.callbacks.monitor import measure_now
+    from flowexp.callbacks.monitor import Monitor, measure_now
     from flowexp.recording import Recorder
     from flowexp.train import print_results
 
@@ -25,7 +25,8 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     module.sampler = building.build(config.sampler)
     module.to(building.resolve_device(config.device))
     recorder = Recorder(folder.path, building.build_loggers(config, folder))
-    measured = measure_now(building.build_monitors(config), module, datamodule, recorder, step)
+    monitors = [m for m in building.build_monitors(config) if isinstance(m, Monitor)]
+    measured = measure_now(monitors, module, datamodule, recorder, step)
     for logger in recorder.loggers:
         logger.finalize("success")
     scalars = {key: value for m in measured.values() for key, value in m.scalars.items()}

@@ -33,7 +33,7 @@ def _train_and_measure(
     config: DictConfig, folder: RunFolder, module: Any, datamodule: Any, about: dict[str, Any]
 ) -> None:
     from flowexp import building, plan
-    from flowexp.callbacks.monitor import measure_now, recorder_of
+    from flowexp.callbacks.monitor import Monitor, measure_now, recorder_of
 
     monitors = building.build_monitors(config)
     callbacks = building.build_callbacks(config, folder, monitors, plan.total_steps(config, datamodule))
@@ -41,7 +41,8 @@ def _train_and_measure(
     if trainer.is_global_zero:
         plan.print_plan(about)
     step = _fit(config, folder, trainer, module, datamodule)
-    measure_now([m for m in monitors if m.at_end], module, datamodule, recorder_of(trainer), step)
+    at_end = [m for m in monitors if isinstance(m, Monitor) and m.at_end]
+    measure_now(at_end, module, datamodule, recorder_of(trainer), step)
     if trainer.is_global_zero:
         _finish(config, folder, trainer, step)
 
