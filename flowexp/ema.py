@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Parameter
 
 
@@ -45,8 +46,14 @@ class ExponentialMovingAverage:
         return min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain containers, loadable with `weights_only`; the tensors are the live averages, as a module's are."""
-        return {"num_updates": self.num_updates, "averages": dict(self.averages)}
+        """Plain containers, loadable with `weights_only`; the tensors are the live averages, as a module's are.
+
+        Averages that are split over processes (FSDP) are put together: every process must call this.
+        """
+        return {
+            "num_updates": self.num_updates,
+            "averages": {name: whole(value) for name, value in self.averages.items()},
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -56,7 +63,7 @@ class ExponentialMovingAverage:
         if different := sorted(name for name in saved | own if saved.get(name) != own.get(name)):
             raise ValueError(f"the saved average is of another network: {different[:5]} differ in name or shape")
         for name, average in self.averages.items():
-            average.copy_(state["averages"][name])
+            average.copy_(_split_like(average, state["averages"][name]))
         self.num_updates = int(state["num_updates"])
 
     @contextmanager
@@ -80,6 +87,19 @@ class ExponentialMovingAverage:
         for name, value in self.parameters.items():
             if self.averages[name].device != value.device:
                 self.averages[name] = self.averages[name].to(value.device)
+
+
+def whole(value: Tensor) -> Tensor:
+    """All of a tensor that is split over processes, which must all call this; any other tensor is itself."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _split_like(reference: Tensor, value: Tensor) -> Tensor:
+    """`value`, which every process holds, as the share that this process has of `reference`."""
+    if not isinstance(reference, DTensor):
+        return value
+    value = value.to(reference.device)
+    return distribute_tensor(value, reference.device_mesh, reference.placements, src_data_rank=None)
 
 
 def _wide(value: Tensor) -> Tensor:

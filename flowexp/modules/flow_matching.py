@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flowexp.backbones import Backbone
-from flowexp.ema import ExponentialMovingAverage
+from flowexp.ema import ExponentialMovingAverage, whole
 from flowexp.interpolants import Interpolant, Linear
 from flowexp.losses import velocity_error
 from flowexp.modules.draws import StepKey, draw_labels, draw_noise, draw_times
@@ -143,7 +143,9 @@ class FlowMatching(pl.LightningModule):
         """
         shape = (self.backbone.channels, self.backbone.resolution, self.backbone.resolution)
         labels = self._labels_for(indices, label)
-        return self.sampler.sample(self.backbone, self.interpolant, indices, shape, seed, label=labels, device=self.device)
+        return self.sampler.sample(
+            self.backbone, self.interpolant, indices, shape, seed, label=labels, device=self.device
+        )
 
     def _labels_for(self, indices: Sequence[int], label: int | None) -> Tensor | None:
         num_classes = self.backbone.num_classes
@@ -157,7 +159,7 @@ class FlowMatching(pl.LightningModule):
 
     # --- optimization and the EMA ------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer, lr_schedule = self.optimization.create(self.backbone.parameters())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_schedule, "interval": "step"}}
 
@@ -166,7 +168,7 @@ class FlowMatching(pl.LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Clips, and stops before the weights change if the gradient is not finite."""
-        norm = self.optimization.clip(self.backbone.parameters())
+        norm = whole(self.optimization.clip(self.backbone.parameters()))
         if not torch.isfinite(norm):
             raise NonFiniteGradientError(
                 f"step {self.global_step}: the gradient norm is {float(norm)} (loss {float(self.latest['loss'])}); "
@@ -179,7 +181,7 @@ class FlowMatching(pl.LightningModule):
         assert self.ema is not None
         self.ema.update()
 
-    def on_fit_start(self) -> None:
+    def on_train_start(self) -> None:  # not earlier: a sharded network is restored after it has been set up
         self._create_ema()
 
     def _create_ema(self) -> None:
@@ -206,7 +208,7 @@ class FlowMatching(pl.LightningModule):
         finally:
             self.backbone.train(was_training)
 
-    # --- checkpoints: `state_dict` holds the weights as trained, `ema` their average -----------------------------------
+    # --- checkpoints: `state_dict` holds the weights as trained, `ema` their average ----------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.ema is not None:

@@ -1,0 +1,76 @@
+"""Two processes train what one trains: the same rows of noise, the same averages, the same checkpoints."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flowexp.building import load_run
+from flowexp.checkpoints import list_checkpoints, step_of
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def sharded(shell, lcf, alone):
+    """From step 4 of `alone` on, split over two processes, with the EMA swapped in between all steps."""
+    witness = "+callbacks.averages._target_=witnesses.Averages"
+    start = alone / "checkpoints" / "step_00000004.ckpt"
+    arguments = ("strategy=fsdp", "trainer.devices=2", witness, f"ckpt={start}", "run_dir=sharded")
+    shell.run("train", *lcf, *arguments).succeeded()
+    return shell.folder / "sharded"
+
+
+def assert_close(found: dict, expected: dict) -> None:
+    """Equal but for the order of sums, tensor by tensor: 1e-5 of the tensor's largest value."""
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        error = (found[name] - value).abs().max() / value.abs().max().clamp(min=1e-3)
+        assert error < 1e-5, f"{name} differs by {error:.1e}"
+
+
+def moments(state: dict) -> dict:
+    """AdamW's averages of the gradients, by number."""
+    (optimizer,) = state["optimizer_states"]
+    return {number: values["exp_avg"] for number, values in optimizer["state"].items()}
+
+
+def assert_same_training(found: dict, expected: dict) -> None:
+    assert_close(found["state_dict"], expected["state_dict"])
+    assert_close(found["ema"]["averages"], expected["ema"]["averages"])
+    assert_close(moments(found), moments(expected))
+    assert found["ema"]["num_updates"] == expected["ema"]["num_updates"]
+
+
+def test_two_processes_train_the_weights_of_one(ddp_sweep, alone, trained_state):
+    for path in list_checkpoints(alone / "checkpoints"):
+        found = trained_state(ddp_sweep[1] / "checkpoints" / path.name)
+        assert_same_training(found, trained_state(path))
+
+
+def test_batches_without_an_anchor_do_not_stop_two_processes(ddp_sweep, alone):
+    newest = [step_of(list_checkpoints(folder / "checkpoints")[-1]) for folder in (ddp_sweep[0], alone)]
+    assert newest[0] == newest[1]
+
+
+def test_sharded_processes_go_on_from_an_ordinary_checkpoint_to_the_weights_of_one(sharded, alone, trained_state):
+    paths = list_checkpoints(sharded / "checkpoints")
+    assert [step_of(path) for path in paths] == [6, 8, 10, 12]
+    for path in paths:
+        assert_same_training(trained_state(path), trained_state(alone / "checkpoints" / path.name))
+
+
+def test_sharded_processes_measure_the_same_average(sharded, alone):
+    first, second = (torch.load(sharded / f"velocity_rank{rank}.pt") for rank in (0, 1))
+    module, _, _ = load_run(alone)
+    with module.averaged():
+        expected = module.backbone(torch.ones(1, 1, 8, 8), torch.full((1,), 0.5))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sharded_run_leaves_a_folder_like_any_other(sharded):
+    assert all(path.is_file() for path in list_checkpoints(sharded / "checkpoints"))
+    module, _, step = load_run(sharded)
+    assert step == 12
+    assert module.sample(range(2), seed=0).images.isfinite().all()
