@@ -1,0 +1,67 @@
+"""Sweeps: every job has its own settings on all its processes, its own log and its own row of the table."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from flowexp.checkpoints import list_checkpoints
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def sampler_sweep(shell, tiny):
+    """Three jobs that differ in the sampler alone; the second asks for the impossible."""
+    finished = shell.run("train", "-m", *tiny, "sampler.num_steps=4,0,5", "hydra.sweep.dir=sampler_sweep")
+    return finished, shell.folder / "sampler_sweep"
+
+
+def summary(job) -> dict:
+    return json.loads((job / "summary.json").read_text())
+
+
+def test_both_processes_of_a_job_train_its_settings_and_jobs_differ(ddp_sweep):
+    seen = [[json.loads((job / f"rank{rank}.json").read_text()) for rank in (0, 1)] for job in ddp_sweep]
+    for first, second in seen:
+        assert first == second
+        assert first["world_size"] == 2
+    assert [ranks[0]["T_min"] for ranks in seen] == [0.02, 0.2]
+    assert seen[0][0]["weights"] != seen[1][0]["weights"]
+
+
+def test_jobs_that_differ_in_the_sampler_train_once(sampler_sweep):
+    _, sweep = sampler_sweep
+    assert list_checkpoints(sweep / "0" / "checkpoints")
+    assert not (sweep / "2" / "checkpoints").exists()
+    assert summary(sweep / "0")["trained_run"] is None
+    assert summary(sweep / "2")["trained_run"] == str((sweep / "0").resolve())
+    assert summary(sweep / "2")["step"] == summary(sweep / "0")["step"]
+
+
+def test_a_failing_job_does_not_stop_the_others(sampler_sweep):
+    finished, sweep = sampler_sweep
+    assert finished.code == 1
+    assert not (sweep / "1" / "summary.json").exists()
+    assert (sweep / "2" / "summary.json").exists()
+
+
+def test_a_failing_job_has_its_traceback_in_its_own_log(sampler_sweep):
+    finished, sweep = sampler_sweep
+    log = (sweep / "1" / "log.txt").read_text()
+    assert log.startswith("Traceback")
+    assert "a solver needs num_steps of at least 1, got 0" in log
+    assert not (sweep / "0" / "log.txt").exists()
+    assert "Traceback" not in finished.err
+    assert "a solver needs num_steps of at least 1, got 0" in finished.err
+
+
+def test_one_table_lists_all_jobs(sampler_sweep):
+    finished, sweep = sampler_sweep
+    with (sweep / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["sampler.num_steps"] for row in rows] == ["4", "0", "5"]
+    assert [row["status"] for row in rows] == ["finished", "failed (2), see log.txt", "finished"]
+    assert finished.out.count("sweep.csv") == 1
