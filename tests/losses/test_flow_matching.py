@@ -29,7 +29,7 @@ def test_half_precision_is_widened_before_the_subtraction():
     assert error.dtype == torch.float32
     assert error.item() == pytest.approx(1e-6, rel=1e-3)
     both = velocity_error(torch.tensor([[256.0]]).bfloat16(), torch.tensor([[1.0078125]]).bfloat16())
-    assert both.item() == pytest.approx(254.9921875**2, rel=1e-6)  # bf16 holds both velocities, but not their difference
+    assert both.item() == pytest.approx(254.9921875**2, rel=1e-6)  # bf16 holds both, not their difference
 
 
 def test_no_sample_gives_no_error_that_is_still_in_the_graph():
