@@ -18,7 +18,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from flowexp import building
     from flowexp.callbacks.monitor import Monitor, measure_now
     from flowexp.recording import Recorder
-    from flowexp.train import print_results
+    from flowexp.summary import summarise
 
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
     module, datamodule, step = building.load_run(Path(config.run), checkpoint)
@@ -29,10 +29,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     measured = measure_now(monitors, module, datamodule, recorder, step)
     for logger in recorder.loggers:
         logger.finalize("success")
-    scalars = {key: value for m in measured.values() for key, value in m.scalars.items()}
-    protocol = {name: m.protocol for name, m in measured.items()}
-    folder.write_json(folder.summary_file, {"run": config.run, "step": step, "scalars": scalars, "protocol": protocol})
-    print_results(folder, scalars)
+    summarise(folder, {name: (m.scalars, m.protocol) for name, m in measured.items()}, run=config.run, step=step)
 
 
 def main() -> int:

@@ -58,6 +58,7 @@ def _fit(config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datam
     if config.trained_run is not None:
         shared = latest_checkpoint(RunFolder(Path(config.trained_run)).checkpoints)
         assert shared is not None
+        module.to(trainer.strategy.root_device)
         return restore(module, shared)
     checkpoint = find_checkpoint(config.ckpt, folder)
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -83,36 +84,15 @@ def find_checkpoint(ckpt: str | None, folder: RunFolder) -> Any:
 
 
 def _finish(config: DictConfig, folder: RunFolder, trainer: Any, step: int) -> None:
-    """Writes `summary.json` and says where the results are."""
+    """Closes the loggers and ends the run with what was measured at its last step."""
     from flowexp.recording import read_history
+    from flowexp.summary import summarise
 
     for logger in trainer.loggers:
         logger.finalize("success")
-    last = {entry["name"]: entry for entry in read_history(folder.path) if entry["step"] == step}
-    scalars = {key: value for entry in last.values() for key, value in entry["scalars"].items()}
-    protocol = {name: entry["protocol"] for name, entry in last.items()}
-    content = {
-        "name": config.name,
-        "step": step,
-        "scalars": scalars,
-        "protocol": protocol,
-        "trained_run": config.trained_run,
-    }
-    folder.write_json(folder.summary_file, content)
-    print_results(folder, scalars)
-
-
-def print_results(folder: RunFolder, scalars: dict[str, float]) -> None:
-    """The end of a job: its numbers, and where its curves and pictures lie."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("measured on the EMA weights", "value")
-    for name, value in scalars.items():
-        table.add_row(name, f"{value:.4g}")
-    Console().print(table)
-    print(f"curves and pictures: {folder.path / 'measurements'}")
-    print(f"numbers with their protocol: {folder.summary_file}")
+    last = [entry for entry in read_history(folder.path) if entry["step"] == step]
+    measured = {entry["name"]: (entry["scalars"], entry["protocol"]) for entry in last}
+    summarise(folder, measured, name=config.name, step=step, trained_run=config.trained_run)
 
 
 def main() -> int:
