@@ -33,9 +33,8 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     folder.write_json(
         folder.summary_file, {"run": config.run, "step": step, "scalars": {"nfe": nfe}, "protocol": protocol}
     )
-    print(
-        f"{config.num_samples} samples, {nfe} network calls each: {folder.path / 'samples.png'} and samples.npz beside it"
-    )
+    print(f"{config.num_samples} samples of {nfe} network calls each, and the same as samples.npz:")
+    print(folder.path / "samples.png")
 
 
 def _draw(module: Any, config: DictConfig) -> tuple[Any, int]:
