@@ -15,6 +15,7 @@ from flowexp.building import build, build_callbacks, build_module, build_monitor
 from flowexp.data import ImageDataModule
 from flowexp.data.cifar10 import CIFAR10
 from flowexp.data.images import ImageSet
+from flowexp.encoders import FeatureNet, create_encoder
 from flowexp.errors import nearest
 from flowexp.launch import COMMANDS, config_folder
 from flowexp.plan import describe, total_steps
@@ -146,10 +147,17 @@ def fake_load(datamodule: ImageDataModule) -> tuple[ImageSet, ImageSet]:
     return images, images
 
 
+@pytest.fixture(scope="module")
+def encoder() -> FeatureNet:
+    return create_encoder("efficientnet_lite")
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_builds_all_its_parts(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_every_experiment_builds_all_its_parts(
+    name: str, encoder: FeatureNet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     config = composed(f"experiment={name}", *(f"+{override}" for override in SMALL))
-    monkeypatch.setattr("flowexp.encoders.create_encoder", lambda **_: torch.nn.Identity())  # else it is downloaded
+    monkeypatch.setattr("flowexp.encoders.create_encoder", lambda **_: encoder)  # Inception would be downloaded
     datamodule = build(config.data)
     monkeypatch.setattr(type(datamodule), "load", fake_load)
     datamodule.setup("fit")

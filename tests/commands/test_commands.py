@@ -1,0 +1,144 @@
+"""The commands: what they print, what they leave in the run's folder, and what can be done with it afterwards."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from flowexp.building import load_run
+from flowexp.checkpoints import list_checkpoints, load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def without_torch(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder that, first on the path, makes `import torch` fail."""
+    folder = tmp_path_factory.mktemp("without_torch")
+    for name in ("torch", "pytorch_lightning", "wandb"):
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name} was imported')")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def measured(shell, alone):
+    """`sample` with another sampler, and `evaluate` with the run's own but for SSC, at the same time."""
+    sampling = shell.start("sample", f"run={alone}", "sampler=heun", "sampler.s0=1.1", "num_samples=6", "device=cpu")
+    grid = ("callbacks=none", "+callbacks.grid._target_=flowexp.callbacks.samples.SampleGridMonitor")
+    grid = (*grid, "+callbacks.grid.num_samples=4")
+    evaluating = shell.start("evaluate", f"run={alone}", "sampler.s0=1.1", "device=cpu", *grid)
+    return sampling.wait().succeeded(), evaluating.wait().succeeded()
+
+
+def the_only(folder: Path) -> Path:
+    (found,) = folder.iterdir()
+    return found
+
+
+def protocol_of(summary: Path) -> dict:
+    return json.loads(summary.read_text())["protocol"]
+
+
+def test_help_and_the_config_are_printed_without_torch(shell, without_torch: str):
+    started = [shell.start("train", what, first_path=without_torch) for what in ("--help", "--cfg=job")]
+    help_page, config = (command.wait().succeeded().out for command in started)
+    assert "objective: fm, lcf, mafm" in help_page
+    assert "python -m flowexp.train objective=lcf" in help_page
+    assert OmegaConf.create(config).objective._target_ == "flowexp.modules.FlowMatching"
+
+
+def test_a_dry_run_prints_the_plan_and_trains_nothing(in_process, lcf, workdir: Path, capsys):
+    assert in_process("train", *lcf, "dry_run=true", "run_dir=dry") == 0
+    printed = capsys.readouterr().out
+    for row in (
+        r"anchors expected per batch\D+3\.2",
+        r"batches without an anchor\D+2\.\d %",
+        r"dit_nano2, 14,772 trained parameters",
+        r"steps\W+12 \(4 per epoch\)",
+        r"about \d+\.\d minutes of training",
+    ):
+        assert re.search(row, printed), f"{row} is not in {printed}"
+    assert not list(workdir.rglob("*.ckpt"))
+    assert not (workdir / "dry" / "trained.json").exists()
+
+
+@pytest.mark.slow
+def test_the_run_folder_tells_what_was_run(alone):
+    config = OmegaConf.load(alone / "config.yaml")
+    origin = json.loads((alone / "run.json").read_text())
+    assert config.objective.T_min == 200
+    assert origin["seed"] == 0
+    assert torch.__version__.startswith(origin["versions"]["torch"])
+    assert {"commit", "machine", "plan", "command"} <= set(origin)
+    assert origin["plan"]["steps"] == "12 (4 per epoch)"
+    assert [path.name for path in list_checkpoints(alone / "checkpoints")] == [
+        f"step_{n:08d}.ckpt" for n in range(2, 13, 2)
+    ]
+    assert json.loads((alone / "summary.json").read_text())["step"] == 12
+
+
+@pytest.mark.slow
+def test_the_training_curves_are_in_a_csv(alone):
+    curves = np.genfromtxt(alone / "csv" / "version_0" / "metrics.csv", delimiter=",", names=True)
+    assert curves["step"].tolist() == [2, 4, 6, 8, 10, 12]
+    assert np.isfinite(curves["trainloss"]).all()
+
+
+@pytest.mark.slow
+def test_a_run_is_rebuilt_from_its_folder_alone(alone, workdir: Path):
+    module, datamodule, step = load_run(alone)
+    content = load_checkpoint(list_checkpoints(alone / "checkpoints")[-1])
+    assert step == 12
+    assert len(datamodule.train) == 64
+    assert module.t_min == 0.2
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, content["state_dict"][name])
+    with module.averaged():
+        for name, value in module.backbone.named_parameters():
+            if value.requires_grad:
+                assert torch.equal(value, content["ema"]["averages"][name])
+
+
+@pytest.mark.slow
+def test_sample_draws_with_the_sampler_of_the_command_line(measured, alone):
+    folder = the_only(alone / "samples")
+    images = np.load(folder / "samples.npz")["arr_0"]
+    protocol = protocol_of(folder / "summary.json")
+    assert (images.shape, images.dtype) == ((6, 8, 8, 1), np.uint8)
+    assert (folder / "samples.png").stat().st_size > 0
+    assert (protocol["solver"], protocol["s0"], protocol["nfe"]) == ("heun", 1.1, 49)
+
+
+@pytest.mark.slow
+def test_evaluate_keeps_the_runs_own_sampler_but_for_what_is_said(measured, alone):
+    folder = the_only(alone / "evaluations")
+    sampler = protocol_of(folder / "summary.json")["samples"]["sampler"]
+    assert (sampler["solver"], sampler["num_steps"], sampler["s0"]) == ("euler", 4, 1.1)
+    assert list((folder / "measurements").rglob("step_00000012.png"))
+
+
+@pytest.mark.slow
+def test_measuring_leaves_the_run_as_it_was(measured, alone):
+    assert OmegaConf.load(alone / "config.yaml").sampler.s0 == 1.0
+    assert [path.name for path in list_checkpoints(alone / "checkpoints")][-1] == "step_00000012.ckpt"
+
+
+@pytest.mark.slow
+def test_wandb_without_a_key_writes_offline_and_a_resume_continues_the_run(interrupted):
+    written = [path.name for path in (interrupted.folder / "wandb").glob("offline-run-*")]
+    run_id = (interrupted.folder / "wandb_id.txt").read_text()
+    assert len(written) == 3  # the killed start, the terminated one and the last
+    assert {name.rpartition("-")[2] for name in written} == {run_id}
+
+
+@pytest.mark.slow
+def test_a_wandb_server_that_does_not_answer_does_not_end_the_run(interrupted):
+    finished = interrupted.finished.succeeded()
+    assert "W&B did not answer" in finished.err + finished.out
+    assert (
+        json.loads((interrupted.folder / "summary.json").read_text())["step"] == 12
+    )  # test_resume compares the weights
