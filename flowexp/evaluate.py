@@ -33,6 +33,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
 
 def main() -> int:
+    """The command line. Returns the exit code."""
     from flowexp.launch import open_door
 
     return open_door("evaluate", sys.argv[1:])

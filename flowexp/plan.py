@@ -44,6 +44,7 @@ def total_steps(config: DictConfig, datamodule: ImageDataModule) -> int:
 
 
 def print_plan(plan: dict[str, Any]) -> None:
+    """Prints a plan as a table."""
     table = Table(title="the run", show_header=False)
     for name, value in plan.items():
         table.add_row(name, str(value))

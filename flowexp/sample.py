@@ -63,6 +63,7 @@ def _write(folder: RunFolder, images: Any) -> None:
 
 
 def main() -> int:
+    """The command line. Returns the exit code."""
     from flowexp.launch import open_door
 
     return open_door("sample", sys.argv[1:])

@@ -96,6 +96,7 @@ def _finish(config: DictConfig, folder: RunFolder, trainer: Any, step: int) -> N
 
 
 def main() -> int:
+    """The command line. Returns the exit code."""
     from flowexp.launch import open_door
 
     return open_door("train", sys.argv[1:])
