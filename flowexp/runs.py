@@ -121,9 +121,13 @@ def runs_below(root: Path) -> Iterator[RunFolder]:
 
 
 def find_run(root: Path, key: str, *, trained: bool = False) -> RunFolder | None:
-    """The newest run below `root` that trains what `key` names, with its training finished if `trained`."""
+    """The newest run below `root` that trains what `key` names, with its training finished if `trained`.
+
+    Jobs of a sweep that measure another job's training have no checkpoint to continue from, and do not count.
+    """
     for run in runs_below(root):
-        if run.origin().get("training_key") == key and (run.has_trained() or not trained):
+        trains_it = run.origin().get("training_key") == key and run.config().get("trained_run") is None
+        if trains_it and (run.has_trained() or not trained):
             return run
     return None
 

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from flowexp.checkpoints import list_checkpoints
+from flowexp.runs import RunFolder, find_run, training_key
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +40,13 @@ def test_jobs_that_differ_in_the_sampler_train_once(sampler_sweep):
     assert summary(sweep / "0")["trained_run"] is None
     assert summary(sweep / "2")["trained_run"] == str((sweep / "0").resolve())
     assert summary(sweep / "2")["step"] == summary(sweep / "0")["step"]
+
+
+def test_a_run_is_continued_where_it_was_trained(sampler_sweep):
+    _, sweep = sampler_sweep
+    later = RunFolder(sweep / "2").config()
+    found = find_run(sweep, training_key(later))
+    assert found is not None and found.path.name == "0"
 
 
 def test_a_failing_job_does_not_stop_the_others(sampler_sweep):

@@ -77,5 +77,5 @@ class Averages(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         noise = torch.ones(1, 1, 8, 8)
         with pl_module.averaged():
-            velocity = pl_module.backbone(noise, torch.full((1,), 0.5))
+            velocity = pl_module.backbone.decode(pl_module.backbone.encode(noise, torch.full((1,), 0.5)))
         torch.save(velocity, Path(trainer.default_root_dir) / f"velocity_rank{trainer.global_rank}.pt")
