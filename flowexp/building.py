@@ -58,8 +58,12 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatchin
 
 
 def build_monitors(config: DictConfig) -> list[pl.Callback]:
-    """The entries of `callbacks`, in their order: monitors, and any other callback. One set to null is left out."""
-    return [build(node) for node in config.callbacks.values() if node is not None]
+    """The entries of `callbacks`, in their order: monitors, and any other callback.
+
+    One set to null is left out, and so is one of which only settings are given: those that an experiment has for a
+    monitor which `callbacks=` does not choose.
+    """
+    return [build(node) for node in config.callbacks.values() if node is not None and "_target_" in node]
 
 
 def build_trainer(
