@@ -115,11 +115,15 @@ def measured_picture(run: RunFolder, name: str) -> Path:
 
 
 def protocol_of(run: RunFolder) -> dict[str, Any]:
-    """How the numbers of a run came about: settings, measurement protocols, versions, commit and machine."""
-    origin = run.origin()
-    config = run.config()
+    """How the numbers of a run came about: settings, measurement protocols, versions, commit and machine.
+
+    Of a run that measured another one's weights, `trained` says where those come from.
+    """
+    origin, config = run.origin(), run.config()
+    trained = run if config.trained_run is None else RunFolder(Path(config.trained_run))
     return {
         "plan": origin["plan"],
+        "trained": {key: trained.origin()[key] for key in ("versions", "commit", "machine")},
         "objective": OmegaConf.to_container(config.objective),
         "optimizer": OmegaConf.to_container(config.optimizer),
         "measured": run.summary()["protocol"],

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -28,8 +29,16 @@ def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModu
         **module.describe(datamodule.batch_size),
         "steps": f"{total_steps(config, datamodule):,} ({datamodule.steps_per_epoch:,} per epoch)",
         "precision": resolve_precision(config.trainer.precision, config.trainer.accelerator),
+        "device": device_name(config.trainer.accelerator),
         "weights measured": f"EMA, decay {module.optimization.ema_decay}",
     }
+
+
+def device_name(accelerator: str) -> str:
+    """The accelerator's name, or the threads of a CPU."""
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"
 
 
 def total_steps(config: DictConfig, datamodule: ImageDataModule) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -140,8 +141,16 @@ def describe_origin(config: DictConfig) -> dict[str, Any]:
         "seed": config.seed,
         "versions": {name: _version_of(name) for name in _VERSIONS_OF} | {"python": platform.python_version()},
         "commit": git_commit(),
-        "machine": {"system": platform.system(), "processor": platform.machine()},
+        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
     }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it (Linux), else its kind."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _version_of(package: str) -> str | None:
