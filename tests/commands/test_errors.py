@@ -156,7 +156,7 @@ def encoder() -> FeatureNet:
 def test_every_experiment_builds_all_its_parts(
     name: str, encoder: FeatureNet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    config = composed(f"experiment={name}", *(f"+{override}" for override in SMALL))
+    config = composed(f"experiment={name}", *(f"++{override}" for override in SMALL))
     monkeypatch.setattr("flowexp.encoders.create_encoder", lambda **_: encoder)  # Inception would be downloaded
     datamodule = build(config.data)
     monkeypatch.setattr(type(datamodule), "load", fake_load)
