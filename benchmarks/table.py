@@ -1,0 +1,76 @@
+"""Results as one table: what was compared, the ratio with its spread, and the promise beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.timing import Spread, Timings
+
+COLUMNS = ("case", "this", "against", "ratio", "quartiles", "promise", "holds", "this takes", "that takes")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A bound on the median ratio: from above, or from below with `at_least`."""
+
+    limit: float
+    at_least: bool = False
+
+    def holds(self, ratio: Spread) -> bool:
+        return ratio.median >= self.limit if self.at_least else ratio.median <= self.limit
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One ratio: `this` over `against`, with the median seconds of both."""
+
+    this: str
+    against: str
+    ratio: Spread
+    seconds: tuple[float, float]
+    promise: Promise | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a case found: its rows, and what has to be said about them."""
+
+    rows: Sequence[Row]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def compare(timings: Timings, this: str, against: str, promise: Promise | None = None) -> Row:
+    """The row for two contestants of a comparison."""
+    seconds = (timings.time(this), timings.time(against))
+    return Row(this, against, timings.ratio(this, against), seconds, promise)
+
+
+def to_markdown(results: Mapping[str, Result], judged: bool = True) -> str:
+    """A markdown table whose columns line up, and the notes below it; unjudged, the column `holds` stays empty."""
+    lines = [_cells(case, row, judged) for case, result in results.items() for row in result.rows]
+    widths = [max(len(line[column]) for line in (COLUMNS, *lines)) for column in range(len(COLUMNS))]
+    rule = tuple("-" * width for width in widths)
+    table = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in (COLUMNS, rule, *lines)]
+    notes = [f"- {case}: {note}" for case, result in results.items() for note in result.notes]
+    return "\n".join([*table, *([""] if notes else []), *notes]) + "\n"
+
+
+def _cells(case: str, row: Row, judged: bool) -> tuple[str, ...]:
+    promise, holds = "", ""
+    if row.promise is not None:
+        promise = str(row.promise)
+        holds = ("yes" if row.promise.holds(row.ratio) else "NO") if judged else ""
+    spread = f"{_ratio(row.ratio.low)} .. {_ratio(row.ratio.high)}"
+    return (case, row.this, row.against, _ratio(row.ratio.median), spread, promise, holds, *map(_time, row.seconds))
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.3f}" if 0.1 <= value < 10 else f"{value:.3g}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

@@ -1,0 +1,88 @@
+"""Time measured side by side: contestants take turns, and a ratio is taken in each round, never between two runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+
+Contestant = Callable[[], float]  # does its work and returns the seconds that it took
+
+
+def stopwatch(
+    work: Callable[[], Any],
+    device: torch.device | None = None,
+    repeats: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Contestant:
+    """A contestant that does `work` `repeats` times and returns the seconds of one, the device's included."""
+
+    def run() -> float:
+        wait_for(device)
+        start = clock()
+        for _ in range(repeats):
+            work()
+        wait_for(device)
+        return (clock() - start) / repeats
+
+    return run
+
+
+def wait_for(device: torch.device | None) -> None:
+    """Returns when the device has done what it was given; a CPU always has."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles of some values."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        low, middle, high = quantiles(values, n=4, method="inclusive")
+        return cls(middle, low, high)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of every contestant, one number per round."""
+
+    seconds: Mapping[str, Sequence[float]]
+
+    def time(self, name: str) -> float:
+        """The median time of a contestant."""
+        return median(self.seconds[name])
+
+    def ratio(self, name: str, against: str) -> Spread:
+        """Spread of the ratios within each round: what slows a whole round down cancels."""
+        return Spread.of([a / b for a, b in zip(self.seconds[name], self.seconds[against], strict=True)])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Contestants by name, run A B C, A B C, ..."""
+
+    contestants: Mapping[str, Contestant]
+
+    def run(self, rounds: int, warmup: int = 1) -> Timings:
+        """Rounds that count, after rounds that do not. Raises ValueError below one round."""
+        if rounds < 1:
+            raise ValueError(f"a comparison needs at least 1 round, got {rounds}")
+        seconds: dict[str, list[float]] = {name: [] for name in self.contestants}
+        for turn in range(warmup + rounds):
+            for name, contestant in self.contestants.items():
+                taken = contestant()
+                if turn >= warmup:
+                    seconds[name].append(taken)
+        return Timings(seconds)

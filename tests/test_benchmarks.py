@@ -1,0 +1,266 @@
+"""Benchmarks measure what they say: the arithmetic of ratios, the bare loop's mathematics, and every case once."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from itertools import count
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from benchmarks.__main__ import CASES, main
+from benchmarks.data import enlarged_digits, one_batch
+from benchmarks.fitting import StepClock, trainer_config
+from benchmarks.sizes import Size
+from benchmarks.steps import BareLoop, Training, trained_parameters
+from benchmarks.table import Promise, Result, Row, compare, to_markdown
+from benchmarks.timing import Comparison, Spread, Timings, stopwatch
+from benchmarks.training import update_by_loop
+from flowexp.data import Digits, to_float
+from flowexp.ema import ExponentialMovingAverage
+from flowexp.modules import FlowMatching
+from flowexp.modules.draws import StepKey
+from flowexp.randomness import keyed_generator
+
+TINY = Size(
+    backbone="dit_nano2",
+    overrides={"depth": 3},
+    resolution=8,
+    batch_size=4,
+    num_images=16,
+    rounds=1,
+    solver_steps=2,
+    sample_batch_size=2,
+    probe_images=8,
+    probe_epochs=1,
+    fit_images=16,
+    compiled=False,
+    judged=False,
+)
+
+
+class FakeClock:
+    """A clock on which time passes only when somebody works."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, seconds: float) -> None:
+        self.now += seconds
+
+
+# --- arithmetic ------------------------------------------------------------------------------------------------------
+
+
+def test_a_stopwatch_returns_the_time_of_one_repeat():
+    clock = FakeClock()
+    assert stopwatch(lambda: clock.work(3.0), repeats=4, clock=clock)() == 3.0
+    assert clock.now == 12.0
+
+
+def test_contestants_take_turns_and_the_warm_up_does_not_count():
+    turns: list[str] = []
+    times = count(1)
+
+    def contestant(name: str) -> float:
+        turns.append(name)
+        return float(next(times))
+
+    timings = Comparison({name: lambda name=name: contestant(name) for name in "AB"}).run(rounds=2, warmup=1)
+    assert turns == list("ABABAB")
+    assert timings.seconds == {"A": [3.0, 5.0], "B": [4.0, 6.0]}
+
+
+def test_what_slows_a_whole_round_down_leaves_the_ratio_alone():
+    clock, slowness = FakeClock(), iter([1.0, 7.0, 2.0, 50.0])
+    pace = [1.0]
+
+    def first() -> None:
+        pace[0] = next(slowness)
+        clock.work(pace[0])
+
+    contestants = {
+        "A": stopwatch(first, clock=clock),
+        "B": stopwatch(lambda: clock.work(1.5 * pace[0]), clock=clock),
+    }
+    timings = Comparison(contestants).run(rounds=3)
+    assert timings.ratio("B", "A") == Spread(1.5, 1.5, 1.5)
+    assert timings.time("A") == 7.0
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios_not_the_ratio_of_medians():
+    timings = Timings({"A": [1.0, 2.0, 10.0], "B": [3.0, 4.0, 10.0]})
+    assert timings.ratio("B", "A") == Spread(2.0, 1.5, 2.5)
+    assert timings.time("B") / timings.time("A") == 2.0
+    assert Timings({"A": [1.0, 4.0, 2.0], "B": [4.0, 4.0, 2.0]}).ratio("B", "A").median == 1.0
+
+
+def test_the_spread_of_one_round_is_that_round():
+    assert Spread.of([1.3]) == Spread(1.3, 1.3, 1.3)
+
+
+def test_a_comparison_without_rounds_is_refused():
+    with pytest.raises(ValueError, match="at least 1 round, got 0"):
+        Comparison({}).run(rounds=0)
+
+
+@pytest.mark.parametrize(
+    ("promise", "ratio", "holds"),
+    [
+        (Promise(1.02), 1.02, True),
+        (Promise(1.02), 1.03, False),
+        (Promise(5, at_least=True), 5.0, True),
+        (Promise(5, at_least=True), 4.9, False),
+    ],
+)
+def test_a_promise_bounds_the_median(promise: Promise, ratio: float, holds: bool):
+    assert promise.holds(Spread(ratio, 0.0, 100.0)) is holds
+
+
+def test_the_table_shows_the_promise_and_whether_it_holds():
+    timings = Timings({"new": [1.04, 1.05, 1.06], "old": [1.0, 1.0, 1.0]})
+    row = compare(timings, "new", "old", Promise(1.02))
+    lines = to_markdown({"speed": Result([row], ["a note"])}).splitlines()
+    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert cells == ["speed", "new", "old", "1.050", "1.045 .. 1.055", "≤ 1.02", "NO", "1.05 s", "1 s"]
+    assert lines[-1] == "- speed: a note"
+    assert len({len(line) for line in lines[:3]}) == 1
+
+
+def test_an_unjudged_table_holds_nobody_to_a_promise():
+    row = Row("new", "old", Spread(9.0, 9.0, 9.0), (9.0, 1.0), Promise(1.02))
+    assert "NO" not in to_markdown({"speed": Result([row])}, judged=False)
+
+
+# --- the contestants do what they are compared for -------------------------------------------------------------------
+
+
+def test_digits_are_enlarged_pixel_by_pixel():
+    size = Size(resolution=16, num_images=1500, batch_size=4)
+    data, (train, _) = enlarged_digits(size), Digits().load()
+    assert data.train.images.shape == (1500, 3, 16, 16)
+    torch.testing.assert_close(data.train.images[:1437, 2, 1::2, ::2], train.images[:, 0])
+    assert torch.equal(data.train.labels[1437:], train.labels[:63])
+
+
+def test_the_bare_loop_trains_what_flowexp_trains(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Size, "precision", "32-true")  # exact enough to compare
+    networks = TINY.create_network(), TINY.create_network()
+    images = one_batch(TINY)
+    loop, module = BareLoop(networks[0], images, TINY), FlowMatching(networks[1])
+    training = Training(networks[1], images, TINY)
+    step = training.stepper(module)
+    for batch in range(3):
+        drawn = module.draw(to_float(images.images), images.labels, StepKey(seed=0, step=batch))
+        loop.update(drawn.data, drawn.noise, drawn.t)
+        step()
+    for name, ours in trained_parameters(networks[1]).items():
+        torch.testing.assert_close(trained_parameters(networks[0])[name], ours, rtol=1e-4, atol=1e-6)
+    for theirs, ours in zip(loop.averages, training.ema.averages.values(), strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-6)
+
+
+def test_the_bare_loop_sees_every_image_of_a_pass():
+    loop = BareLoop(TINY.create_network(), enlarged_digits(TINY).train, TINY)
+    seen: list[torch.Tensor] = []
+    loop.update = lambda data, noise, t: (seen.append(data), setattr(loop, "num_steps", loop.num_steps + 1))  # type: ignore[method-assign]
+    for _ in range(4):
+        loop.step()
+    sums = torch.cat(seen).sum(dim=(1, 2, 3)).sort().values
+    torch.testing.assert_close(sums, to_float(loop.images).sum(dim=(1, 2, 3)).sort().values)
+
+
+def test_the_loop_over_tensors_takes_the_same_average():
+    network = TINY.create_network()
+    foreach = ExponentialMovingAverage(trained_parameters(network), warmup=False)
+    by_loop = ExponentialMovingAverage(trained_parameters(network), warmup=False)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=keyed_generator(0)))
+    foreach.update()
+    update_by_loop(network, by_loop)
+    torch.testing.assert_close(by_loop.averages, foreach.averages)
+
+
+def test_a_fit_is_timed_from_its_first_step_to_its_last(monkeypatch: pytest.MonkeyPatch):
+    seconds = iter([10.0, 16.0])
+    monkeypatch.setattr("benchmarks.fitting.time.perf_counter", lambda: next(seconds))
+    clock, trainer = StepClock(num_steps=3, device=torch.device("cpu")), pl.Trainer.__new__(pl.Trainer)
+    for step in range(1, 5):
+        monkeypatch.setattr(pl.Trainer, "global_step", step)
+        clock.on_train_batch_end(trainer, FlowMatching(TINY.create_network()), None, None, step - 1)
+    assert clock.seconds_per_step == 2.0
+
+
+def test_the_trainer_is_that_of_conf():
+    config = trainer_config(TINY)
+    assert config.trainer.max_steps == TINY.fit_steps + 1
+    assert config.trainer.accumulate_grad_batches == 1
+    assert config.strategy._target_ == "builtins.str"
+
+
+# --- every case, once ------------------------------------------------------------------------------------------------
+
+
+@cache
+def result_of(name: str) -> Result:
+    return CASES[name](TINY)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_case_runs_and_says_what_it_compares(name: str):
+    result = result_of(name)
+    assert result.rows and all(row.ratio.median > 0 for row in result.rows)
+    assert re.search(r"\bagainst\b", (CASES[name].__doc__ or "").splitlines()[0])
+    assert "12 x 384 x 6" in (CASES[name].__doc__ or "")
+
+
+def test_the_promises_of_the_project_are_in_the_table():
+    promises = {(name, row.this): str(row.promise) for name in CASES for row in result_of(name).rows if row.promise}
+    assert promises == {
+        ("lightning", "Lightning"): "≤ 1.03",
+        ("objectives", "LCF"): "≤ 1.02",
+        ("objectives", "MAFM"): "≤ 1.02",
+        ("loader", "batch"): "≤ 0.01",
+        ("solver", "Euler"): "≤ 1.02",
+        ("solver", "Euler + SSC"): "≤ 1.02",
+        ("solver", "Euler-Maruyama"): "≤ 1.02",
+        ("probe", "levels one by one"): "≥ 5",
+    }
+
+
+def test_the_command_prints_the_table_and_writes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("benchmarks.__main__.quick_size", lambda device: TINY)
+    report = tmp_path / "new" / "report.md"
+    assert main(["ema", "--quick", "--device", "cpu", "--output", str(report)]) == 0
+    printed = capsys.readouterr().out
+    assert "| ema  | EMA update |" in printed
+    assert report.read_text().split() == printed.split()
+
+
+def test_a_case_that_fails_leaves_the_others_their_results(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def broken(size: Size) -> Result:
+        """A case."""
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr("benchmarks.__main__.quick_size", lambda device: TINY)
+    monkeypatch.setitem(CASES, "loader", broken)
+    assert main(["loader", "ema", "--quick", "--device", "cpu"]) == 1
+    captured = capsys.readouterr()
+    assert "out of order" in captured.err and "EMA update" in captured.out
+
+
+def test_an_unknown_case_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["solvers"])
+    assert "did you mean solver?" in capsys.readouterr().err
