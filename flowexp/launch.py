@@ -123,6 +123,8 @@ def _prepare(command: str, config: DictConfig, sweep: Path | None) -> DictConfig
     with open_dict(config):
         if sweep is not None:
             config.run_dir = HydraConfig.get().runtime.output_dir
+        else:
+            _agree_on_folder(config)
         if command == "train":
             _continue_a_run(config)
             _share_training(config, sweep)
@@ -131,6 +133,15 @@ def _prepare(command: str, config: DictConfig, sweep: Path | None) -> DictConfig
         resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
         assert isinstance(resolved, DictConfig)
         return resolved
+
+
+def _agree_on_folder(config: DictConfig) -> None:
+    """Processes that a cluster starts by itself compose one config each; the job's id gives them one folder."""
+    job = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        job = os.environ.get("SLURM_JOB_ID", "none")
+    if job != "none":
+        config.run_dir = str(Path(config.run_dir).with_name(f"job_{job}"))
 
 
 def _continue_a_run(config: DictConfig) -> None:
