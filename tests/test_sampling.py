@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from flowexp.interpolants import GVP, SBDMVP, Interpolant, Linear
 from flowexp.profiles import scale_schedule
@@ -93,19 +94,34 @@ def test_samples_have_the_mean_and_spread_of_the_data(name: str):
     assert images[0::2].std().item() == pytest.approx(0.5, abs=0.02)
 
 
+class Questions(TorchFunctionMode):
+    """Counts the questions about a tensor's values, each of which would wait for an accelerator."""
+
+    asking = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.count += getattr(func, "__name__", "") in self.asking
+        return func(*args, **(kwargs or {}))
+
+
 @fixed_step
-def test_no_step_waits_for_the_device(name: str):
-    """On the meta device any question about a value is an error."""
+@pytest.mark.parametrize(("interval", "asks"), [((0.0, 1.0), False), ((0.0, 0.5), True)])
+def test_no_step_waits_for_the_device_unless_guidance_has_an_interval(name: str, interval: tuple, asks: bool):
+    counts = []
 
-    def network(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        assert x.device == t.device == label.device == torch.device("meta")
-        return t.view(-1, 1, 1, 1) * x
+    class Watched(Network):
+        def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+            counts.append(questions.count)
+            return t.view(-1, 1, 1, 1) * x
 
-    network.null_label = 3
-    sampler = Sampler(name, 5, s0=1.1, guidance_scale=1.5, final_jump=0.1)
-    label = torch.tensor([0, 1, 2, 0])
-    images = sampler.sample(network, Linear(), range(4), SHAPE, seed=0, label=label, device="meta").images
-    assert images.shape == (4, *SHAPE)
+    sampler = Sampler(name, 11, s0=1.1, guidance_scale=1.5, guidance_interval=interval, final_jump=0.1)
+    with Questions() as questions:
+        samples = sample(sampler, Watched(), label=torch.tensor([0, 1, 2, 0]))
+    assert counts[-1] - counts[0] == (samples.nfe - 1 if asks else 0)
 
 
 @pytest.mark.parametrize(("name", "nfe"), [("euler", 12), ("euler_maruyama", 12), ("heun", 23)])
