@@ -29,7 +29,7 @@ class Size:
         steps: training steps that are timed as one.
         fit_steps: the same in one fit by Lightning.
         solver_steps, sample_batch_size: of the solvers.
-        probe_images, probe_epochs: training images (and four times the test images) and epochs of the linear probe.
+        probe_images, probe_epochs: training images of the linear probe, four to one test image, and its epochs.
         fit_images: images whose cached features are fitted.
         compiled: whether torch.compile is measured, which takes half a minute before the first step.
         judged: whether the promises, made for real sizes, are held against the measured ratios.

@@ -69,12 +69,12 @@ class BareLoop:
         self.parameters = list(trained_parameters(network).values())
         self.averages = [parameter.detach().clone() for parameter in self.parameters]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, weight_decay=0.01, fused=True)
-        self.order = torch.randperm(len(images), device=size.device)
+        num_rows = len(images) // size.batch_size * size.batch_size
+        self.batches = torch.randperm(len(images), device=size.device)[:num_rows].split(size.batch_size)
         self.num_steps = 0
 
     def step(self) -> None:
-        first = self.num_steps * self.size.batch_size % (len(self.order) - self.size.batch_size + 1)
-        data = to_float(self.images[self.order[first : first + self.size.batch_size]])
+        data = to_float(self.images[self.batches[self.num_steps % len(self.batches)]])
         flipped = torch.rand(len(data), 1, 1, 1, device=data.device) < 0.5
         data = torch.where(flipped, data.flip(-1), data)
         self.update(data, torch.randn_like(data), torch.rand(len(data), device=data.device))

@@ -14,6 +14,7 @@ import torch
 from benchmarks.__main__ import CASES, main
 from benchmarks.data import enlarged_digits, one_batch
 from benchmarks.fitting import StepClock, trainer_config
+from benchmarks.sampling import bare_calls, samples
 from benchmarks.sizes import Size
 from benchmarks.steps import BareLoop, Training, trained_parameters
 from benchmarks.table import Promise, Result, Row, compare, to_markdown
@@ -24,6 +25,7 @@ from flowexp.ema import ExponentialMovingAverage
 from flowexp.modules import FlowMatching
 from flowexp.modules.draws import StepKey
 from flowexp.randomness import keyed_generator
+from flowexp.sampling import Sampler
 
 TINY = Size(
     backbone="dit_nano2",
@@ -189,13 +191,22 @@ def test_the_loop_over_tensors_takes_the_same_average():
 
 
 def test_a_fit_is_timed_from_its_first_step_to_its_last(monkeypatch: pytest.MonkeyPatch):
-    seconds = iter([10.0, 16.0])
-    monkeypatch.setattr("benchmarks.fitting.time.perf_counter", lambda: next(seconds))
+    module = FlowMatching(TINY.create_network())
     clock, trainer = StepClock(num_steps=3, device=torch.device("cpu")), pl.Trainer.__new__(pl.Trainer)
-    for step in range(1, 5):
+    for step, now in enumerate([10.0, 11.0, 13.0, 16.0, 90.0], start=1):
+        monkeypatch.setattr("benchmarks.fitting.time.perf_counter", lambda now=now: now)
         monkeypatch.setattr(pl.Trainer, "global_step", step)
-        clock.on_train_batch_end(trainer, FlowMatching(TINY.create_network()), None, None, step - 1)
+        clock.on_train_batch_end(trainer, module, None, None, step - 1)
     assert clock.seconds_per_step == 2.0
+
+
+def test_the_bare_calls_are_as_many_as_the_solvers():
+    network, calls = TINY.create_network(), []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    bare_calls(network, TINY)()
+    assert len(calls) == TINY.solver_steps
+    samples(Sampler("euler_maruyama", TINY.solver_steps), network, TINY)()
+    assert len(calls) == 2 * TINY.solver_steps
 
 
 def test_the_trainer_is_that_of_conf():
