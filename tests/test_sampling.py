@@ -248,9 +248,10 @@ def test_sampling_builds_no_graph():
     assert not sample(Sampler("euler", 2), Trained()).images.requires_grad
 
 
-def test_ssc_with_strong_guidance_warns():
-    with pytest.warns(UserWarning, match=r"section 6.*\n?.*calibrate s0"):
-        Sampler(s0=1.1, guidance_scale=4.0)
+@pytest.mark.parametrize("scales", [{"s0": 1.1}, {"s1": 1.1}, {"s0": 1.05, "s1": 1.05}])
+def test_ssc_with_strong_guidance_warns(scales: dict):
+    with pytest.warns(UserWarning, match=r"section 6.*calibrate s0"):
+        Sampler(guidance_scale=4.0, **scales)
 
 
 @pytest.mark.parametrize("options", [{"s0": 1.1, "guidance_scale": 2.0}, {"guidance_scale": 4.0}, {"s0": 1.1}])
