@@ -80,9 +80,9 @@ def choose_size(options: argparse.Namespace) -> Size:
 def describe(size: Size, quick: bool) -> str:
     """Where, with what and how large: the lines above the table."""
     processor = f"{processor_name()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
-    device = processor if size.device.type == "cpu" else f"{torch.cuda.get_device_name(size.device)}, {processor}"
+    gpu = f"{torch.cuda.get_device_name(size.device)}, " if size.device.type == "cuda" else ""
     lines = [
-        f"- machine: {device}, load {os.getloadavg()[0]:.1f} at the start",
+        f"- machine: {gpu}{processor}, load {os.getloadavg()[0]:.1f} at the start",
         f"- versions: torch {torch.__version__}, Python {platform.python_version()}",
         f"- size: {size}",
         "- ratio: median over rounds of this / against, taken within each round; quartiles beside it",

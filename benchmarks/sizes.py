@@ -46,7 +46,7 @@ class Size:
     steps: int = 1
     fit_steps: int = 2
     solver_steps: int = 20
-    sample_batch_size: int = 16
+    sample_batch_size: int = 8
     probe_images: int = 64
     probe_epochs: int = 15
     fit_images: int = 4096

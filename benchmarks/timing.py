@@ -34,8 +34,8 @@ def stopwatch(
 
 def wait_for(device: torch.device | None) -> None:
     """Returns when the device has done what it was given; a CPU always has."""
-    if device is not None and device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device is not None and device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 @dataclass(frozen=True)
