@@ -163,7 +163,8 @@ def _share_training(config: DictConfig, sweep: Path | None) -> None:
     """Jobs of a sweep that differ only in training-free keys train once: later ones measure the first's checkpoint."""
     if sweep is not None and config.trained_run is None:
         finished = find_run(sweep, training_key(config), trained=True)
-        config.trained_run = None if finished is None else str(finished.path.absolute())
+        is_itself = finished is not None and finished.path.absolute() == Path(config.run_dir).absolute()
+        config.trained_run = None if finished is None or is_itself else str(finished.path.absolute())
 
 
 def _take_from_run(config: DictConfig) -> None:

@@ -13,7 +13,7 @@ from flowexp.runs import RunFolder, find_run, training_key
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sampler_sweep(shell, tiny):
     """Three jobs that differ in the sampler alone; the second asks for the impossible."""
     finished = shell.run("train", "-m", *tiny, "sampler.num_steps=4,0,5", "hydra.sweep.dir=sampler_sweep")
@@ -40,6 +40,16 @@ def test_jobs_that_differ_in_the_sampler_train_once(sampler_sweep):
     assert summary(sweep / "0")["trained_run"] is None
     assert summary(sweep / "2")["trained_run"] == str((sweep / "0").resolve())
     assert summary(sweep / "2")["step"] == summary(sweep / "0")["step"]
+
+
+def test_a_sweep_started_again_in_its_folder_shares_the_same_training(sampler_sweep, shell, tiny):
+    _, sweep = sampler_sweep
+    shell.run("train", "-m", *tiny, "sampler.num_steps=4,5", "hydra.sweep.dir=again").succeeded()
+    shell.run("train", "-m", *tiny, "sampler.num_steps=4,5", "hydra.sweep.dir=again").succeeded()
+    again = shell.folder / "again"
+    assert RunFolder(again / "0").config().trained_run is None
+    assert RunFolder(again / "1").config().trained_run == str((again / "0").resolve())
+    assert summary(again / "0")["step"] == summary(sweep / "0")["step"]
 
 
 def test_a_run_is_continued_where_it_was_trained(sampler_sweep):

@@ -143,7 +143,7 @@ def test_mafm_adds_the_weighted_difference_of_rms_norms() -> None:
     for i, t in enumerate(batch.t.tolist()):
         xt = (1 - t) * batch.data[i] + t * batch.noise[i]
         v, target = module.backbone(xt[None], torch.tensor([t])), batch.noise[i] - batch.data[i]
-        extra += t * float(v.square().mean().sqrt() - target.square().mean().sqrt()) ** 2 / 3
+        extra += t * float(v.detach().square().mean().sqrt() - target.square().mean().sqrt()) ** 2 / 3
     fm = FlowMatching(module.backbone).losses(batch).loss
     torch.testing.assert_close(module.losses(batch).loss, fm + 0.5 * extra)
 
