@@ -14,7 +14,7 @@ from flowexp.backbones import Backbone
 from flowexp.data import ImageSet, to_float
 from flowexp.ema import ExponentialMovingAverage
 from flowexp.modules import FlowMatching
-from flowexp.modules.draws import StepKey
+from flowexp.draws import StepKey
 from flowexp.optimization import Optimization
 
 

@@ -23,7 +23,7 @@ from benchmarks.training import update_by_loop
 from flowexp.data import Digits, to_float
 from flowexp.ema import ExponentialMovingAverage
 from flowexp.modules import FlowMatching
-from flowexp.modules.draws import StepKey
+from flowexp.draws import StepKey
 from flowexp.randomness import keyed_generator
 from flowexp.sampling import Sampler
 

@@ -15,7 +15,7 @@ from flowexp.backbones import Backbone
 from flowexp.ema import ExponentialMovingAverage, whole
 from flowexp.interpolants import Interpolant, Linear
 from flowexp.losses import velocity_error
-from flowexp.modules.draws import StepKey, draw_labels, draw_noise, draw_times
+from flowexp.draws import StepKey, draw_labels, draw_noise, draw_times
 from flowexp.modules.sharding import shard_backbone
 from flowexp.optimization import Optimization
 from flowexp.sampling import Sampler, Samples

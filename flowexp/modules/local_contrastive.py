@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowexp.losses import feature_vectors, local_contrastive_error, velocity_error
-from flowexp.modules.draws import draw_noise
+from flowexp.draws import draw_noise
 from flowexp.modules.flow_matching import FlowMatching, StepLosses, TrainingBatch
 from flowexp.modules.gathering import gather_rows
 from flowexp.randomness import keyed_generator

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowexp.backbones import Backbone, create_backbone
 from flowexp.modules import FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
-from flowexp.modules.draws import StepKey
+from flowexp.draws import StepKey
 from flowexp.modules.flow_matching import TrainingBatch
 
 
