@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,25 +15,34 @@ from torch import Tensor, nn
 class State:
     """A forward pass paused after a block.
 
-    tokens: (B, N, D), the output of that block. condition: what the later blocks are conditioned on, one row per
-    sample, or None. block: how many blocks have run.
+    hidden: what that block passes on, tokens (B, N, D) or a map (B, D, H, W). condition: what the later blocks are
+    conditioned on, one row per sample, or None. block: how many blocks have run. carried: what later blocks need
+    besides (a U-Net's skips, the text of an MMDiT), each (B, ...).
     """
 
-    tokens: Tensor
+    hidden: Tensor
     condition: Tensor | None
     block: int
+    carried: tuple[Tensor, ...] = ()
+
+    @property
+    def tokens(self) -> Tensor:
+        """hidden as tokens (B, N, D); a map is read row by row."""
+        return self.hidden if self.hidden.ndim == 3 else self.hidden.flatten(2).transpose(1, 2)
 
     def select(self, rows: Tensor) -> State:
         """The same pause for some samples only; rows is a boolean mask (B,) or a tensor of indices."""
         condition = None if self.condition is None else self.condition[rows]
-        return replace(self, tokens=self.tokens[rows], condition=condition)
+        carried = tuple(part[rows] for part in self.carried)
+        return replace(self, hidden=self.hidden[rows], condition=condition, carried=carried)
 
 
 class Backbone(nn.Module, ABC):
     """A network that maps (xt, t, label) to a velocity of xt's shape.
 
-    A family implements `embed`, `head` and fills `blocks`, a list of modules called as block(tokens, condition).
-    Blocks are counted from 1, as the papers count them: tap 8 is the output of the 8th block.
+    A family implements `embed`, `head` and fills `blocks`, a list of modules called as block(hidden, condition); one
+    whose blocks take more overrides `run_block`. Blocks are counted from 1, as the papers count them: tap 8 is the
+    output of the 8th block.
     """
 
     name: str = ""
@@ -60,9 +69,25 @@ class Backbone(nn.Module, ABC):
         self.width = width
 
     @property
+    def takes(self) -> Literal["nothing", "class", "text"]:
+        """What a label is: (B,) integers for "class", embeddings (B, L, D) for "text"; "nothing" ignores labels."""
+        return "nothing" if self.num_classes is None else "class"
+
+    @property
     def null_label(self) -> int | None:
         """The label that stands for "no class": num_classes, or None on an unconditional network."""
         return self.num_classes
+
+    def null_condition(self, label: Tensor | None) -> Tensor | None:
+        """Labels of the shape of `label` that stand for "nothing"; None where the network takes none, or got none."""
+        if self.null_label is None or label is None:
+            return None
+        return torch.full_like(label, self.null_label)
+
+    def width_at(self, tap: int) -> int:
+        """D of the tokens after a block: `width`, except where blocks differ in width."""
+        self._check_taps([tap])
+        return self.width
 
     @property
     def default_tap(self) -> int:
@@ -77,18 +102,21 @@ class Backbone(nn.Module, ABC):
     def head(self, state: State) -> Tensor:
         """The velocity (B, C, H, W) read from the last block's state."""
 
+    def run_block(self, block: nn.Module, state: State) -> State:
+        """The state after one more block."""
+        return replace(state, hidden=block(state.hidden, state.condition), block=state.block + 1)
+
     def advance(self, state: State, tap: int) -> State:
         """Run the blocks that lie between the state and tap, tap included."""
-        tokens = state.tokens
         for block in self.blocks[state.block : tap]:
-            tokens = block(tokens, state.condition)
-        return replace(state, tokens=tokens, block=max(tap, state.block))
+            state = self.run_block(block, state)
+        return state
 
     def encode(self, x: Tensor, t: Tensor, label: Tensor | None = None, tap: int | None = None) -> State:
         """Run blocks 1..tap (all of them by default) and pause there; later blocks do not run.
 
-        x: (B, C, H, W). t: noise level (B,) in [0, 1]. label: (B,) integers, None for "no class"; an unconditional
-        network ignores it. Raises ValueError for a tap outside 1..depth.
+        x: (B, C, H, W). t: noise level (B,) in [0, 1]. label: what the network takes, (B,) integers or text embeddings
+        (B, L, D), None for "nothing"; an unconditional network ignores it. Raises ValueError for a tap outside 1..depth.
         """
         tap = self.depth if tap is None else tap
         self._check_taps([tap])
@@ -99,7 +127,7 @@ class Backbone(nn.Module, ABC):
         return self.head(self.advance(state, self.depth))
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """The velocity (B, C, H, W) at x (B, C, H, W) and noise level t (B,), for labels (B,) or no class."""
+        """The velocity (B, C, H, W) at x (B, C, H, W) and noise level t (B,), under a label, or None."""
         return self.decode(self.encode(x, t, label))
 
     def features(
@@ -115,15 +143,17 @@ class Backbone(nn.Module, ABC):
         return found
 
     def drop_labels(self, label: Tensor, generator: torch.Generator) -> Tensor:
-        """label (B,) with each entry replaced by null_label with probability label_dropout.
+        """label with each sample's entry replaced by the null condition with probability label_dropout.
 
         Nothing is drawn inside the network, so a training step calls this first. An unconditional network returns the
         labels as they are.
         """
-        if self.null_label is None:
+        null = self.null_condition(label)
+        if null is None:
             return label
-        draw = torch.rand(label.shape, generator=generator, device=generator.device)
-        return label.masked_fill((draw < self.label_dropout).to(label.device), self.null_label)
+        draw = torch.rand(len(label), generator=generator, device=generator.device)
+        hidden = (draw < self.label_dropout).to(label.device)
+        return torch.where(hidden.view(-1, *[1] * (label.ndim - 1)), null, label)
 
     def compile_blocks(self, **options: Any) -> None:
         """Compile every block in place; state-dict keys do not change. options go to torch.compile.

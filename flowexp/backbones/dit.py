@@ -76,7 +76,7 @@ class DiT(Backbone):
 
     def head(self, state: State) -> Tensor:
         """The velocity (B, C, H, W), in the type of the tokens (float32 under autocast)."""
-        patches = self.final_layer(state.tokens, state.condition).to(state.tokens.dtype)
+        patches = self.final_layer(state.hidden, state.condition).to(state.hidden.dtype)
         side = self.resolution // self.patch
         image = rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=side, p=self.patch, q=self.patch)
         return image[:, : self.channels]
