@@ -115,8 +115,9 @@ class Backbone(nn.Module, ABC):
     def encode(self, x: Tensor, t: Tensor, label: Tensor | None = None, tap: int | None = None) -> State:
         """Run blocks 1..tap (all of them by default) and pause there; later blocks do not run.
 
-        x: (B, C, H, W). t: noise level (B,) in [0, 1]. label: what the network takes, (B,) integers or text embeddings
-        (B, L, D), None for "nothing"; an unconditional network ignores it. Raises ValueError for a tap outside 1..depth.
+        x: (B, C, H, W). t: noise level (B,) in [0, 1]. label: what the network takes, (B,) integers or text
+        embeddings (B, L, D), None for "nothing"; an unconditional network ignores it. Raises ValueError for a tap
+        outside 1..depth.
         """
         tap = self.depth if tap is None else tap
         self._check_taps([tap])
