@@ -1,9 +1,20 @@
-"""The formulas of the papers as pure functions of tensors: one error per sample."""
+"""The formulas of the papers as pure functions of tensors: one error per sample, or one number for a whole batch."""
 
 from __future__ import annotations
 
+from flowexp.losses.alignment import alignment_error
 from flowexp.losses.contrastive import feature_vectors, local_contrastive_error
+from flowexp.losses.dispersive import dispersive_error
+from flowexp.losses.explicit import explicit_velocity
 from flowexp.losses.flow_matching import velocity_error
 from flowexp.losses.magnitude import magnitude_error
 
-__all__ = ["feature_vectors", "local_contrastive_error", "magnitude_error", "velocity_error"]
+__all__ = [
+    "alignment_error",
+    "dispersive_error",
+    "explicit_velocity",
+    "feature_vectors",
+    "local_contrastive_error",
+    "magnitude_error",
+    "velocity_error",
+]
