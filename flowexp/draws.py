@@ -18,7 +18,7 @@ from flowexp.time_samplers import TimeSampler
 
 
 class _Purpose(IntEnum):
-    TIME, NOISE, LABEL, FRESH_NOISE = range(4)
+    TIME, NOISE, LABEL, FRESH_NOISE, CANDIDATES, TERM = range(6)
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,14 @@ class StepKey:
 
     def generator(self, purpose: _Purpose, device: torch.device | str) -> torch.Generator:
         return keyed_generator(self.seed, self.step, self.part, int(purpose), device=device)
+
+    def candidates(self) -> torch.Generator:
+        """For a draw of training images, the same on all processes."""
+        return self.generator(_Purpose.CANDIDATES, "cpu")
+
+    def for_term(self, number: int, device: torch.device | str = "cpu") -> torch.Generator:
+        """For the draws of a loss term, which differ between processes; `number` tells its draws apart."""
+        return keyed_generator(self.seed, self.step, self.part, int(_Purpose.TERM), self.rank, number, device=device)
 
     def rows(self, num_rows: int) -> slice:
         """This process's rows of the global batch, when each process holds `num_rows`."""
@@ -64,10 +72,10 @@ def draw_noise(key: StepKey, data: Tensor, fresh: bool = False) -> Tensor:
 
 
 def draw_labels(key: StepKey, backbone: Backbone, label: Tensor) -> Tensor | None:
-    """The labels that the network sees, some dropped for classifier-free guidance; None without a class condition."""
-    if backbone.num_classes is None:
+    """The labels that the network sees, some dropped for classifier-free guidance; None without a condition."""
+    if backbone.takes == "nothing":
         return None
     generator = key.generator(_Purpose.LABEL, label.device)
-    everyone = label.new_zeros(key.world_size * len(label))
+    everyone = label.new_zeros((key.world_size * len(label), *label.shape[1:]))
     everyone[key.rows(len(label))] = label  # the drop is decided for the whole global batch, then this share is taken
     return backbone.drop_labels(everyone, generator)[key.rows(len(label))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -35,6 +35,9 @@ class State:
         condition = None if self.condition is None else self.condition[rows]
         carried = tuple(part[rows] for part in self.carried)
         return replace(self, hidden=self.hidden[rows], condition=condition, carried=carried)
+
+
+OnBlock = Callable[[State], None]
 
 
 class Backbone(nn.Module, ABC):
@@ -106,13 +109,22 @@ class Backbone(nn.Module, ABC):
         """The state after one more block."""
         return replace(state, hidden=block(state.hidden, state.condition), block=state.block + 1)
 
-    def advance(self, state: State, tap: int) -> State:
-        """Run the blocks that lie between the state and tap, tap included."""
+    def advance(self, state: State, tap: int, on_block: OnBlock | None = None) -> State:
+        """Run the blocks that lie between the state and tap, tap included; on_block sees the state after each."""
         for block in self.blocks[state.block : tap]:
             state = self.run_block(block, state)
+            if on_block is not None:
+                on_block(state)
         return state
 
-    def encode(self, x: Tensor, t: Tensor, label: Tensor | None = None, tap: int | None = None) -> State:
+    def encode(
+        self,
+        x: Tensor,
+        t: Tensor,
+        label: Tensor | None = None,
+        tap: int | None = None,
+        on_block: OnBlock | None = None,
+    ) -> State:
         """Run blocks 1..tap (all of them by default) and pause there; later blocks do not run.
 
         x: (B, C, H, W). t: noise level (B,) in [0, 1]. label: what the network takes, (B,) integers or text
@@ -121,11 +133,11 @@ class Backbone(nn.Module, ABC):
         """
         tap = self.depth if tap is None else tap
         self._check_taps([tap])
-        return self.advance(self.embed(x, t, label), tap)
+        return self.advance(self.embed(x, t, label), tap, on_block)
 
-    def decode(self, state: State) -> Tensor:
+    def decode(self, state: State, on_block: OnBlock | None = None) -> Tensor:
         """Run the blocks that remain and the head: the velocity (B, C, H, W) of the state's samples."""
-        return self.head(self.advance(state, self.depth))
+        return self.head(self.advance(state, self.depth, on_block))
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The velocity (B, C, H, W) at x (B, C, H, W) and noise level t (B,), under a label, or None."""

@@ -80,7 +80,7 @@ class FrechetMonitor(Monitor):
             "nfe": nfe,
             "seed": seed,
             "weights": "ema",
-            "label": None if module.backbone.num_classes is None else "index mod num_classes",
+            "label": {"class": "index mod num_classes", "text": "captions"}.get(module.backbone.takes),
             "precision": self.precision,
             "sampler": module.sampler.protocol(),
             "features": self.encoder.protocol(),

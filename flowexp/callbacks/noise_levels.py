@@ -78,9 +78,9 @@ class NoiseLevelMonitor(Monitor):
 
     def _held_out(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[float, LevelVelocity]:
         test = datamodule.test.subset(min(self.num_images, len(datamodule.test)))
-        labels: Tensor | None = None if module.backbone.num_classes is None else test.labels
+        labels: Tensor | None = test.labels if module.backbone.takes == "class" else None
         found = loss_by_noise_level(
-            module.backbone,
+            module.velocity_network,
             module.interpolant,
             test.images,
             share(bin_centres(self.sums.num_bins)),

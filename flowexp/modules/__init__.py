@@ -1,10 +1,12 @@
-"""The LightningModules: FM, LCF and MAFM over one base."""
+"""The LightningModules: FM, LCF, MAFM and ExFM over one base."""
 
+from flowexp.modules.explicit import ExplicitFlowMatching
 from flowexp.modules.flow_matching import FlowMatching, NonFiniteGradientError, StepLosses
 from flowexp.modules.local_contrastive import LocalContrastiveFlow
 from flowexp.modules.magnitude_aware import MagnitudeAwareFlowMatching
 
 __all__ = [
+    "ExplicitFlowMatching",
     "FlowMatching",
     "LocalContrastiveFlow",
     "MagnitudeAwareFlowMatching",

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from flowexp.backbones import Backbone
+from flowexp.backbones import Backbone, OnBlock, State
+from flowexp.couplings import Coupling, Independent
+from flowexp.draws import StepKey, draw_labels, draw_noise, draw_times
 from flowexp.ema import ExponentialMovingAverage, whole
 from flowexp.interpolants import Interpolant, Linear
 from flowexp.losses import velocity_error
-from flowexp.draws import StepKey, draw_labels, draw_noise, draw_times
-from flowexp.modules.sharding import shard_backbone
+from flowexp.modules.sharding import shard_backbone, shard_terms
 from flowexp.optimization import Optimization
+from flowexp.parameterization import Parameterization, VelocityNetwork
 from flowexp.sampling import Sampler, Samples
+from flowexp.terms import Step, Tapped, Term
 from flowexp.time_samplers import TimeSampler, Uniform
+
+Parts = dict[str, tuple[float, Tensor]]  # by name: the weight of a part of the loss, and its scalar
 
 
 class NonFiniteGradientError(RuntimeError):
@@ -70,12 +75,18 @@ class TrainingBatch:
 class FlowMatching(pl.LightningModule):
     """Trains a network on the flow-matching loss E ||v_theta(x_t, t) - v*||^2 (LCF eq. 4), with an EMA of its weights.
 
+    A subclass is an objective: it changes `target` (what is regressed), `forward_step` (which rows) or `losses` (what is
+    added). Terms are added to any objective.
+
     Arguments:
-        backbone: the velocity network.
+        backbone: the network.
         interpolant: the path between data and noise.
         time_sampler: the law of t.
         optimizer: learning rate, weight decay, warm-up, clipping and the EMA's decay.
         sampler: how samples are drawn when they are asked for.
+        parameterization: what the network predicts and in which space that is compared; the velocity, by default.
+        coupling: which noise is paired with which data.
+        terms: further parts of the loss, by name.
         seed: names the random draws of the run; with it, step k is the same whoever runs it.
     """
 
@@ -86,6 +97,9 @@ class FlowMatching(pl.LightningModule):
         time_sampler: TimeSampler | None = None,
         optimizer: Optimization | None = None,
         sampler: Sampler | None = None,
+        parameterization: Parameterization | None = None,
+        coupling: Coupling | None = None,
+        terms: Mapping[str, Term] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -94,28 +108,104 @@ class FlowMatching(pl.LightningModule):
         self.time_sampler = time_sampler or Uniform()
         self.optimization = optimizer or Optimization()
         self.sampler = sampler or Sampler()
+        self.parameterization = parameterization or Parameterization()
+        self.coupling = coupling or Independent()
+        self.terms = nn.ModuleDict(dict(terms or {}))
+        for term in self._terms():
+            term.attach(backbone)
         self.seed = seed
         self.ema: ExponentialMovingAverage | None = None
         self.latest: dict[str, Tensor] = {}
         self._ema_to_restore: dict[str, Any] | None = None
 
+    @property
+    def velocity_network(self) -> VelocityNetwork:
+        """The network as samplers and diagnostics see it: whatever it predicts, a call gives a velocity."""
+        return VelocityNetwork(self.backbone, self.interpolant, self.parameterization)
+
     # --- the training step -------------------------------------------------------------------------------------------
 
     def losses(self, batch: TrainingBatch) -> StepLosses:
-        """The loss of one batch. Subclasses change this and nothing else."""
+        """The loss of one batch."""
+        step = self.forward_step(batch)
+        error = self.error(step)
+        return self.total(step, error, {"velocity": (1.0, error.mean())})
+
+    def forward_step(self, batch: TrainingBatch) -> Step:
+        """One pass of the network over all rows, with the outputs of the blocks that terms read."""
         t = batch.t_on_device()
         xt = self.interpolant.interpolate(batch.data, batch.noise, t)
-        target = self.interpolant.velocity(batch.data, batch.noise, t)
-        error = velocity_error(self.backbone(xt, t, batch.label), target)
-        loss = error.mean()
-        return StepLosses(loss, {"velocity": loss.detach()}, error.detach(), t)
+        features: dict[int, Tapped] = {}
+        state = self.backbone.encode(xt, t, batch.label, on_block=self.tapping(features))
+        return self.make_step(batch, xt, t, self.backbone.decode(state), self.target(batch, xt, t), features)
+
+    def target(self, batch: TrainingBatch, xt: Tensor, t: Tensor) -> Tensor:
+        """The velocity that is regressed, (B, ...): that of the pair (data, noise)."""
+        return self.interpolant.velocity(batch.data, batch.noise, t)
+
+    def tapping(self, features: dict[int, Tapped], rows: Tensor | None = None) -> OnBlock | None:
+        """What the backbone calls after each block, so that `features` fills with those that terms read."""
+        taps = {tap for term in self._terms() for tap in term.taps}
+
+        def on_block(state: State) -> None:
+            if state.block in taps:
+                features[state.block] = Tapped(state.tokens, rows)
+
+        return on_block if taps else None
+
+    def make_step(
+        self,
+        batch: TrainingBatch,
+        xt: Tensor,
+        t: Tensor,
+        output: Tensor,
+        target: Tensor,
+        features: dict[int, Tapped],
+        rows: Tensor | None = None,
+    ) -> Step:
+        """The record of a pass; output and target belong to `rows`, None for all."""
+        at_xt, at_t = (xt, t) if rows is None else (xt[rows], t[rows])
+        velocity = self.parameterization.velocity(output, at_xt, at_t, self.interpolant)
+        return Step(
+            batch.data,
+            batch.noise,
+            xt,
+            t,
+            batch.label,
+            batch.key,
+            self.backbone,
+            output,
+            velocity,
+            target,
+            rows,
+            features,
+        )
+
+    def error(self, step: Step) -> Tensor:
+        """Squared error of each regressed row in the space of the parameterization, (R,)."""
+        data, noise, xt, t = map(step.regressed, (step.data, step.noise, step.xt, step.t))
+        return velocity_error(
+            *self.parameterization.compared(step.output, step.target, data, noise, xt, t, self.interpolant)
+        )
+
+    def total(self, step: Step, error: Tensor, parts: Parts) -> StepLosses:
+        """The weighted sum of an objective's parts and of the terms."""
+        parts = parts | {term.name: (term.lam, term(step)) for term in self._terms()}
+        loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
+        named = {name: part.detach() for name, (_, part) in parts.items()}
+        return StepLosses(loss, named, error.detach(), step.regressed(step.t)[: len(error)])
+
+    def _terms(self) -> Iterator[Term]:
+        for term in self.terms.values():
+            assert isinstance(term, Term)
+            yield term
 
     def draw(self, data: Tensor, label: Tensor, key: StepKey) -> TrainingBatch:
         """Everything random in the step that `key` names, for the rows that this process holds."""
         everyone_t = draw_times(key, self.time_sampler, len(data), self.interpolant.train_interval)
         return TrainingBatch(
             data=data,
-            noise=draw_noise(key, data),
+            noise=self.coupling.pair(data, draw_noise(key, data)),
             t=everyone_t[key.rows(len(data))],
             label=draw_labels(key, self.backbone, label),
             everyone_t=everyone_t,
@@ -131,7 +221,12 @@ class FlowMatching(pl.LightningModule):
 
     def describe(self, batch_size: int) -> dict[str, str]:
         """What to know of this objective before step 0, for a global batch of `batch_size`."""
-        return {"time sampler": str(self.time_sampler), "interpolant": self.interpolant.name}
+        about = {"time sampler": str(self.time_sampler), "interpolant": self.interpolant.name}
+        if self.parameterization != Parameterization():
+            about["prediction"] = f"{self.parameterization.prediction}, compared as {self.parameterization.loss_space}"
+        if self.coupling != Independent():
+            about["coupling"] = type(self.coupling).__name__
+        return about | {f"term {term.name}": f"{type(term).__name__}, weight {term.lam:g}" for term in self._terms()}
 
     # --- sampling ----------------------------------------------------------------------------------------------------
 
@@ -144,7 +239,7 @@ class FlowMatching(pl.LightningModule):
         shape = (self.backbone.channels, self.backbone.resolution, self.backbone.resolution)
         labels = self._labels_for(indices, label)
         return self.sampler.sample(
-            self.backbone, self.interpolant, indices, shape, seed, label=labels, device=self.device
+            self.velocity_network, self.interpolant, indices, shape, seed, label=labels, device=self.device
         )
 
     def _labels_for(self, indices: Sequence[int], label: int | None) -> Tensor | None:
@@ -160,15 +255,16 @@ class FlowMatching(pl.LightningModule):
     # --- optimization and the EMA ------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        optimizer, lr_schedule = self.optimization.create(self.backbone.parameters())
+        optimizer, lr_schedule = self.optimization.create(self.parameters())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_schedule, "interval": "step"}}
 
     def configure_model(self) -> None:
         shard_backbone(self.backbone, self.device_mesh)
+        shard_terms(self._terms(), self.device_mesh)
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Clips, and stops before the weights change if the gradient is not finite."""
-        norm = whole(self.optimization.clip(self.backbone.parameters()))
+        norm = whole(self.optimization.clip(self.parameters()))
         if not torch.isfinite(norm):
             raise NonFiniteGradientError(
                 f"step {self.global_step}: the gradient norm is {float(norm)} (loss {float(self.latest['loss'])}); "
@@ -180,6 +276,8 @@ class FlowMatching(pl.LightningModule):
         super().optimizer_step(*args, **kwargs)
         assert self.ema is not None
         self.ema.update()
+        for term in self._terms():
+            term.after_step(self.backbone)
 
     def on_train_start(self) -> None:  # not earlier: a sharded network is restored after it has been set up
         self._create_ema()

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowexp.losses import feature_vectors, local_contrastive_error, velocity_error
+from flowexp.losses import feature_vectors, local_contrastive_error
+from flowexp.backbones import State
 from flowexp.draws import draw_noise
 from flowexp.modules.flow_matching import FlowMatching, StepLosses, TrainingBatch
 from flowexp.modules.gathering import gather_rows
 from flowexp.randomness import keyed_generator
+from flowexp.terms import Step, Tapped
 from flowexp.time import as_noise_level
 
 
@@ -44,6 +46,8 @@ class LocalContrastiveFlow(FlowMatching):
         normalize: whether feature vectors are scaled to length 1.
         distance_scale: "mean" divides the squared distance by the feature dimension, "sum" does not.
         shared_noise: whether x_t and x_{T_min} share their noise (two points of one trajectory).
+        regress_below: whether rows below T_min are regressed as well (LCF Figure 6's "L_flow + L_cons"). With lam 0 and
+            without it, flow matching is only cut off at T_min (Figure 6's "L_FM only").
         contrasts: "global" contrasts with the rows of all processes, "local" with those of the anchor's own.
         parts: those of FlowMatching.
     """
@@ -60,6 +64,7 @@ class LocalContrastiveFlow(FlowMatching):
         normalize: bool = False,
         distance_scale: str = "mean",
         shared_noise: bool = True,
+        regress_below: bool = False,
         contrasts: str = "global",
         **parts: Any,
     ) -> None:
@@ -78,6 +83,7 @@ class LocalContrastiveFlow(FlowMatching):
         self.contrast: dict[str, Any] = {"tau": tau, "denominator": denominator, "distance_scale": distance_scale}
         self.reading: dict[str, Any] = {"pooling": pooling, "normalize": normalize}
         self.shared_noise = shared_noise
+        self.regress_below = regress_below
         self.contrasts = contrasts
 
     def describe(self, batch_size: int) -> dict[str, str]:
@@ -95,33 +101,39 @@ class LocalContrastiveFlow(FlowMatching):
         split = self._split(batch)
         t = batch.t_on_device()
         xt = self.interpolant.interpolate(batch.data, batch.noise, t)
-        state = self.backbone.encode(xt, t, batch.label, tap=self.tap)
-        error, velocity = self._regress(batch, state, t, split)
-        contrast = self._contrast(batch, state.tokens, split)
-        terms = {"velocity": velocity.detach(), "contrast": contrast.detach()}
-        return StepLosses(velocity + self.lam * contrast, terms, error.detach(), t[split.regressed])
+        features: dict[int, Tapped] = {}
+        state = self.backbone.encode(xt, t, batch.label, tap=self.tap, on_block=self.tapping(features))
+        step, error, velocity = self._regress(batch, state, xt, t, split, features)
+        parts = {"velocity": (1.0, velocity)}
+        if self.lam:
+            parts["contrast"] = (self.lam, self._contrast(batch, state.tokens, split))
+        return self.total(step, error, parts)
 
     def _split(self, batch: TrainingBatch) -> _Split:
         """Which rows are low is decided on the CPU, where t was drawn, for the global batch."""
         everyone = batch.t if batch.everyone_t is None else batch.everyone_t
         num_low, processes = int((everyone < self.t_min).sum()), len(everyone) / len(batch.t)
         low = (batch.t < self.t_min).nonzero().squeeze(1)
-        regressed = (batch.t >= self.t_min).nonzero().squeeze(1)
+        regressed = torch.arange(len(batch.t)) if self.regress_below else (batch.t >= self.t_min).nonzero().squeeze(1)
+        num_regressed = len(everyone) if self.regress_below else len(everyone) - num_low
         return _Split(
             low=low.to(batch.data.device, non_blocking=True),
             regressed=regressed.to(batch.data.device, non_blocking=True),
             low_share=processes / max(1, num_low),  # gradients are averaged over processes, rows over the global batch
-            regressed_share=processes / max(1, len(everyone) - num_low),
+            regressed_share=processes / max(1, num_regressed),
             any_low=num_low > 0,
         )
 
-    def _regress(self, batch: TrainingBatch, state: Any, t: Tensor, split: _Split) -> tuple[Tensor, Tensor]:
+    def _regress(
+        self, batch: TrainingBatch, state: State, xt: Tensor, t: Tensor, split: _Split, features: dict[int, Tapped]
+    ) -> tuple[Step, Tensor, Tensor]:
         """Algorithm 1, line 6. A process without a regressed row still sends one through, with weight 0."""
         rows = split.regressed if len(split.regressed) else torch.zeros_like(split.low[:1])
-        target = self.interpolant.velocity(batch.data[rows], batch.noise[rows], t[rows])
-        error = velocity_error(self.backbone.decode(state.select(rows)), target)
+        output = self.backbone.decode(state.select(rows), on_block=self.tapping(features, rows))
+        step = self.make_step(batch, xt, t, output, self.target(batch, xt, t)[rows], features, rows)
+        error = self.error(step)
         weight = split.regressed_share if len(split.regressed) else 0.0
-        return error[: len(split.regressed)], weight * error.sum()
+        return step, error[: len(split.regressed)], weight * error.sum()
 
     def _contrast(self, batch: TrainingBatch, tokens: Tensor, split: _Split) -> Tensor:
         """Algorithm 1, line 7. Without an anchor anywhere there is nothing to compute; every process knows it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowexp.losses import magnitude_error, velocity_error
+from flowexp.losses import magnitude_error
 from flowexp.modules.flow_matching import FlowMatching, StepLosses, TrainingBatch
 from flowexp.profiles import create_profile, unit_weight
 from flowexp.time import progress
@@ -38,11 +38,8 @@ class MagnitudeAwareFlowMatching(FlowMatching):
         self.form = form
 
     def losses(self, batch: TrainingBatch) -> StepLosses:
-        t = batch.t_on_device()
-        xt = self.interpolant.interpolate(batch.data, batch.noise, t)
-        target = self.interpolant.velocity(batch.data, batch.noise, t)
-        v = self.backbone(xt, t, batch.label)
-        error = velocity_error(v, target)
-        magnitude = (self.weight(progress(t)) * magnitude_error(v, target, form=self.form)).mean()
-        terms = {"velocity": error.mean().detach(), "magnitude": magnitude.detach()}
-        return StepLosses(error.mean() + self.lam * magnitude, terms, error.detach(), t)
+        step = self.forward_step(batch)
+        error = self.error(step)
+        weight = self.weight(progress(step.regressed(step.t)))
+        magnitude = (weight * magnitude_error(step.velocity, step.target, form=self.form)).mean()
+        return self.total(step, error, {"velocity": (1.0, error.mean()), "magnitude": (self.lam, magnitude)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pytorch_lightning.strategies import ModelParallelStrategy
@@ -11,6 +12,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.optim import Optimizer
 
 from flowexp.backbones import Backbone
+from flowexp.terms import Term
 
 
 class FullySharded(ModelParallelStrategy):
@@ -54,6 +56,13 @@ def _renamed(state: dict[str, Any], names: dict[Any, Any]) -> dict[str, Any]:
     """An optimizer's state with its parameters called otherwise."""
     groups = [{**group, "params": [names[key] for key in group["params"]]} for group in state["param_groups"]]
     return {"state": {names[key]: values for key, values in state["state"].items()}, "param_groups": groups}
+
+
+def shard_terms(terms: Iterable[Term], mesh: DeviceMesh | None) -> None:
+    """Shards the parameters of loss terms over `mesh["data_parallel"]`; without a mesh it does nothing."""
+    for term in terms:
+        if mesh is not None and not isinstance(term, FSDPModule) and any(p.requires_grad for p in term.parameters()):
+            fully_shard(term, mesh=mesh["data_parallel"])
 
 
 def shard_backbone(backbone: Backbone, mesh: DeviceMesh | None) -> None:

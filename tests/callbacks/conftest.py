@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
-import torch
+import sys
+from pathlib import Path
 
-from flowexp.backbones import create_backbone
+import pytest
+
 from flowexp.data import Digits
 from flowexp.modules import FlowMatching
-from flowexp.sampling import Sampler
+
+sys.path.append(str(Path(__file__).parent))
+from processes import random_module  # noqa: E402
 
 
 @pytest.fixture
@@ -28,11 +31,3 @@ def module() -> FlowMatching:
 def conditional_module() -> FlowMatching:
     """The same with a label for each of ten classes."""
     return random_module(num_classes=10)
-
-
-def random_module(num_classes: int | None = None) -> FlowMatching:
-    torch.manual_seed(3)
-    backbone = create_backbone("dit_nano4", resolution=8, channels=1, num_classes=num_classes)
-    for parameter in backbone.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    return FlowMatching(backbone, sampler=Sampler("euler", num_steps=2))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -10,21 +12,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from flowexp.callbacks.frechet import FrechetMonitor
 from flowexp.callbacks.noise_levels import NoiseLevelMonitor
-from flowexp.callbacks.probe import ProbeMonitor
-from flowexp.callbacks.samples import SampleGridMonitor
 from flowexp.callbacks.sharing import collect, num_own, share
 
-
-def monitors(cache, every_n_steps=None):
-    encoder = {"name": "efficientnet_lite", "input_size": 48}
-    return [
-        NoiseLevelMonitor(num_images=16, every_n_steps=every_n_steps),
-        SampleGridMonitor(num_samples=4, every_n_steps=every_n_steps),
-        ProbeMonitor([0.0, 0.1, 0.5], epochs=1, max_train_images=64, every_n_steps=every_n_steps),
-        FrechetMonitor(encoder, 9, 4, max_reference=30, cache=cache, every_n_steps=every_n_steps),
-    ]
+sys.path.append(str(Path(__file__).parent))  # processes of their own import what they run
+from processes import measure_everything, monitors  # noqa: E402
 
 
 def train(folder, module, datamodule, callbacks, max_steps=4):
@@ -91,30 +83,11 @@ def test_alone_everything_is_ones_own():
     assert share(range(3)) == [0, 1, 2] and num_own(3) == 3 and collect({1: 2}) == {1: 2}
 
 
-def measure_everything(rank, world_size, module, datamodule, folder):
-    """Runs all monitors as process `rank`; the first one writes what was found."""
-    if world_size > 1:
-        dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    found = {}
-    for monitor in monitors(folder / f"cache{world_size}"):
-        if isinstance(monitor, NoiseLevelMonitor):
-            t = torch.arange(10) / 10
-            monitor.sums.update(t[rank::world_size], t[rank::world_size] + 1)
-        with module.averaged():
-            measurement = monitor.measure(module, datamodule, seed=0)
-        found |= measurement.scalars
-        found |= {f"{row['split']} {row['t']}": row["loss"] for row in measurement.rows if "split" in row}
-        found |= {f"probe {row['t']}": row["accuracy"] for row in measurement.rows if "tap" in row}
-    if rank == 0:
-        (folder / f"{world_size}.json").write_text(json.dumps(found))
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not dist.is_available() or "fork" not in mp.get_all_start_methods(), reason="needs fork and gloo")
-def test_two_processes_measure_what_one_does(tmp_path, module, datamodule):
+@pytest.mark.skipif(not dist.is_available(), reason="needs gloo")
+def test_two_processes_measure_what_one_does(tmp_path):
     for world_size in (1, 2):
-        arguments = (world_size, module, datamodule, tmp_path)
-        mp.start_processes(measure_everything, arguments, nprocs=world_size, start_method="fork")
+        mp.spawn(measure_everything, (world_size, tmp_path), nprocs=world_size)
     alone, together = (json.loads((tmp_path / f"{n}.json").read_text()) for n in (1, 2))
     assert len(alone) > 30
     assert together == pytest.approx(alone, rel=1e-6)
