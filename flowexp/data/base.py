@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 
 from flowexp.data.errors import DataError
-from flowexp.data.images import ImageSet, to_float
-from flowexp.data.loader import Batch, BatchLoader
+from flowexp.data.images import to_float, to_uint8
+from flowexp.data.loader import BatchLoader
+from flowexp.data.pick import Batch, Images
 
 
 class ImageDataModule(LightningDataModule, ABC):
-    """A labelled image dataset, read once into memory as uint8.
+    """An image dataset: most are read once into memory as uint8, the large ones batch by batch.
 
     A dataset gives `name`, `resolution`, `channels`, `num_classes`, `flips` and `load`; `prepare_data` if it can be
-    downloaded or needs decoding. After `setup`, `train` and `test` are its two `ImageSet`s.
+    downloaded or needs decoding. After `setup`, `train` and `test` are its two sets. Where the data is not pixels, or
+    its labels are texts, it says how they become pictures and embeddings: `to_data`, `to_pictures`,
+    `reference_pictures`, `conditions`, `null_text`.
 
     Arguments:
         root: the folder of its files; None is data/<name> under the current folder.
@@ -33,10 +37,11 @@ class ImageDataModule(LightningDataModule, ABC):
     """
 
     name: str
-    resolution: ClassVar[int]
-    channels: ClassVar[int]
-    num_classes: ClassVar[int]
+    resolution: int
+    channels: int
+    num_classes: int  # 0 where there are no classes
     flips: ClassVar[bool] = False
+    text_shape: tuple[int, int] | None = None  # (L, D) of a caption's embedding, where the labels are captions
 
     def __init__(
         self,
@@ -55,12 +60,12 @@ class ImageDataModule(LightningDataModule, ABC):
         self.flip = self.flips if flip is None else flip
         self.seed = seed
         self.on_device = on_device
-        self._loaded: tuple[ImageSet, ImageSet] | None = None
+        self._loaded: tuple[Images, Images] | None = None
         self._loader: BatchLoader | None = None
         self._resumed: dict[str, Any] = {}
 
     @abstractmethod
-    def load(self) -> tuple[ImageSet, ImageSet]:
+    def load(self) -> tuple[Images, Images]:
         """Reads the whole training set and test set from their files."""
 
     def setup(self, stage: str | None = None) -> None:
@@ -76,7 +81,7 @@ class ImageDataModule(LightningDataModule, ABC):
             device = self.trainer.strategy.root_device
             self._loaded = self.train.to(device), self.test.to(device)
 
-    def _limited(self, train: ImageSet) -> ImageSet:
+    def _limited(self, train: Images) -> Images:
         wanted = len(train) if self.train_size is None else self.train_size
         if wanted > len(train):
             raise DataError(f"train_size must be at most the {len(train)} training images of {self.name}, got {wanted}")
@@ -88,16 +93,16 @@ class ImageDataModule(LightningDataModule, ABC):
         return train if wanted == len(train) else train.subset(wanted)
 
     @property
-    def train(self) -> ImageSet:
+    def train(self) -> Images:
         """The training images, after `train_size`."""
         return self._sets()[0]
 
     @property
-    def test(self) -> ImageSet:
+    def test(self) -> Images:
         """All held-out images."""
         return self._sets()[1]
 
-    def _sets(self) -> tuple[ImageSet, ImageSet]:
+    def _sets(self) -> tuple[Images, Images]:
         assert self._loaded is not None, "call setup() first"
         return self._loaded
 
@@ -133,9 +138,29 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> dict[str, Any]:
         """Images cross to the device as bytes and become float32 in [-1, 1] there."""
-        if batch["image"].dtype != torch.uint8:
+        if batch["image"].is_floating_point():
             return batch
-        return {**batch, "image": to_float(batch["image"])}
+        return {**batch, "image": self.to_data(batch["image"])}
+
+    def to_data(self, images: Tensor) -> Tensor:
+        """Stored images, such as `train.images`, as the data of the flow (float32): pixels become [-1, 1]."""
+        return to_float(images)
+
+    def to_pictures(self, samples: Tensor) -> Tensor:
+        """Data or samples, float (B, channels, resolution, resolution), as pictures, uint8 (B, C, H, W)."""
+        return to_uint8(samples)
+
+    def reference_pictures(self, split: str) -> Images:
+        """The real pictures, uint8, that samples are compared with: of "train" (after `train_size`) or "test"."""
+        return self.train if split == "train" else self.test
+
+    def conditions(self, indices: Sequence[int]) -> Tensor | None:
+        """For samples `indices`, the embeddings (B, L, D) of held-out captions; None where the data has no texts."""
+        return None
+
+    def null_text(self) -> Tensor | None:
+        """The embedding (L, D) of the empty caption; None where the data has no texts."""
+        return None
 
 
 def _check_positive(**numbers: int | None) -> None:

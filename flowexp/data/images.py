@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from flowexp.randomness import keyed_generator
-
-_SUBSET = 0x5B5E  # keeps this stream apart from others with the same seed
+from flowexp.data.pick import Batch, Pick, mirror, subset_rows
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Stored images as the data of the flow: uint8 (...) to float32 in [-1, 1], 0 to -1 and 255 to 1."""
+    """Stored images as the data of the flow: uint8 (...) to float32 in [-1, 1], 0 to -1 and 255 to 1.
+
+    Raises:
+        ValueError: they are floats, whose range could only be guessed.
+    """
+    if images.is_floating_point():
+        raise ValueError(f"to_float needs stored pictures, uint8, got {images.dtype}: latents are data as they are")
     return images.to(torch.float32).div_(127.5).sub_(1.0)
 
 
@@ -37,12 +42,20 @@ class ImageSet:
     images: Tensor
     labels: Tensor
 
+    prefetch: ClassVar[int] = 0
+    fingerprint: ClassVar[str | None] = None  # the pixels are there to be read
+
     def __post_init__(self) -> None:
         assert self.images.dtype == torch.uint8 and self.images.ndim == 4, "images are uint8 (N, C, H, W)"
         assert self.labels.dtype == torch.int64 and self.labels.shape == self.images.shape[:1], "labels are int64 (N,)"
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
 
     def to(self, device: torch.device | str) -> ImageSet:
         """The same images on a device; nothing is copied if they are there already."""
@@ -54,14 +67,10 @@ class ImageSet:
         return ImageSet(self.images.index_select(0, rows), self.labels.index_select(0, rows))
 
     def subset(self, num: int) -> ImageSet:
-        """A fixed random subset: the first num rows of one permutation, the same in every run and on every machine.
+        """A fixed random subset, see `subset_rows`."""
+        return self.select(subset_rows(num, len(self)))
 
-        Nested (the subset of 100 lies in that of 200) and mixed over classes, unlike the first rows of a file.
-
-        Raises:
-            ValueError: num is not in 1..N.
-        """
-        if not 1 <= num <= len(self):
-            raise ValueError(f"a subset must hold 1..{len(self)} images, got {num}")
-        order = torch.randperm(len(self), generator=keyed_generator(_SUBSET, len(self)))
-        return self.select(order[:num])
+    def batch(self, pick: Pick) -> Batch:
+        """`image` uint8 (B, C, H, W) and `label` int64 (B,)."""
+        chosen = self.select(pick.rows)
+        return {"image": mirror(chosen.images, pick.flips), "label": chosen.labels}
