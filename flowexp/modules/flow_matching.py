@@ -75,8 +75,8 @@ class TrainingBatch:
 class FlowMatching(pl.LightningModule):
     """Trains a network on the flow-matching loss E ||v_theta(x_t, t) - v*||^2 (LCF eq. 4), with an EMA of its weights.
 
-    A subclass is an objective: it changes `target` (what is regressed), `forward_step` (which rows) or `losses` (what is
-    added). Terms are added to any objective.
+    A subclass is an objective: it changes `target` (what is regressed), `forward_step` (which rows) or `losses` (what
+    is added). Terms are added to any objective.
 
     Arguments:
         backbone: the network.

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowexp.losses import feature_vectors, local_contrastive_error
 from flowexp.backbones import State
 from flowexp.draws import draw_noise
+from flowexp.losses import feature_vectors, local_contrastive_error
 from flowexp.modules.flow_matching import FlowMatching, StepLosses, TrainingBatch
 from flowexp.modules.gathering import gather_rows
 from flowexp.randomness import keyed_generator

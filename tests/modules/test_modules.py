@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from flowexp.backbones import Backbone, create_backbone
-from flowexp.modules import FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
 from flowexp.draws import StepKey
+from flowexp.modules import FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
 from flowexp.modules.flow_matching import TrainingBatch
 
 

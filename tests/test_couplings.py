@@ -1,0 +1,29 @@
+"""Pairings of noise and data."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import torch
+
+from flowexp.couplings import Independent, MinibatchOT
+
+
+def test_optimal_transport_is_the_best_of_all_pairings():
+    generator = torch.Generator().manual_seed(0)
+    data, noise = torch.randn(2, 5, 1, 2, 2, generator=generator)
+    paired = MinibatchOT().pair(data, noise)
+    costs = [float((data - noise[list(order)]).square().sum()) for order in permutations(range(5))]
+    assert float((data - paired).square().sum()) == min(costs)
+    assert min(costs) < max(costs)
+
+
+def test_optimal_transport_only_reorders():
+    data, noise = torch.randn(2, 16, 3)
+    paired = MinibatchOT().pair(data, noise)
+    assert sorted(map(tuple, paired.tolist())) == sorted(map(tuple, noise.tolist()))
+
+
+def test_independent_noise_stays_in_its_row():
+    noise = torch.randn(4, 2)
+    assert Independent().pair(torch.randn(4, 2), noise) is noise
