@@ -1,16 +1,32 @@
-"""Frozen networks that turn pictures into feature vectors, by name."""
+"""Frozen networks: feature vectors of pictures, by name; latents of pictures; vectors of captions."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from flowexp.encoders.base import FeatureNet
+from flowexp.encoders.dinov2 import DINOv2
 from flowexp.encoders.efficientnet_lite import EfficientNetLite
 from flowexp.encoders.inception import Inception
+from flowexp.encoders.text import ClipText, MiniLMText, TextEncoder
+from flowexp.encoders.vae import VAE, Posterior
+from flowexp.encoders.teachers import TEACHERS, Teacher, create_teacher
+from flowexp.encoders.token_cache import TokenCache
 
-ENCODERS: dict[str, type[FeatureNet]] = {net.name: net for net in (EfficientNetLite, Inception)}
+ENCODERS: dict[str, type[FeatureNet]] = {net.name: net for net in (DINOv2, EfficientNetLite, Inception)}
 
-__all__ = ["ENCODERS", "EfficientNetLite", "FeatureNet", "Inception", "create_encoder"]
+__all__ = [
+    "ENCODERS",
+    "TEACHERS",
+    "DINOv2",
+    "EfficientNetLite",
+    "FeatureNet",
+    "Inception",
+    "Teacher",
+    "TokenCache",
+    "create_encoder",
+    "create_teacher",
+]
 
 
 def create_encoder(name: str, **options: Any) -> FeatureNet:
