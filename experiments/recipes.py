@@ -66,8 +66,8 @@ def run_of(overrides: Sequence[str]) -> RunFolder:
 
     A run that was trained alike but measured otherwise is measured again, not trained again.
     """
+    config = compose_run(overrides)
     overrides = [f"output_root={RUNS}", *overrides]
-    config = _compose(overrides)
     training, measuring = training_key(config), measuring_key(config)
     if run := _finished(training, measuring):
         print(f"found {run.path}, trained and measured as needed")
@@ -80,6 +80,13 @@ def run_of(overrides: Sequence[str]) -> RunFolder:
     return run
 
 
+def compose_run(overrides: Sequence[str]) -> DictConfig:
+    """The config of `flowexp.train` with these overrides, for a run that recipes share."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose("train", [f"output_root={RUNS}", *(override.removeprefix("+") for override in overrides)])
+
+
 def _finished(training: str, measuring: str) -> RunFolder | None:
     same = [run for run in _runs(training) if measuring_key(run.config()) == measuring]
     return next((run for run in same if run.summary()), None)
@@ -87,12 +94,6 @@ def _finished(training: str, measuring: str) -> RunFolder | None:
 
 def _runs(training: str) -> list[RunFolder]:
     return [run for run in runs_below(RUNS) if run.origin().get("training_key") == training]
-
-
-def _compose(overrides: Sequence[str]) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose("train", [override.removeprefix("+") for override in overrides])
 
 
 def _train(overrides: Sequence[str]) -> None:

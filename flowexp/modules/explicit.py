@@ -9,7 +9,8 @@ from torch import Tensor
 
 from flowexp.data import to_float
 from flowexp.losses import explicit_velocity
-from flowexp.modules.flow_matching import FlowMatching, TrainingBatch
+from flowexp.modules.batch import TrainingBatch
+from flowexp.modules.flow_matching import FlowMatching
 
 
 class ExplicitFlowMatching(FlowMatching):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,6 +17,8 @@ from flowexp.draws import StepKey, draw_labels, draw_noise, draw_times
 from flowexp.ema import ExponentialMovingAverage, whole
 from flowexp.interpolants import Interpolant, Linear
 from flowexp.losses import velocity_error
+from flowexp.modules.batch import StepLosses, TrainingBatch
+from flowexp.modules.incident import Incident, largest_gradients
 from flowexp.modules.sharding import shard_backbone, shard_terms
 from flowexp.optimization import Optimization
 from flowexp.parameterization import Parameterization, VelocityNetwork
@@ -29,47 +31,6 @@ Parts = dict[str, tuple[float, Tensor]]  # by name: the weight of a part of the 
 
 class NonFiniteGradientError(RuntimeError):
     """The gradient of a step is NaN or infinite; the weights, the optimizer and the EMA are those before the step."""
-
-
-@dataclass(frozen=True)
-class StepLosses:
-    """What a training step computes.
-
-    Arguments:
-        loss: scalar to be minimised.
-        terms: the named parts of the loss, scalars without gradient.
-        error: squared velocity error of each regressed row, (R,), without gradient.
-        t: noise level of those rows, (R,).
-    """
-
-    loss: Tensor
-    terms: dict[str, Tensor]
-    error: Tensor
-    t: Tensor
-
-
-@dataclass(frozen=True)
-class TrainingBatch:
-    """Data with everything that a step draws for it.
-
-    Arguments:
-        data: clean images in [-1, 1], (B, C, H, W).
-        noise: Gaussian noise, (B, C, H, W).
-        t: noise levels of these rows on the CPU, (B,).
-        label: class of each row as the network sees it, (B,), or None.
-        everyone_t: noise levels of the global batch on the CPU, (world_size * B,); `t` for one process.
-        key: names the batch, for whoever needs a further draw.
-    """
-
-    data: Tensor
-    noise: Tensor
-    t: Tensor
-    label: Tensor | None = None
-    everyone_t: Tensor | None = None
-    key: StepKey = field(default_factory=lambda: StepKey(seed=0, step=0))
-
-    def t_on_device(self) -> Tensor:
-        return self.t.to(self.data.device, non_blocking=True)
 
 
 class FlowMatching(pl.LightningModule):
@@ -116,6 +77,7 @@ class FlowMatching(pl.LightningModule):
         self.seed = seed
         self.ema: ExponentialMovingAverage | None = None
         self.latest: dict[str, Tensor] = {}
+        self._accumulated: list[TrainingBatch] = []
         self._ema_to_restore: dict[str, Any] | None = None
 
     @property
@@ -215,7 +177,8 @@ class FlowMatching(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         part = batch_idx % self.trainer.accumulate_grad_batches
         key = StepKey(self.seed, self.global_step, part, self.global_rank, self.trainer.world_size)
-        losses = self.losses(self.draw(batch["image"], batch["label"], key))
+        self._accumulated = [*(self._accumulated if part else []), self.draw(batch["image"], batch["label"], key)]
+        losses = self.losses(self._accumulated[-1])
         self.latest = {"loss": losses.loss.detach(), **losses.terms}
         return {"loss": losses.loss, "error": losses.error, "t": losses.t}
 
@@ -266,14 +229,35 @@ class FlowMatching(pl.LightningModule):
         """Clips, and stops before the weights change if the gradient is not finite."""
         norm = whole(self.optimization.clip(self.parameters()))
         if not torch.isfinite(norm):
+            file = self._save_incident()
             raise NonFiniteGradientError(
                 f"step {self.global_step}: the gradient norm is {float(norm)} (loss {float(self.latest['loss'])}); "
-                "weights, optimizer and EMA are those before this step. Lower optimizer.lr, or look at the data"
+                "weights, optimizer and EMA are those before this step. Lower optimizer.lr, or look into the step: "
+                f"python -m flowexp.replay {file}"
             )
         self.latest["grad_norm"] = norm
 
+    def _save_incident(self) -> Path:
+        """Saves the step that has just failed; returns where."""
+        rank = f"_rank{self.global_rank}" if self.global_rank else ""
+        file = Path(self.trainer.default_root_dir) / f"nonfinite_step_{self.global_step:08d}{rank}.pt"
+        Incident(
+            step=self.global_step,
+            batches=self._accumulated,
+            weights={name: whole(value) for name, value in self.state_dict().items()},
+            gradients=largest_gradients(self),
+            losses={name: float(value) for name, value in self.latest.items()},
+            precision=str(self.trainer.precision),
+            rng_state=torch.get_rng_state(),
+        ).save(file)
+        return file
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
+        self.after_step()
+
+    def after_step(self) -> None:
+        """What follows each update of the weights: the EMA, and terms with averages of their own."""
         assert self.ema is not None
         self.ema.update()
         for term in self._terms():

@@ -11,7 +11,8 @@ from torch import Tensor
 from flowexp.backbones import State
 from flowexp.draws import draw_noise
 from flowexp.losses import feature_vectors, local_contrastive_error
-from flowexp.modules.flow_matching import FlowMatching, StepLosses, TrainingBatch
+from flowexp.modules.batch import StepLosses, TrainingBatch
+from flowexp.modules.flow_matching import FlowMatching
 from flowexp.modules.gathering import gather_rows
 from flowexp.randomness import keyed_generator
 from flowexp.terms import Step, Tapped

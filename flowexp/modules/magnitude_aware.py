@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flowexp.losses import magnitude_error
-from flowexp.modules.flow_matching import FlowMatching, StepLosses, TrainingBatch
+from flowexp.modules.batch import StepLosses, TrainingBatch
+from flowexp.modules.flow_matching import FlowMatching
 from flowexp.profiles import create_profile, unit_weight
 from flowexp.time import progress
 

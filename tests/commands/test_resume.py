@@ -64,3 +64,11 @@ def test_a_checkpoint_can_be_given_by_its_path(poisoned, shell, alone, trained_s
     name = "step_00000006.ckpt"
     ours, theirs = (folder / "checkpoints" / name for folder in (shell.folder / "poisoned", alone))
     assert_identical(trained_state(ours), trained_state(theirs))
+
+
+def test_a_saved_step_is_taken_again_and_names_what_failed(poisoned, shell):
+    (saved,) = (shell.folder / "poisoned").glob("nonfinite_step_*.pt")
+    assert saved.name == "nonfinite_step_00000007.pt" and str(saved) in poisoned.err
+    again = shell.run("replay", str(saved)).succeeded()
+    assert "the data of this step are not finite" in again.out
+    assert "backbone.blocks.0" in again.out and "velocity nan" in again.out

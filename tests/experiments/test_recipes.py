@@ -56,12 +56,12 @@ def test_a_wrong_word_is_answered_with_the_right_ones(arguments: list[str], tmp_
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_line_of_every_budget_composes(recipe: Path) -> None:
-    from experiments.recipes import _compose
+    from experiments.recipes import compose_run
 
     for budget in OmegaConf.load(recipe).budgets.values():
         panels = budget.panels.values() if "panels" in budget else [budget.lines]
         for overrides in (overrides for lines in panels for overrides in lines.values()):
-            assert _compose([*overrides, *budget.shared]).objective._target_
+            assert compose_run([*overrides, *budget.shared]).objective._target_
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from torch import Tensor
 from flowexp.backbones import Backbone, create_backbone
 from flowexp.draws import StepKey
 from flowexp.modules import FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
-from flowexp.modules.flow_matching import TrainingBatch
+from flowexp.modules.batch import TrainingBatch
 
 
 def small_backbone(**options) -> Backbone:

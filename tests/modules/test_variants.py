@@ -15,7 +15,7 @@ from flowexp.modules import (
     LocalContrastiveFlow,
     MagnitudeAwareFlowMatching,
 )
-from flowexp.modules.flow_matching import TrainingBatch
+from flowexp.modules.batch import TrainingBatch
 from flowexp.parameterization import Parameterization
 from flowexp.terms import Step, Term
 
