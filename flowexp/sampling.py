@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -13,26 +14,30 @@ from torch import Tensor
 from flowexp.interpolants import Interpolant
 from flowexp.profiles import Profile, create_profile, scale_schedule
 from flowexp.randomness import SampleNoise
-from flowexp.solvers import Draw, EulerMaruyama, OnStep, Solution, Solver, create_solver
+from flowexp.solvers import Draw, OnStep, Solution, Solver, StochasticSolver, create_solver
 from flowexp.time import as_noise_level
-from flowexp.velocity import Conditional, Field, Guided, Scaled
+from flowexp.velocity import Autoguided, Conditional, Field, Guided, Scaled
 
 SSC_TARGETS = ("velocity", "drift")
 STRONG_GUIDANCE = 2.0  # VD section 6 warns of high CFG; in VD Table 12 SSC helps at 2 and hurts at 4
+STRONG_SSC = 1.1  # VD's default, which VD Table 10 finds too strong on a network trained with MAFM
+FEW_DIMENSIONS = 256  # VD section 6 warns of "ultra-low-dimensional" data, with no number; ours lets 28 x 28 pass
 
 
 class Network(Protocol):
-    """What is sampled from: a velocity network that names its label for "no class", None if it takes no labels."""
-
-    @property
-    def null_label(self) -> int | None: ...
+    """What is sampled from: a velocity network that names the condition for "nothing", None where it has none."""
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None, /) -> Tensor: ...
+
+    def null_condition(self, label: Tensor | None) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)
 class Samples:
-    """images: (B, ...) float32, in the space that the network works in; nfe: network calls per sample."""
+    """images: (B, ...) float32, in the space that the network works in; nfe: calls of the velocity field per sample.
+
+    A call with guidance (CFG) is one, of doubled batch; with autoguidance it is one, of two networks.
+    """
 
     images: Tensor
     nfe: int
@@ -40,7 +45,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Solver, SSC and guidance, in the order network -> guidance -> SSC -> solver.
+    """Solver, SSC and guidance, in the order network -> guidance -> autoguidance -> SSC -> solver.
 
     solver: a solver, or its name.
     num_steps: steps of the solver; None keeps a given solver's own number, and is 50 for a name.
@@ -49,10 +54,11 @@ class Sampler:
     ssc_target: "velocity" scales what the network returns, and with it the score of an SDE; "drift" leaves the score
         alone. The paper does not say which; for an ODE they are the same.
     guidance_scale, guidance_channels, guidance_interval: see `velocity.Guided`; scale 1 is no guidance, at no cost.
+    autoguidance_scale, autoguidance_interval: see `velocity.Autoguided`; scale 1 is none, another needs a `guide`.
     final_jump: a noise level, or a number of 1000, at which the last network call jumps to its estimate of the data.
         LCF never trains the velocity below T_min and leaves open how it samples there; None integrates to the end.
 
-    Warns where SSC meets strong guidance (VD section 6).
+    Warns where SSC meets strong guidance (VD section 6); `ssc_warnings` knows the other limits.
     """
 
     solver: Solver | str = "euler"
@@ -65,6 +71,8 @@ class Sampler:
     guidance_scale: float = 1.0
     guidance_channels: int | None = None
     guidance_interval: Sequence[float] = (0.0, 1.0)
+    autoguidance_scale: float = 1.0
+    autoguidance_interval: Sequence[float] = (0.0, 1.0)
     final_jump: float | None = None
 
     def __post_init__(self) -> None:
@@ -73,17 +81,17 @@ class Sampler:
         object.__setattr__(self, "solver", replace(solver, **{**self.solver_options, "num_steps": num_steps}))
         object.__setattr__(self, "num_steps", num_steps)
         self._check()
-        if self.corrected and self.guidance_scale > STRONG_GUIDANCE:
-            warnings.warn(
-                f"SSC with guidance_scale={self.guidance_scale} may over-saturate (Velocity Deficit, section 6): "
-                "calibrate s0 for this scale, or choose ssc=none",
-                stacklevel=3,
-            )
+        for message in _strong_guidance(self):
+            warn_once(message)
 
     def _check(self) -> None:
         create_profile(self.profile)
         if self.ssc_target not in SSC_TARGETS:
             raise ValueError(f"ssc_target must be one of {', '.join(SSC_TARGETS)}, got {self.ssc_target!r}")
+        for key in ("guidance_interval", "autoguidance_interval"):
+            levels = list(getattr(self, key))
+            if len(levels) != 2 or not 0 <= levels[0] <= levels[1] <= 1:
+                raise ValueError(f"{key} must be two noise levels in [0, 1], the lower one first; got {levels}")
         if self.final_jump is not None and not 0 < as_noise_level(self.final_jump) < 1:
             raise ValueError(f"final_jump must lie strictly between data and noise, got {self.final_jump}")
         if self.final_jump is not None and self.integrator.num_steps < 2:
@@ -110,23 +118,28 @@ class Sampler:
         label: Tensor | None = None,
         device: torch.device | str = "cpu",
         on_step: OnStep | None = None,
+        guide: Network | None = None,
     ) -> Samples:
         """One batch of samples. A sample's noise depends on `(seed, its index)` alone, in an SDE too.
 
-        indices: (B,), the place of each sample in the whole set. shape: of one sample. label: (B,) or None.
+        indices: (B,), the place of each sample in the whole set. shape: of one sample.
+        label: (B,) integers, (B, L, D) embeddings, or None.
         on_step: called with (t reached, x there) after every step of the solver.
+        guide: the weaker network of autoguidance, on the same path and for the same labels; unused at scale 1.
         """
         noise = SampleNoise(seed, indices, shape)
-        velocity = self.velocity_field(backbone, None if label is None else label.to(device))
+        velocity = self.velocity_field(backbone, None if label is None else label.to(device), guide)
         with torch.no_grad():
             solution = self._solve(velocity, noise.draw().to(device), interpolant, noise.draw, on_step)
         return Samples(solution.x, solution.nfe)
 
-    def velocity_field(self, backbone: Network, label: Tensor | None = None) -> Field:
+    def velocity_field(self, backbone: Network, label: Tensor | None = None, guide: Network | None = None) -> Field:
         """What is integrated: the network for these labels, guided and scaled."""
         velocity: Field = Conditional(backbone, label)
         if self.guidance_scale != 1:
             velocity = self._guided(backbone, label)
+        if self.autoguidance_scale != 1:
+            velocity = self._autoguided(velocity, label, guide)
         return velocity if self._scales_drift else Scaled(velocity, self.s0, self.s1, self.profile)
 
     def protocol(self) -> dict[str, Any]:
@@ -135,23 +148,33 @@ class Sampler:
         settings = {key: value for key, value in vars(self).items() if key not in ("solver", "solver_options")}
         solver = {**asdict(self.integrator), "stochastic": self.integrator.stochastic}
         solver.pop("drift_scale", None)  # a function; ssc_target says it
-        interval = list(self.guidance_interval)
-        return {"solver": self.integrator.name, **solver, **settings, "profile": profile, "guidance_interval": interval}
+        intervals = {key: list(getattr(self, key)) for key in ("guidance_interval", "autoguidance_interval")}
+        return {"solver": self.integrator.name, **solver, **settings, "profile": profile, **intervals}
 
     def _guided(self, backbone: Network, label: Tensor | None) -> Guided:
-        if label is None or backbone.null_label is None:
+        null = backbone.null_condition(label)
+        if label is None or null is None:
             raise ValueError(
-                f"guidance_scale={self.guidance_scale} needs labels and a class-conditional network; set it to 1"
+                f"guidance_scale={self.guidance_scale} needs labels and a conditional network: set it to 1 without"
             )
         low, high = self.guidance_interval
-        return Guided(backbone, label, backbone.null_label, self.guidance_scale, self.guidance_channels, (low, high))
+        return Guided(backbone, label, null, self.guidance_scale, self.guidance_channels, (low, high))
+
+    def _autoguided(self, velocity: Field, label: Tensor | None, guide: Network | None) -> Autoguided:
+        if guide is None:
+            raise ValueError(
+                f"autoguidance_scale={self.autoguidance_scale} needs a weaker model to be guided by: give its run "
+                "folder with guide=RUN (and guide_checkpoint=FILE for an early checkpoint of it), or set it to 1"
+            )
+        low, high = self.autoguidance_interval
+        return Autoguided(velocity, Conditional(guide, label), self.autoguidance_scale, (low, high))
 
     @property
     def _scales_drift(self) -> bool:
         return self.corrected and self.ssc_target == "drift" and self.integrator.stochastic
 
     def _solver(self) -> Solver:
-        if self._scales_drift and isinstance(self.solver, EulerMaruyama):
+        if self._scales_drift and isinstance(self.solver, StochasticSolver):
             return replace(self.solver, drift_scale=scale_schedule(self.profile, self.s0, self.s1))
         return self.integrator
 
@@ -167,3 +190,40 @@ class Sampler:
         t = torch.full((len(noise),), level, dtype=noise.dtype, device=noise.device)
         data = interpolant.data_from_velocity(velocity(solution.x, t), solution.x, t)
         return Solution(data.to(noise.dtype), solution.nfe + 1)
+
+
+def ssc_warnings(sampler: Sampler, objective: str, dims: int) -> list[str]:
+    """What VD's limits say against this sampler's SSC; empty where it corrects nothing, or nothing is known against it.
+
+    objective: how the network was trained, such as "fm" or "mafm". dims: numbers in one sample, C x H x W.
+    """
+    if not sampler.corrected:
+        return []
+    messages = _strong_guidance(sampler)
+    strongest = max(sampler.s0, sampler.s1)
+    if objective == "mafm" and strongest >= STRONG_SSC:
+        messages.append(
+            f"SSC of {strongest} on a network trained with MAFM scales the velocity twice, and may overshoot fine "
+            "structure (Velocity Deficit, Table 10: sFID 4.67 becomes 10.62): take a smaller sampler.s0, or ssc=none"
+        )
+    if dims < FEW_DIMENSIONS:
+        messages.append(
+            f"SSC on data of {dims} dimensions may overshoot (Velocity Deficit, section 6): its derivation rests on "
+            "norms that concentrate in high dimension; compare with ssc=none"
+        )
+    return messages
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Says `message` as a warning, the first time in this process."""
+    warnings.warn(message, stacklevel=3)
+
+
+def _strong_guidance(sampler: Sampler) -> list[str]:
+    if not sampler.corrected or sampler.guidance_scale <= STRONG_GUIDANCE:
+        return []
+    return [
+        f"SSC with guidance_scale={sampler.guidance_scale} may over-saturate (Velocity Deficit, section 6): "
+        "calibrate s0 for this scale, or choose ssc=none"
+    ]

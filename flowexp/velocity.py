@@ -1,6 +1,6 @@
 """Velocity fields: functions (x, t) -> velocity, and the wrappers that make one field of another.
 
-The order along a sampling call is network with its label -> guidance (CFG) -> scale (SSC) -> solver.
+The order along a sampling call is network with its label -> guidance (CFG) -> autoguidance -> scale (SSC) -> solver.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowexp.interpolants import Interval
 from flowexp.profiles import Profile, scale_schedule
 from flowexp.time import expand, progress
 
 Field = Callable[[Tensor, Tensor], Tensor]
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+EVERYWHERE: Interval = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Conditional:
-    """The field of a network for fixed labels: (B,) integers, or None for an unconditional network."""
+    """The field of a network for fixed labels: (B,) integers, (B, L, D) embeddings, or None where it takes none."""
 
     backbone: Network
     label: Tensor | None = None
@@ -35,7 +37,7 @@ class Guided:
 
     Both velocities come from one network call of doubled batch.
 
-    label: (B,). null_label: the label that stands for "no class".
+    label: (B,) integers or (B, L, D) embeddings. null_condition: what stands for "nothing", shaped like label.
     channels: how many leading channels are guided, None for all; SiT's code guides 3 of 4, REPA's all.
     interval: noise levels (low, high) that are guided; elsewhere the velocity is the conditional one. An interval other
         than (0, 1) asks the device for t once per call.
@@ -43,16 +45,15 @@ class Guided:
 
     backbone: Network
     label: Tensor
-    null_label: int
+    null_condition: Tensor
     scale: float
     channels: int | None = None
-    interval: tuple[float, float] = (0.0, 1.0)
+    interval: Interval = EVERYWHERE
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        low, high = self.interval
-        if low <= 0 and high >= 1:
+        if _covers_all(self.interval):
             return self._guided(x, t)[0]
-        inside = (t >= low) & (t <= high)
+        inside = _inside(t, self.interval)
         if not inside.any():
             return self.backbone(x, t, self.label)
         guided, conditional = self._guided(x, t)
@@ -60,12 +61,41 @@ class Guided:
 
     def _guided(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The guided velocity and the conditional one."""
-        label = torch.cat([self.label, torch.full_like(self.label, self.null_label)])
+        label = torch.cat([self.label, self.null_condition])
         conditional, null = self.backbone(torch.cat([x, x]), torch.cat([t, t]), label).chunk(2)
         guided = torch.lerp(null, conditional, self.scale)
         if self.channels is not None:
             guided = torch.cat([guided[:, : self.channels], conditional[:, self.channels :]], dim=1)
         return guided, conditional
+
+
+@dataclass(frozen=True)
+class Autoguided:
+    """Autoguidance: v_weak + scale (v - v_weak), away from a weaker network under the same label (Karras et al. 2024,
+    "Guiding a Diffusion Model with a Bad Version of Itself", eq. 3, which is linear and so holds for velocities too).
+
+    Around a field that is itself `Guided` by s it is v + w (s - 1) (v - v_null) + (w - 1) (v - v_weak), all v of the
+    conditional networks: the first guidance is stretched by w = scale, the second is as it would be alone.
+
+    weak_field: the weaker network's own velocity, on the same path; called once where the velocity is guided.
+    interval: noise levels (low, high) that are guided; elsewhere the velocity is `field`'s. An interval other than
+        (0, 1) asks the device for t once per call.
+    """
+
+    field: Field
+    weak_field: Field
+    scale: float
+    interval: Interval = EVERYWHERE
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        velocity = self.field(x, t)
+        if _covers_all(self.interval):
+            return torch.lerp(self.weak_field(x, t), velocity, self.scale)
+        inside = _inside(t, self.interval)
+        if not inside.any():
+            return velocity
+        guided = torch.lerp(self.weak_field(x, t), velocity, self.scale)
+        return torch.where(expand(inside, guided), guided, velocity)
 
 
 @dataclass(frozen=True)
@@ -90,7 +120,10 @@ class Scaled:
 
 
 class Counted:
-    """A field that counts its calls: `nfe`, the number of function evaluations per sample."""
+    """A field that counts its calls: `nfe`, the number of function evaluations per sample.
+
+    A call counts once whatever it costs: guidance (CFG) doubles its batch, autoguidance adds a call of another network.
+    """
 
     def __init__(self, field: Field) -> None:
         self.field = field
@@ -99,3 +132,11 @@ class Counted:
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         self.nfe += 1
         return self.field(x, t)
+
+
+def _covers_all(interval: Interval) -> bool:
+    return interval[0] <= 0 and interval[1] >= 1
+
+
+def _inside(t: Tensor, interval: Interval) -> Tensor:
+    return (t >= interval[0]) & (t <= interval[1])

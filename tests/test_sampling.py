@@ -14,14 +14,17 @@ from torch.overrides import TorchFunctionMode
 from flowexp.interpolants import GVP, SBDMVP, Interpolant, Linear
 from flowexp.profiles import scale_schedule
 from flowexp.randomness import SampleNoise
-from flowexp.sampling import Sampler, Samples
-from flowexp.solvers import SOLVERS, Dopri5, Euler, EulerMaruyama, Heun
+from flowexp.sampling import Sampler, Samples, ssc_warnings, warn_once
+from flowexp.solvers import SOLVERS, Dopri5, Euler, EulerMaruyama, Heun, StochasticHeun
 from flowexp.velocity import Scaled
 
 CONF = Path(__file__).parents[1] / "conf"
 SHAPE = (4, 3, 3)
 every_solver = pytest.mark.parametrize("name", sorted(SOLVERS))
-fixed_step = pytest.mark.parametrize("name", ["euler", "heun", "euler_maruyama"])
+STOCHASTIC = {name: solver for name, solver in SOLVERS.items() if solver.stochastic}
+stochastic_solver = pytest.mark.parametrize("name", STOCHASTIC)
+deterministic_solver = pytest.mark.parametrize("name", sorted(SOLVERS.keys() - STOCHASTIC.keys()))
+fixed_step = pytest.mark.parametrize("name", sorted(SOLVERS.keys() - {"dopri5"}))
 
 
 class Network:
@@ -34,6 +37,9 @@ class Network:
         self.s = s
         self.null_label = null_label
         self.calls: list[tuple[int, float]] = []
+
+    def null_condition(self, label: Tensor | None) -> Tensor | None:
+        return None if label is None or self.null_label is None else torch.full_like(label, self.null_label)
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         self.calls.append((len(x), t[0].item()))
@@ -48,14 +54,19 @@ def sample(sampler: Sampler, network: Network | None = None, indices: Sequence[i
 
 
 @fixed_step
-def test_a_sample_does_not_depend_on_its_batch(name: str):
+def test_a_sample_does_not_depend_on_its_batch_or_process(name: str):
     """Not even where every step draws noise."""
-    sampler, label = Sampler(name, 10, s0=1.1, guidance_scale=1.5), torch.tensor([0, 1, 2, 1])
-    together = sample(sampler, label=label).images
-    pairs = [sample(sampler, indices=range(i, i + 2), label=label[i : i + 2]).images for i in (0, 2)]
-    alone = [sample(sampler, indices=[i], label=label[i : i + 1]).images for i in range(4)]
-    assert torch.equal(together, torch.cat(pairs))
-    assert torch.equal(together, torch.cat(alone))
+    label = torch.tensor([0, 1, 2, 1])
+    sampler = Sampler(name, 10, s0=1.1, guidance_scale=1.5, autoguidance_scale=1.5)
+
+    def part(rows: slice) -> Tensor:
+        return sample(sampler, indices=range(4)[rows], label=label[rows], guide=Network(s=0.8)).images
+
+    together = part(slice(4))
+    assert torch.equal(together, torch.cat([part(slice(i, i + 2)) for i in (0, 2)]))
+    assert torch.equal(together, torch.cat([part(slice(i, i + 1)) for i in range(4)]))
+    for rank in range(2):  # two processes take turns, as the monitors share the samples out
+        assert torch.equal(together[rank::2], part(slice(rank, None, 2)))
 
 
 def test_an_adaptive_sample_depends_on_its_batch_only_within_the_tolerance():
@@ -124,7 +135,10 @@ def test_no_step_waits_for_the_device_unless_guidance_has_an_interval(name: str,
     assert counts[-1] - counts[0] == (samples.nfe - 1 if asks else 0)
 
 
-@pytest.mark.parametrize(("name", "nfe"), [("euler", 12), ("euler_maruyama", 12), ("heun", 23)])
+@pytest.mark.parametrize(
+    ("name", "nfe"),
+    [("euler", 12), ("euler_maruyama", 12), ("heun", 23), ("stochastic_heun", 23), ("midpoint", 24), ("rk4", 48)],
+)
 def test_network_calls_are_counted(name: str, nfe: int):
     network = Network()
     assert sample(Sampler(name, 12), network).nfe == len(network.calls) == nfe
@@ -165,6 +179,47 @@ def test_guidance_without_classes_is_refused(null_label: int | None, label: Tens
         sample(Sampler(guidance_scale=1.5), Network(null_label=null_label), label=label)
 
 
+def test_autoguidance_calls_both_networks_with_the_same_label_and_counts_one_call():
+    network, guide, label = Network(), Network(s=0.8), torch.tensor([0, 1, 2, 0])
+    samples = sample(Sampler("euler", 3, autoguidance_scale=2.0), network, label=label, guide=guide)
+    assert [rows for rows, _ in network.calls] == [rows for rows, _ in guide.calls] == [4, 4, 4]
+    assert samples.nfe == 3
+    x, t = torch.randn(4, *SHAPE), torch.full((4,), 0.5)
+    guided = Sampler(autoguidance_scale=2.0).velocity_field(network, label, guide)(x, t)
+    torch.testing.assert_close(guided, 2 * network(x, t, label) - guide(x, t, label))
+
+
+def test_autoguidance_by_the_network_itself_changes_nothing():
+    guided = sample(Sampler("euler", 5, autoguidance_scale=2.0), guide=Network()).images
+    torch.testing.assert_close(guided, sample(Sampler("euler", 5)).images)
+
+
+def test_a_guide_is_not_called_at_scale_one():
+    guide = Network(s=0.8)
+    assert torch.equal(sample(Sampler("euler", 5), guide=guide).images, sample(Sampler("euler", 5)).images)
+    assert not guide.calls
+
+
+def test_the_autoguidance_interval_is_one_of_noise_levels():
+    guide = Network(s=0.8)
+    sample(Sampler("euler", 10, autoguidance_scale=1.5, autoguidance_interval=[0.25, 0.75]), guide=guide)
+    assert [t for _, t in guide.calls] == pytest.approx([0.7, 0.6, 0.5, 0.4, 0.3])
+
+
+def test_autoguidance_works_without_labels_and_guidance_inside_it_with_them():
+    assert sample(Sampler("heun", 3, autoguidance_scale=2.0), guide=Network(s=0.8)).images.isfinite().all()
+    network, guide = Network(), Network(s=0.8)
+    both = Sampler("euler", 3, guidance_scale=1.5, autoguidance_scale=2.0)
+    sample(both, network, label=torch.tensor([0, 1, 2, 0]), guide=guide)
+    assert [rows for rows, _ in network.calls] == [8, 8, 8]
+    assert [rows for rows, _ in guide.calls] == [4, 4, 4]
+
+
+def test_autoguidance_without_a_guide_says_what_to_do():
+    with pytest.raises(ValueError, match=r"autoguidance_scale=2.0 needs a weaker model.*guide=RUN"):
+        sample(Sampler(autoguidance_scale=2.0))
+
+
 @every_solver
 @pytest.mark.parametrize("target", ["velocity", "drift"])
 def test_ssc_at_one_is_the_baseline_bit_for_bit(name: str, target: str):
@@ -177,22 +232,57 @@ def test_ssc_changes_the_samples(name: str):
     assert not torch.equal(sample(Sampler(name, 8)).images, sample(Sampler(name, 8, s0=1.1)).images)
 
 
-@pytest.mark.parametrize("name", ["euler", "heun", "dopri5"])
+@deterministic_solver
 def test_for_an_ode_both_readings_of_ssc_are_one(name: str):
     velocity, drift = (Sampler(name, 8, s0=1.1, ssc_target=target) for target in ("velocity", "drift"))
     assert torch.equal(sample(velocity).images, sample(drift).images)
 
 
+@pytest.mark.parametrize("solver", [EulerMaruyama(8), StochasticHeun(8)])
 @pytest.mark.parametrize("target", ["velocity", "drift"])
-def test_ssc_scales_the_score_of_an_sde_or_leaves_it(target: str):
-    if target == "velocity":
-        solver, field = EulerMaruyama(8), Scaled(Network(), 1.1, 1.0, "cosine")
-    else:
-        solver, field = EulerMaruyama(8, drift_scale=scale_schedule("cosine", 1.1, 1.0)), Network()
-    noise = SampleNoise(7, range(4), SHAPE)
-    expected = solver.solve(field, noise.draw(), Linear(), noise.draw).x
-    images = sample(Sampler("euler_maruyama", 8, s0=1.1, profile="cosine", ssc_target=target)).images
+def test_ssc_scales_the_score_of_an_sde_or_leaves_it(target: str, solver: EulerMaruyama | StochasticHeun):
+    noise, integrator = SampleNoise(7, range(4), SHAPE), solver
+    field = Scaled(Network(), 1.1, 1.0, "cosine") if target == "velocity" else Network()
+    if target == "drift":
+        integrator = replace(solver, drift_scale=scale_schedule("cosine", 1.1, 1.0))
+    expected = integrator.solve(field, noise.draw(), Linear(), noise.draw).x
+    images = sample(Sampler(solver, s0=1.1, profile="cosine", ssc_target=target)).images
     assert torch.equal(images, expected)
+
+
+@stochastic_solver
+def test_what_ssc_scales_matters_for_an_sde(name: str):
+    velocity, drift = (Sampler(name, 8, s0=1.1, ssc_target=target) for target in ("velocity", "drift"))
+    assert not torch.equal(sample(velocity).images, sample(drift).images)
+
+
+@pytest.mark.parametrize("target", ["velocity", "drift"])
+@every_solver
+def test_ssc_composes_with_both_guidances(name: str, target: str):
+    """Scaling the samplers' field, or both networks, is the same: guidance is linear."""
+    guided = {"guidance_scale": 1.5, "autoguidance_scale": 2.0}
+    label, guide = torch.tensor([0, 1, 2, 1]), Network(s=0.8)
+    baseline, one, more = (
+        Sampler(name, 6, s0=s, s1=s, profile="constant", ssc_target=target, **guided) for s in (1.0, 1.0, 1.1)
+    )
+    images = [sample(sampler, label=label, guide=guide).images for sampler in (baseline, one, more)]
+    assert torch.equal(images[0], images[1])
+    assert not torch.equal(images[0], images[2])
+    if target == "velocity":
+        times = Sampler(name, 6, **guided)
+        scaled = sample(times, Louder(1.1), label=label, guide=Louder(1.1, s=0.8)).images
+        torch.testing.assert_close(images[2], scaled, rtol=1e-3, atol=1e-3)
+
+
+class Louder(Network):
+    """The network's velocity, scaled."""
+
+    def __init__(self, scale: float, s: float = 0.5) -> None:
+        super().__init__(s)
+        self.scale = scale
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.scale * super().__call__(x, t, label)
 
 
 def test_ssc_follows_its_profile():
@@ -248,17 +338,47 @@ def test_sampling_builds_no_graph():
     assert not sample(Sampler("euler", 2), Trained()).images.requires_grad
 
 
+@pytest.fixture
+def nothing_said() -> None:
+    """As in a process that has given no warning yet."""
+    warn_once.cache_clear()
+
+
+@pytest.mark.usefixtures("nothing_said")
 @pytest.mark.parametrize("scales", [{"s0": 1.1}, {"s1": 1.1}, {"s0": 1.05, "s1": 1.05}])
-def test_ssc_with_strong_guidance_warns(scales: dict):
-    with pytest.warns(UserWarning, match=r"section 6.*calibrate s0"):
+def test_ssc_with_strong_guidance_warns_once(scales: dict):
+    with pytest.warns(UserWarning, match=r"section 6.*calibrate s0") as said:
         Sampler(guidance_scale=4.0, **scales)
+        Sampler(guidance_scale=4.0, **scales)
+    assert len(said) == 1
 
 
+@pytest.mark.usefixtures("nothing_said")
 @pytest.mark.parametrize("options", [{"s0": 1.1, "guidance_scale": 2.0}, {"guidance_scale": 4.0}, {"s0": 1.1}])
 def test_what_vd_found_to_work_does_not_warn(options: dict):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Sampler(**options)
+        sampler = Sampler(**options)
+    assert ssc_warnings(sampler, "fm", dims=4096) == []
+
+
+@pytest.mark.parametrize(
+    ("scales", "objective", "dims", "words"),
+    [
+        ({"s0": 1.1}, "mafm", 4096, ["Table 10"]),
+        ({"s1": 1.1}, "mafm", 4096, ["Table 10"]),
+        ({"s0": 1.05}, "mafm", 4096, []),
+        ({"s0": 1.1}, "fm", 64, ["high dimension"]),
+        ({"s0": 1.1}, "fm", 256, []),
+        ({}, "mafm", 64, []),
+        ({"s0": 1.1, "guidance_scale": 4.0}, "mafm", 64, ["over-saturate", "Table 10", "high dimension"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:SSC with guidance_scale")
+def test_the_limits_of_ssc_are_said(scales: dict, objective: str, dims: int, words: list[str]):
+    messages = ssc_warnings(Sampler(**scales), objective, dims)
+    assert len(messages) == len(words)
+    assert all(word in message for word, message in zip(words, messages, strict=True))
 
 
 def test_num_steps_is_given_once():
@@ -276,24 +396,29 @@ def test_solver_options_reach_the_solver():
 
 @every_solver
 def test_the_protocol_is_plain_and_says_everything(name: str):
-    sampler = Sampler(name, 10, s0=1.1, profile="cosine", guidance_scale=1.5, final_jump=20)
+    sampler = Sampler(name, 10, s0=1.1, profile="cosine", ssc_target="drift", guidance_scale=1.5, final_jump=20)
     protocol = sampler.protocol()
     assert json.loads(json.dumps(protocol)) == protocol
     assert protocol["solver"] == name
-    assert protocol["stochastic"] is (name == "euler_maruyama")
+    assert protocol["stochastic"] is (name in STOCHASTIC)
     said = {"num_steps", "s0", "s1", "profile", "ssc_target", "final_jump"}
-    assert said | {"guidance_scale", "guidance_channels", "guidance_interval"} <= protocol.keys()
+    said |= {"guidance_scale", "guidance_channels", "guidance_interval", "autoguidance_scale", "autoguidance_interval"}
+    assert said <= protocol.keys()
     assert {"atol", "rtol"} <= protocol.keys() or name != "dopri5"
-    assert {"diffusion", "last_step"} <= protocol.keys() or name != "euler_maruyama"
+    of_an_sde = {"diffusion", "diffusion_norm", "last_step", "last_step_kind", "start_eps"}
+    assert of_an_sde <= protocol.keys() or name not in STOCHASTIC
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"solver": "rk4"}, "solver must be one of"),
+        ({"solver": "ddim"}, "solver must be one of"),
         ({"num_steps": 0}, "num_steps of at least 1"),
         ({"profile": "cubic"}, "profile must be one of"),
         ({"ssc_target": "score"}, "ssc_target must be one of velocity, drift"),
+        ({"guidance_interval": [0.5]}, "guidance_interval must be two noise levels"),
+        ({"autoguidance_interval": [0.7, 0.3]}, "autoguidance_interval must be two noise levels"),
+        ({"autoguidance_interval": [0, 1000]}, "autoguidance_interval must be two noise levels"),
         ({"final_jump": 0.0}, "strictly between"),
         ({"final_jump": 2000}, "noise level"),
         ({"final_jump": 0.1, "num_steps": 1}, "num_steps must be at least 2"),

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from flowexp.interpolants import Linear
 from flowexp.profiles import create_profile
-from flowexp.velocity import Conditional, Counted, Guided, Scaled
+from flowexp.velocity import Autoguided, Conditional, Counted, Guided, Scaled
 
-NULL = 3
 LABEL = torch.tensor([0, 1, 2, 1])
+NULL = torch.full_like(LABEL, 3)
 T = torch.tensor([0.0, 0.3, 0.7, 1.0])
 
 
@@ -40,7 +41,7 @@ def test_guidance_is_two_calls_combined_row_by_row(x: Tensor, scale: float):
     for row in range(4):
         one = slice(row, row + 1)
         conditional = Network()(x[one], T[one], LABEL[one])
-        null = Network()(x[one], T[one], torch.tensor([NULL]))
+        null = Network()(x[one], T[one], NULL[one])
         torch.testing.assert_close(guided[one], null + scale * (conditional - null))
 
 
@@ -73,6 +74,60 @@ def test_a_batch_outside_the_interval_is_not_doubled(x: Tensor):
     velocity = Guided(network, LABEL, NULL, 4.0, interval=(0.1, 0.5))(x, torch.full((4,), 0.6))
     assert network.calls == [(4, 4, 2, 2)]
     assert torch.equal(velocity, Network()(x, torch.full((4,), 0.6), LABEL))
+
+
+def test_guidance_takes_text_as_it_takes_classes(x: Tensor):
+    """Embeddings (B, L, D), with the empty caption's for the null condition."""
+    text, empty = torch.randn(4, 5, 6), torch.zeros(4, 5, 6)
+
+    def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        assert label is not None
+        return x + label.mean((1, 2)).view(-1, 1, 1, 1)
+
+    guided = Guided(network, text, empty, 3.0)(x, T)
+    torch.testing.assert_close(guided, x + 3 * text.mean((1, 2)).view(-1, 1, 1, 1))
+
+
+def weak_field(x: Tensor, t: Tensor) -> Tensor:
+    return torch.cos(x)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
+def test_autoguidance_is_karras_et_al_eq_3(x: Tensor, scale: float):
+    """w D_1 + (1 - w) D_0, on velocities."""
+    field = Conditional(Network(), LABEL)
+    guided = Autoguided(field, weak_field, scale)(x, T)
+    torch.testing.assert_close(guided, scale * field(x, T) + (1 - scale) * weak_field(x, T))
+
+
+def test_autoguidance_of_velocities_is_autoguidance_of_denoisers(x: Tensor):
+    """The paper guides denoisers: the data expected at (x, t)."""
+    path, field, t = Linear(), Conditional(Network(), LABEL), T[1:3].repeat(2)
+    strong, weak = (path.data_from_velocity(f(x, t), x, t) for f in (field, weak_field))
+    guided = Autoguided(field, weak_field, 2.5)(x, t)
+    torch.testing.assert_close(path.data_from_velocity(guided, x, t), weak + 2.5 * (strong - weak))
+
+
+def test_only_rows_inside_the_interval_are_autoguided(x: Tensor):
+    field = Conditional(Network(), LABEL)
+    partly = Autoguided(field, weak_field, 2.0, interval=(0.3, 0.7))(x, T)
+    assert torch.equal(partly[1:3], Autoguided(field, weak_field, 2.0)(x, T)[1:3])
+    assert torch.equal(partly[[0, 3]], field(x, T)[[0, 3]])
+
+
+def test_outside_the_interval_the_weak_network_is_not_called(x: Tensor):
+    weak, field = Network(), Conditional(Network(), LABEL)
+    velocity = Autoguided(field, Conditional(weak, LABEL), 2.0, (0.1, 0.5))(x, torch.full((4,), 0.6))
+    assert torch.equal(velocity, field(x, torch.full((4,), 0.6)))
+    assert not weak.calls
+
+
+def test_both_guidances_together_are_what_autoguided_says(x: Tensor):
+    """v + w (s - 1) (v - v_null) + (w - 1) (v - v_weak)."""
+    network = Network()
+    v, null, weak = network(x, T, LABEL), network(x, T, NULL), weak_field(x, T)
+    both = Autoguided(Guided(network, LABEL, NULL, 1.5), weak_field, 2.0)(x, T)
+    torch.testing.assert_close(both, v + 2 * 0.5 * (v - null) + (v - weak))
 
 
 def test_a_scale_of_one_is_the_field_bit_for_bit(x: Tensor):
