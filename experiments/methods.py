@@ -1,7 +1,7 @@
 """Every method of both papers on one dataset, with one network and one protocol: a table of what each costs and gives.
 
-`python -m experiments.methods budget=cpu` writes results/methods/BUDGET: methods.csv, table.md, protocol.json. Training-free
-methods (SSC, solvers, guidance) measure the weights of the method that their line names.
+`python -m experiments.methods budget=cpu` writes results/methods/BUDGET: methods.csv, table.md, protocol.json.
+Training-free methods (SSC, solvers, guidance) measure the weights of the method that their line names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from flowexp.callbacks.precision import autocast
 from flowexp.data import ImageDataModule, to_float
 from flowexp.draws import StepKey
 from flowexp.modules import FlowMatching
-from flowexp.recording import read_history
 from flowexp.runs import RunFolder
 from flowexp.tables import read_csv, write_csv
 
@@ -57,7 +56,7 @@ def overrides_of(method: DictConfig, shared: Sequence[str]) -> list[str]:
 
 
 def row_of(name: str, method: DictConfig, run: RunFolder) -> dict[str, Any]:
-    """A method's line of the table, but for its costs. What a training-free method shares with its source is left out."""
+    """A method's line of the table without its costs; what it shares with the line that it measures is left out."""
     found = run.summary()["scalars"]
     terms = {} if method.get("from") else last_losses(run)
     return {
@@ -99,7 +98,7 @@ def add_costs(rows: list[dict[str, Any]], methods: Mapping[str, DictConfig], set
 
 
 def stepper(overrides: Sequence[str]) -> tuple[Callable[[], None], int]:
-    """A function that takes the next training step of a run with these overrides, and its number of trained parameters."""
+    """A function that takes the next training step of such a run, and its number of trained parameters."""
     config = compose_run(overrides)
     datamodule = build_datamodule(config)
     module = build_module(config, datamodule)

@@ -1,4 +1,4 @@
-"""A step that failed is kept whole: taken again, it gives the same numbers, and it says where they stop being finite."""
+"""A failed step is kept whole: taken again it gives the same numbers, and says where they stop being finite."""
 
 from __future__ import annotations
 
