@@ -5,6 +5,7 @@ Architecture, initialisation and state-dict keys are those of SiT's models.py; D
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from flowexp.backbones.base import Backbone, State
 from flowexp.backbones.blocks import AdaLNHead, AdaLNZeroBlock, PlainBlock, PlainHead
 from flowexp.backbones.embedders import LabelEmbedder, TimestepEmbedder, sincos_2d
 from flowexp.backbones.registry import register_backbone
+from flowexp.backbones.self_conditioning import SelfConditioner
 
 CONDITIONINGS = ("adaln_zero", "none")
 
@@ -27,7 +29,8 @@ class DiT(Backbone):
     depth x width x heads, square patches of `patch` pixels, MLPs mlp_ratio times as wide. time_scale multiplies t
     before its embedding (1000: DiT, 1: SiT). learn_sigma doubles the head's channels as SiT's checkpoints do; the
     second half is never used. conditioning "none" removes t, labels and every modulation, which leaves the parameter
-    counts of LCF Table 1.
+    counts of LCF Table 1. self_conditioning: a tap whose mean token joins the condition of all that lies behind it, an
+    approximation of DDAE++ (SelfConditioner), or None.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class DiT(Backbone):
         time_scale: float,
         mlp_ratio: float = 4.0,
         learn_sigma: bool = False,
+        self_conditioning: int | None = None,
     ) -> None:
         super().__init__(
             resolution=resolution,
@@ -55,6 +59,7 @@ class DiT(Backbone):
             width=width,
         )
         _check(resolution, patch, width, heads, conditioning, num_classes)
+        _check_self_conditioning(self_conditioning, depth, conditioning)
         self.patch = patch
         self.learn_sigma = learn_sigma
         self.conditioning = conditioning
@@ -67,12 +72,26 @@ class DiT(Backbone):
         self.blocks = nn.ModuleList(block(width, heads, mlp_ratio) for _ in range(depth))
         outputs = patch**2 * channels * (2 if learn_sigma else 1)
         self.final_layer = (AdaLNHead if conditioned else PlainHead)(width, outputs)
+        self.self_conditioning = self_conditioning
+        self.self_conditioner = None if self_conditioning is None else SelfConditioner(width)
         self.initialize()
 
     def embed(self, x: Tensor, t: Tensor, label: Tensor | None) -> State:
         """Patches plus their positions, and the condition: t's vector plus the label's."""
         # under autocast the sum with the float32 positions keeps the residual stream in float32
-        return State(self.x_embedder(x) + self.pos_embed, self._condition(t, label), block=0)
+        tokens = self.x_embedder(x) + self.pos_embed
+        if self.t_embedder is None:
+            return State(tokens, condition=None, block=0)
+        time = self.t_embedder(t)
+        carried = () if self.self_conditioner is None else (self.self_conditioner.gain(time),)
+        return State(tokens, self._condition(time, label), block=0, carried=carried)
+
+    def run_block(self, block: nn.Module, state: State) -> State:
+        """One more block; the first behind the self-conditioning tap sees, as all later ones, the new condition."""
+        if self.self_conditioner is not None and state.block == self.self_conditioning:
+            found = self.self_conditioner(state.hidden, *state.carried)
+            state = replace(state, condition=state.condition + found, carried=())
+        return super().run_block(block, state)
 
     def head(self, state: State) -> Tensor:
         """The velocity (B, C, H, W), in the type of the tokens (float32 under autocast)."""
@@ -89,20 +108,18 @@ class DiT(Backbone):
             if name != "pos_embed":
                 _draw(name, weight)
 
-    def _condition(self, t: Tensor, label: Tensor | None) -> Tensor | None:
-        if self.t_embedder is None:
-            return None
-        condition = self.t_embedder(t)
+    def _condition(self, time: Tensor, label: Tensor | None) -> Tensor:
         if self.y_embedder is None:
-            return condition
+            return time
         if label is None:
-            label = torch.full(t.shape, self.y_embedder.null_label, device=t.device)
-        return condition + self.y_embedder(label)
+            label = torch.full(time.shape[:1], self.y_embedder.null_label, device=time.device)
+        return time + self.y_embedder(label)
 
 
 def _draw(name: str, weight: Tensor) -> None:
-    """SiT's initialisation: zero output, zero modulation, small embedders, Xavier elsewhere."""
-    if weight.ndim == 1 or "adaLN_modulation" in name or name == "final_layer.linear.weight":
+    """SiT's initialisation: zero output, zero modulation and gains, small embedders, Xavier elsewhere."""
+    zero = ("adaLN_modulation", "self_conditioner.gain", "final_layer.linear.weight")
+    if weight.ndim == 1 or any(part in name for part in zero):
         nn.init.zeros_(weight)
     elif name.startswith(("t_embedder", "y_embedder")):
         nn.init.normal_(weight, std=0.02)
@@ -119,6 +136,15 @@ def _check(resolution: int, patch: int, width: int, heads: int, conditioning: st
         raise ValueError(f"conditioning must be one of {', '.join(CONDITIONINGS)}, got {conditioning!r}")
     if conditioning == "none" and num_classes is not None:
         raise ValueError(f"conditioning='none' has no place for labels: pass num_classes=None, got {num_classes}")
+
+
+def _check_self_conditioning(tap: int | None, depth: int, conditioning: str) -> None:
+    if tap is None:
+        return
+    if conditioning == "none":
+        raise ValueError(f"conditioning='none' has no place for self_conditioning: pass None, got {tap}")
+    if not 1 <= tap < depth:
+        raise ValueError(f"self_conditioning is a tap with blocks behind it, in 1..{depth - 1}, got {tap}")
 
 
 SIZES = {  # depth, width, heads
