@@ -25,13 +25,26 @@ def layer_norm(width: int) -> nn.LayerNorm:
     return nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
 
 
+@torch.no_grad()
+def draw_as_pytorch(network: nn.Module) -> None:
+    """Draw every weight anew from the law that PyTorch gives its layer (LeCun-uniform for Linear and convolutions)."""
+    for module in network.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            reset()
+
+
 class SelfAttention(Attention):
     """timm's attention, with the kernel chosen where the tokens are."""
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no mask is ever needed
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
-        attend = _attend_by_matmul if _matmul_is_faster(q) else F.scaled_dot_product_attention
         return self.proj(rearrange(attend(q, k, v), "b h n d -> b n (h d)"))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v for q, k, v (B, heads, N, d), by the kernel that is fastest where they are."""
+    return _attend_by_matmul(q, k, v) if _matmul_is_faster(q) else F.scaled_dot_product_attention(q, k, v)
 
 
 def _matmul_is_faster(q: Tensor) -> bool:
@@ -41,7 +54,6 @@ def _matmul_is_faster(q: Tensor) -> bool:
 
 
 def _attend_by_matmul(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v for q, k, v (B, heads, N, d)."""
     weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return weights.softmax(dim=-1) @ v
 

@@ -8,36 +8,81 @@ from torch import Tensor, nn
 
 from flowexp.backbones import Backbone, create_backbone, list_backbones
 
-SMALL = {"resolution": 8, "channels": 3, "depth": 4, "width": 32, "heads": 2}
-VARIANTS = [
-    pytest.param({}, id="unconditional"),
-    pytest.param({"num_classes": 5}, id="classes"),
-    pytest.param({"conditioning": "none"}, id="plain"),
-    pytest.param({"num_classes": 5, "learn_sigma": True}, id="sigma"),
-]
+TRANSFORMER = {"depth": 4, "width": 32, "heads": 2}
+TINY = {  # by family: what shrinks it
+    "dit": TRANSFORMER,
+    "sit": TRANSFORMER,
+    "unet": {"width": 32, "multipliers": (1, 2), "num_res": 1, "attention_levels": (1,), "head_width": 32},
+    "mmdit": {**TRANSFORMER, "text_dim": 6, "text_length": 5},
+}
+CLASSES = {"num_classes": 5}
+PLAIN = {"conditioning": "none"}
+DIT_VARIANTS = {
+    "unconditional": {},
+    "classes": CLASSES,
+    "plain": PLAIN,
+    "sigma": {**CLASSES, "learn_sigma": True},
+    "self_conditioned": {**CLASSES, "self_conditioning": 2},
+}
+VARIANTS: dict[str, dict[str, dict]] = {
+    "dit": DIT_VARIANTS,
+    "sit": DIT_VARIANTS,
+    "unet": {"unconditional": {}, "classes": CLASSES, "plain": PLAIN},
+    "mmdit": {"text": {}},
+}
+
+
+def family(name: str) -> str:
+    return name.split("_")[0]
+
+
+def names(variant: str) -> list[str]:
+    """The registered names whose family has the variant."""
+    return [name for name in list_backbones() if variant in VARIANTS[family(name)]]
+
+
+def all_variants() -> list:
+    return [
+        pytest.param(name, options, id=f"{name}-{variant}")
+        for name in list_backbones()
+        for variant, options in VARIANTS[family(name)].items()
+    ]
+
 
 every_backbone = pytest.mark.parametrize("name", list_backbones())
-every_variant = pytest.mark.parametrize("variant", VARIANTS)
+every_variant = pytest.mark.parametrize(("name", "variant"), all_variants())
+
+
+def small(name: str, **options) -> Backbone:
+    return create_backbone(name, **{"resolution": 8, "channels": 3, **TINY[family(name)], **options})
 
 
 def awake(name: str, **options) -> Backbone:
     """A small network in which every parameter matters: at initialisation most are multiplied by zero."""
-    network = create_backbone(name, **{**SMALL, **options})
+    network = small(name, **options)
     for parameter in network.parameters():
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.2)
+    if network.takes == "text":
+        network.set_null_text(torch.randn(5, 6))
     return network
 
 
-def batch(num: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+def labelled(name: str, **options) -> Backbone:
+    """The same, of the variant that takes labels."""
+    return awake(name, **({} if family(name) == "mmdit" else CLASSES), **options)
+
+
+def batch(network: Backbone, num: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """x, t, label."""
-    return torch.randn(num, 3, 8, 8), torch.rand(num), torch.arange(num) % 5
+    label = torch.randn(num, 5, 6) if network.takes == "text" else torch.arange(num) % 5
+    return torch.randn(num, 3, 8, 8), torch.rand(num), label
 
 
-def batch_of(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def batch_of(seed: int, network: Backbone) -> tuple[Tensor, Tensor, Tensor]:
     """The same batch at every call."""
     torch.manual_seed(seed)
-    return batch()
+    return batch(network)
 
 
 def counted_calls(network: Backbone) -> list[int]:
@@ -48,64 +93,77 @@ def counted_calls(network: Backbone) -> list[int]:
     return calls
 
 
-@every_backbone
 @every_variant
 def test_the_velocity_has_the_shape_of_the_input_and_is_zero_at_initialisation(name: str, variant: dict):
-    network = create_backbone(name, **{**SMALL, **variant})
-    velocity = network(*batch())
+    network = small(name, **variant)
+    velocity = network(*batch(network))
     assert velocity.shape == (3, 3, 8, 8)
     assert velocity.dtype == torch.float32
-    assert (velocity == 0).all()
+    if family(name) == "mmdit":
+        assert velocity.std() > 0.1, "REPA's MMDiT has no layer of zeros"
+    else:
+        assert (velocity == 0).all()
 
 
-@every_backbone
 @every_variant
 def test_a_gradient_reaches_every_parameter_that_is_trained(name: str, variant: dict):
     network = awake(name, **variant)
-    x, t, label = batch()
-    network(x, t, label).square().sum().backward()
+    network(*batch(network)).square().sum().backward()
     silent = [key for key, p in network.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not silent
 
 
-@every_backbone
 @every_variant
 def test_cutting_a_pass_at_any_block_changes_no_bit(name: str, variant: dict):
     network = awake(name, **variant)
-    velocity, features = network(*batch_of(1)), network.features(*batch_of(1), taps=(1, 2, 3, 4))
-    for tap in (1, 2, 3, 4):
-        state = network.encode(*batch_of(1), tap=tap)
+    taps = range(1, network.depth + 1)
+    velocity, features = network(*batch_of(1, network)), network.features(*batch_of(1, network), taps=taps)
+    for tap in taps:
+        state = network.encode(*batch_of(1, network), tap=tap)
         assert state.block == tap
         assert torch.equal(state.tokens, features[tap])
+        assert state.tokens.shape[2] == network.width_at(tap)
         assert torch.equal(network.decode(state), velocity)
-    assert torch.equal(network.encode(*batch_of(1)).tokens, features[4])
+    assert torch.equal(network.encode(*batch_of(1, network)).tokens, features[network.depth])
+
+
+@every_variant
+def test_a_pass_that_is_paused_after_every_block_changes_no_bit(name: str, variant: dict):
+    network = awake(name, **variant)
+    state = network.encode(*batch_of(1, network), tap=1)
+    for tap in range(2, network.depth + 1):
+        state = network.advance(state, tap)
+    assert torch.equal(network.decode(state), network(*batch_of(1, network)))
 
 
 @every_backbone
 def test_blocks_after_the_deepest_tap_do_not_run_and_those_before_run_once(name: str):
     network = awake(name)
     calls = counted_calls(network)
-    network.features(*batch(), taps=(3, 1))
+    network.features(*batch(network), taps=(3, 1))
     assert calls == [1, 2, 3]
-    state = network.encode(*batch(), tap=2)
+    state = network.encode(*batch(network), tap=2)
     assert calls == [1, 2, 3, 1, 2]
     network.decode(state)
-    assert calls == [1, 2, 3, 1, 2, 3, 4]
+    assert calls == [1, 2, 3, *range(1, network.depth + 1)]
 
 
-@every_backbone
 @every_variant
 def test_the_rows_selected_at_a_tap_get_the_velocity_of_a_whole_pass(name: str, variant: dict):
-    network = awake(name, **variant)
-    velocity, state = network(*batch_of(1)), network.encode(*batch_of(1), tap=2)
-    for rows in (torch.tensor([False, True, True]), torch.tensor([2, 0])):
-        torch.testing.assert_close(network.decode(state.select(rows)), velocity[rows])
+    network = awake(name, **variant).double()
+    x, t, label = batch_of(1, network)
+    x, t = x.double(), t.double()
+    velocity = network(x, t, label)
+    for tap in range(1, network.depth + 1):
+        state = network.encode(x, t, label, tap=tap)
+        for rows in (torch.tensor([False, True, True]), torch.tensor([2, 0])):
+            torch.testing.assert_close(network.decode(state.select(rows)), velocity[rows])
 
 
 @every_backbone
 def test_rows_that_stop_at_the_tap_get_no_gradient_from_the_later_blocks(name: str):
     network = awake(name)
-    x, t, label = batch()
+    x, t, label = batch(network)
     x.requires_grad_()
     network.decode(network.encode(x, t, label, tap=2).select(torch.tensor([0]))).sum().backward()
     assert x.grad[0].any()
@@ -114,67 +172,99 @@ def test_rows_that_stop_at_the_tap_get_no_gradient_from_the_later_blocks(name: s
 
 @every_backbone
 def test_a_batch_without_rows_passes_through(name: str):
-    network = awake(name, num_classes=5)
-    state = network.encode(*batch(), tap=2).select(torch.zeros(3, dtype=torch.bool))
+    network = labelled(name)
+    state = network.encode(*batch(network), tap=2).select(torch.zeros(3, dtype=torch.bool))
     assert network.decode(state).shape == (0, 3, 8, 8)
 
 
 @every_backbone
 def test_taps_outside_the_network_are_refused(name: str):
-    network = create_backbone(name, **SMALL)
-    for taps in ((0,), (5,), (-1, 2), ()):
-        with pytest.raises(ValueError, match=r"taps must lie in 1\.\.4, got"):
-            network.features(*batch(), taps=taps)
-    with pytest.raises(ValueError, match=r"taps must lie in 1\.\.4, got \[13\]"):
-        network.encode(*batch(), tap=13)
+    network = small(name)
+    beyond = network.depth + 1
+    for taps in ((0,), (beyond,), (-1, 2), ()):
+        with pytest.raises(ValueError, match=rf"taps must lie in 1\.\.{network.depth}, got"):
+            network.features(*batch(network), taps=taps)
+    with pytest.raises(ValueError, match=rf"taps must lie in 1\.\.{network.depth}, got \[{beyond}\]"):
+        network.encode(*batch(network), tap=beyond)
+    with pytest.raises(ValueError, match=rf"taps must lie in 1\.\.{network.depth}, got \[0\]"):
+        network.width_at(0)
+
+
+@pytest.mark.parametrize("name", [name for name in list_backbones() if family(name) != "unet"])
+def test_the_default_tap_of_a_transformer_is_block_8_of_12(name: str):
+    assert small(name, depth=12).default_tap == 8
+    assert small(name, depth=1).default_tap == 1
 
 
 @every_backbone
-def test_the_default_tap_is_block_8_of_12(name: str):
-    assert create_backbone(name, **{**SMALL, "depth": 12}).default_tap == 8
-    assert create_backbone(name, **{**SMALL, "depth": 1}).default_tap == 1
+def test_the_default_tap_has_the_width_of_the_network(name: str):
+    network = small(name)
+    assert network.width_at(network.default_tap) == network.width
 
 
 @every_backbone
-def test_no_label_is_the_null_label(name: str):
-    network = awake(name, num_classes=5)
-    x, t, label = batch()
-    assert network.null_label == 5
+def test_no_label_is_the_null_condition(name: str):
+    network = labelled(name)
+    x, t, label = batch(network)
+    null = network.null_condition(label)
+    assert null.shape == label.shape
+    assert null.dtype == label.dtype
     without = network(x, t)
-    assert torch.equal(without, network(x, t, torch.full_like(label, 5)))
+    assert torch.equal(without, network(x, t, null))
     assert not torch.equal(without, network(x, t, label))
+    assert network.null_condition(None) is None
 
 
 @every_backbone
-def test_an_unconditional_network_has_no_null_label_and_ignores_labels(name: str):
+def test_dropping_every_label_leaves_the_null_condition(name: str):
+    network = labelled(name, label_dropout=1.0)
+    *_, label = batch(network)
+    generator = torch.Generator().manual_seed(0)
+    assert torch.equal(network.drop_labels(label, generator), network.null_condition(label))
+
+
+@pytest.mark.parametrize("name", names("classes"))
+def test_the_null_condition_of_classes_is_the_null_label(name: str):
+    network = small(name, **CLASSES)
+    assert (network.takes, network.null_label) == ("class", 5)
+    assert network.null_condition(torch.tensor([0, 3])).tolist() == [5, 5]
+
+
+@pytest.mark.parametrize("name", names("unconditional"))
+def test_an_unconditional_network_has_no_null_condition_and_ignores_labels(name: str):
     network = awake(name)
-    x, t, label = batch()
-    assert network.null_label is None
+    x, t, label = batch(network)
+    assert (network.takes, network.null_label, network.null_condition(label)) == ("nothing", None, None)
     assert torch.equal(network(x, t), network(x, t, label))
 
 
 @every_backbone
-def test_the_noise_level_matters_unless_conditioning_is_none(name: str):
-    x, t, _ = batch()
-    conditioned, plain = awake(name), awake(name, conditioning="none")
-    assert not torch.equal(conditioned(x, t), conditioned(x, t / 2))
-    assert torch.equal(plain(x, t), plain(x, t / 2))
+def test_the_noise_level_matters(name: str):
+    network = awake(name)
+    x, t, _ = batch(network)
+    assert not torch.equal(network(x, t), network(x, t / 2))
+
+
+@pytest.mark.parametrize("name", names("plain"))
+def test_the_noise_level_does_not_matter_where_conditioning_is_none(name: str):
+    network = awake(name, **PLAIN)
+    x, t, _ = batch(network)
+    assert torch.equal(network(x, t), network(x, t / 2))
 
 
 @every_backbone
 def test_train_and_eval_mode_are_one(name: str):
     """Nothing is random inside the network: what training hides, drop_labels hides before the call."""
-    network = awake(name, num_classes=5, label_dropout=0.9)
-    assert torch.equal(network.train()(*batch_of(1)), network.eval()(*batch_of(1)))
+    network = labelled(name, label_dropout=0.9)
+    assert torch.equal(network.train()(*batch_of(1, network)), network.eval()(*batch_of(1, network)))
 
 
-@every_backbone
 @every_variant
 def test_autocast_keeps_tokens_and_velocity_in_float32(name: str, variant: dict):
     network = awake(name, **variant)
-    exact = network(*batch_of(1))
+    exact = network(*batch_of(1, network))
     with torch.autocast("cpu", torch.bfloat16):
-        state = network.encode(*batch_of(1), tap=2)
+        state = network.encode(*batch_of(1, network), tap=2)
         velocity = network.decode(state)
     assert state.tokens.dtype == velocity.dtype == torch.float32
     assert (velocity - exact).norm() < 0.03 * exact.norm()
@@ -182,14 +272,16 @@ def test_autocast_keeps_tokens_and_velocity_in_float32(name: str, variant: dict)
 
 @every_backbone
 def test_a_network_built_on_the_meta_device_is_brought_to_life_by_initialize(name: str):
-    options = {**SMALL, "num_classes": 5}
+    options = {} if family(name) == "mmdit" else CLASSES
     with torch.device("meta"):
-        network = create_backbone(name, **options)
+        network = small(name, **options)
     network.to_empty(device="cpu")
     torch.manual_seed(0)
     network.initialize()
-    alive = create_backbone(name, **options)
+    alive = small(name, **options)
     torch.manual_seed(0)
     alive.initialize()
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), alive.parameters(), strict=True))
-    assert not network(*batch()).any()
+    weights, expected = network.state_dict(), alive.state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+    assert torch.equal(network(*batch_of(1, network)), alive(*batch_of(1, alive)))

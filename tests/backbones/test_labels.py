@@ -41,6 +41,28 @@ def test_an_unconditional_network_hides_nothing():
     assert torch.equal(network(label_dropout=1.0).drop_labels(label, generator()), label)
 
 
+def test_captions_are_hidden_as_wholes_for_the_samples_whose_class_would_be():
+    text = create_backbone(
+        "mmdit_nano", resolution=8, channels=1, depth=1, text_dim=6, text_length=5, label_dropout=0.5
+    )
+    text.set_null_text(torch.randn(5, 6))
+    captions, classes = torch.randn(100, 5, 6), torch.zeros(100, dtype=torch.int64)
+    hidden = network(num_classes=10, label_dropout=0.5).drop_labels(classes, generator()) == 10
+    assert 20 < hidden.sum() < 80
+    dropped = text.drop_labels(captions, generator())
+    assert torch.equal(dropped[hidden], text.null_text.expand(int(hidden.sum()), -1, -1))
+    assert torch.equal(dropped[~hidden], captions[~hidden])
+
+
+def test_hidden_captions_keep_the_type_of_the_embeddings():
+    text = create_backbone(
+        "mmdit_nano", resolution=8, channels=1, depth=1, text_dim=6, text_length=5, label_dropout=1.0
+    )
+    captions = torch.randn(3, 5, 6).half()
+    assert text.drop_labels(captions, generator()).dtype == torch.float16
+    assert not text.drop_labels(captions, generator()).any(), "the empty caption is zeros until it is set"
+
+
 def test_a_rate_that_is_no_probability_is_refused():
     with pytest.raises(ValueError, match=r"label_dropout is a probability in \[0, 1\], got 10"):
         network(num_classes=10, label_dropout=10)

@@ -37,7 +37,8 @@ def counts(name: str, **options) -> tuple[int, int]:
 def test_every_promised_name_is_listed_and_sorted():
     sit = [f"sit_{size}{patch}" for size in ("s", "b", "l", "xl") for patch in (2, 4)]
     dit = ["dit_s2", "dit_b2", "dit_nano2", "dit_nano4", "dit_tiny2", "dit_tiny4"]
-    assert list_backbones() == sorted(sit + dit)
+    others = ["unet_76m", "unet_nano", "mmdit_repa", "mmdit_nano"]
+    assert list_backbones() == sorted(sit + dit + others)
 
 
 @pytest.mark.parametrize("name", SIT_TOTAL_AND_TRAINABLE)
@@ -88,7 +89,10 @@ def test_every_name_has_a_config_and_every_config_builds_its_name():
     for name, config in configs.items():
         module, function = config.pop("_target_").rsplit(".", 1)
         build = getattr(importlib.import_module(module), function)
+        text = name.startswith("mmdit")
         with torch.device("meta"):
-            network = build(**config, resolution=8, channels=1, num_classes=3, depth=1)
+            network = build(**config, resolution=8, channels=1, num_classes=None if text else 3)
         assert network.name == name
-        assert config == {"name": name, "conditioning": "adaln_zero", "label_dropout": 0.1}
+        assert network.takes == ("text" if text else "class")
+        kind = {"text_length": 77, "text_dim": 768} if text else {"conditioning": "adaln_zero"}
+        assert config == {"name": name, "label_dropout": 0.1, **kind}
