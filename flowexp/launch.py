@@ -8,8 +8,10 @@ ranks different settings (hydra #2070, Lightning #11300). torch is imported by t
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +25,7 @@ from flowexp.errors import sentence_for
 from flowexp.runs import RunFolder, find_run, training_key
 from flowexp.sweeps import JobResult, print_table, swept_folders
 
-COMMANDS = ("train", "sample", "evaluate")
+COMMANDS = ("train", "encode", "sample", "evaluate")
 _GIVEN_BY_A_LAUNCHER = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
@@ -101,9 +103,29 @@ def _through(command: str, config: DictConfig, folders: list[Path]) -> float | N
 def _run_swept_job(command: str, config: DictConfig, run: RunFolder) -> float | None:
     """One job of a sweep. A failure is noted, not raised: the other jobs go on."""
     environment = {key: value for key, value in os.environ.items() if key not in _GIVEN_BY_A_LAUNCHER}
-    code = subprocess.run(_job_command(command, run.path), env=environment, check=False).returncode
+    code = _wait_for(subprocess.Popen(_job_command(command, run.path), env=environment))
     JobResult(overrides=list(HydraConfig.get().overrides.task), exit_code=code).write(run)
     return run.summary().get("scalars", {}).get(config.get("optimized_metric"))
+
+
+def _wait_for(job: subprocess.Popen[bytes]) -> int:
+    """The exit code of a job. SIGTERM to the sweep reaches the job, which saves its run, and ends the sweep after it."""
+    if threading.current_thread() is not threading.main_thread():  # of a launcher that runs jobs in threads
+        return job.wait()
+    asked: list[int] = []
+
+    def pass_on(number: int, _frame: object) -> None:
+        asked.append(number)
+        job.send_signal(number)
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        code = job.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if asked:
+        raise SystemExit(128 + asked[0])
+    return code
 
 
 def _become_job(command: str, folder: Path) -> int:
@@ -128,7 +150,7 @@ def _prepare(command: str, config: DictConfig, sweep: Path | None) -> DictConfig
         if command == "train":
             _continue_a_run(config)
             _share_training(config, sweep)
-        else:
+        elif "run" in config:
             _take_from_run(config)
         resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
         assert isinstance(resolved, DictConfig)

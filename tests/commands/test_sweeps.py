@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 
 import pytest
 
@@ -83,3 +84,13 @@ def test_one_table_lists_all_jobs(sampler_sweep):
     assert [row["sampler.num_steps"] for row in rows] == ["4", "0", "5"]
     assert [row["status"] for row in rows] == ["finished", "failed (2), see log.txt", "finished"]
     assert finished.out.count("sweep.csv") == 1
+
+
+def test_a_signal_to_a_sweep_reaches_its_job_and_ends_it(shell, tiny):
+    slow = ("+callbacks.slow._target_=witnesses.Slow", "+callbacks.slow.seconds=0.3")
+    started = shell.start("train", "-m", *tiny, *slow, "sampler.num_steps=4,5", "hydra.sweep.dir=stopped")
+    first = shell.folder / "stopped" / "0" / "checkpoints"
+    ended = started.signal_when(lambda: list_checkpoints(first), signal.SIGTERM)
+    assert ended.code == 143
+    assert "which is saved" in ended.err
+    assert not (shell.folder / "stopped" / "1").exists()
