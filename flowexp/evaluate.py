@@ -17,6 +17,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
     from flowexp import building
     from flowexp.callbacks.monitor import Monitor, measure_now
+    from flowexp.guides import guided_by
     from flowexp.recording import Recorder
     from flowexp.summary import summarise
 
@@ -26,10 +27,12 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     module.to(building.resolve_device(config.device))
     recorder = Recorder(folder.path, building.build_loggers(config, folder))
     monitors = [m for m in building.build_monitors(config) if isinstance(m, Monitor)]
-    measured = measure_now(monitors, module, datamodule, recorder, step)
+    with guided_by(module, config.guide, config.guide_checkpoint) as guide:
+        measured = measure_now(monitors, module, datamodule, recorder, step)
     for logger in recorder.loggers:
         logger.finalize("success")
-    summarise(folder, {name: (m.scalars, m.protocol) for name, m in measured.items()}, run=config.run, step=step)
+    numbers = {name: (m.scalars, m.protocol) for name, m in measured.items()}
+    summarise(folder, numbers, run=config.run, step=step, guide=guide)
 
 
 def main() -> int:

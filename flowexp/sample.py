@@ -16,19 +16,22 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from pathlib import Path
 
     from flowexp import building
+    from flowexp.guides import guided_by
 
     module, _, step = building.load_run(
         Path(config.run), None if config.checkpoint is None else Path(config.checkpoint)
     )
     module.sampler = building.build(config.sampler)
     module.to(building.resolve_device(config.device))
-    images, nfe = _draw(module, config)
+    with guided_by(module, config.guide, config.guide_checkpoint) as guide:
+        images, nfe = _draw(module, config)
     _write(folder, images)
     protocol = module.sampler.protocol() | {
         "nfe": nfe,
         "seed": config.seed,
         "num_samples": config.num_samples,
         "weights": "ema",
+        "guide": guide,
     }
     folder.write_json(
         folder.summary_file, {"run": config.run, "step": step, "scalars": {"nfe": nfe}, "protocol": protocol}
