@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger
 
+from flowexp.backbones import Backbone
 from flowexp.callbacks.progress import Progress
 from flowexp.callbacks.step_log import StepLog
 from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint
@@ -36,12 +37,7 @@ def build_datamodule(config: DictConfig) -> ImageDataModule:
 def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatching:
     """The LightningModule with freshly initialised weights, the same for the same seed on every process."""
     pl.seed_everything(config.seed, verbose=False)
-    backbone = build(
-        config.backbone,
-        resolution=datamodule.resolution,
-        channels=datamodule.channels,
-        num_classes=datamodule.num_classes if config.class_conditional else None,
-    )
+    backbone = build_backbone(config, datamodule)
     steps_per_epoch = max(1, datamodule.steps_per_epoch // config.trainer.get("accumulate_grad_batches", 1))
     module = build(
         config.objective,
@@ -58,6 +54,16 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatchin
     if config.compile:
         backbone.compile_blocks()
     return module
+
+
+def build_backbone(config: DictConfig, datamodule: ImageDataModule) -> Backbone:
+    """The network for a dataset's pictures and classes."""
+    return build(
+        config.backbone,
+        resolution=datamodule.resolution,
+        channels=datamodule.channels,
+        num_classes=datamodule.num_classes if config.class_conditional else None,
+    )
 
 
 def build_monitors(config: DictConfig) -> list[pl.Callback]:

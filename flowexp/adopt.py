@@ -1,0 +1,47 @@
+"""`python -m flowexp.adopt file=SiT-XL-2-256x256.pt convention=sit +experiment=NAME`: makes a run of published weights.
+
+The run's folder is like that of a training, so that `evaluate`, `diagnose`, `sample` and `report` take it by `run=`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from flowexp.runs import RunFolder
+
+
+def run(config: DictConfig, folder: RunFolder) -> None:
+    """Converts `config.file` and writes it as the checkpoint of step `config.step` of a finished run."""
+    from pathlib import Path
+
+    from flowexp import building
+    from flowexp.checkpoints import AtomicCheckpointIO
+    from flowexp.integrations.sit_checkpoints import convert, read_official
+    from flowexp.runs import describe_origin
+
+    path = Path(config.file).expanduser()
+    backbone = building.build_backbone(config, building.build(config.data))
+    official, fingerprint = read_official(path)
+    backbone.load_state_dict(convert(official, backbone, config.convention))
+    state = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+    checkpoint = folder.checkpoints / f"step_{config.step:08d}.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": state, "global_step": config.step}, checkpoint)
+    adopted = {"file": path.name, "sha256": fingerprint, "convention": config.convention}
+    folder.write_json(folder.path / "run.json", describe_origin(config) | {"adopted": adopted, "plan": {}})
+    folder.write_json(folder.trained_file, {"step": config.step})
+    print(f"the run of {path.name}: {folder.path}\npython -m flowexp.evaluate run={folder.path}")
+
+
+def main() -> int:
+    """The command line. Returns the exit code."""
+    from flowexp.launch import open_door
+
+    return open_door("adopt", sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
