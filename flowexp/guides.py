@@ -35,7 +35,7 @@ def guided_by(module: FlowMatching, guide: str | None, checkpoint: str | None) -
     with weak.averaged():
         module.guide = weak.velocity_network
         try:
-            yield {"run": guide, "step": step, "weights": "ema"}
+            yield {"run": str(Path(guide).absolute()), "step": step, "weights": "ema"}
         finally:
             module.guide = None
 
@@ -48,10 +48,10 @@ def _load(guide: str, checkpoint: str | None) -> tuple[FlowMatching, int]:
 
 def _check_that_it_fits(module: FlowMatching, weak: FlowMatching) -> None:
     """Velocities can be combined only at the same point of the same path, for the same labels."""
-    for what in ("channels", "resolution", "num_classes"):
+    for what in ("channels", "resolution", "takes", "num_classes"):
         own, other = getattr(module.backbone, what), getattr(weak.backbone, what)
         if own != other:
-            raise ValueError(f"the guide must have the {what} of the run that it guides, {own}; it has {other}")
+            raise ValueError(f"the guide must have backbone.{what} of the run that it guides, {own}; it has {other}")
     if module.interpolant != weak.interpolant:
         raise ValueError(
             f"the guide must be trained on the path of the run that it guides, {module.interpolant}; its own is "

@@ -217,7 +217,7 @@ def ssc_warnings(sampler: Sampler, objective: str, dims: int) -> list[str]:
 @cache
 def warn_once(message: str) -> None:
     """Says `message` as a warning, the first time in this process."""
-    warnings.warn(message, stacklevel=3)
+    warnings.warn(message, stacklevel=4)  # the line that makes the Sampler
 
 
 def _strong_guidance(sampler: Sampler) -> list[str]:
