@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from flowexp.backbones import Backbone
+from flowexp.backbones.mmdit import MMDiT
 from flowexp.callbacks.progress import Progress
 from flowexp.callbacks.step_log import StepLog
 from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint
@@ -38,7 +39,8 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatchin
     """The LightningModule with freshly initialised weights, the same for the same seed on every process."""
     pl.seed_everything(config.seed, verbose=False)
     backbone = build_backbone(config, datamodule)
-    steps_per_epoch = max(1, datamodule.steps_per_epoch // config.trainer.get("accumulate_grad_batches", 1))
+    batches = datamodule.steps_per_epoch if datamodule.is_read else 1  # of a run that is sampled and not trained
+    steps_per_epoch = max(1, batches // config.trainer.get("accumulate_grad_batches", 1))
     module = build(
         config.objective,
         backbone=backbone,
@@ -51,6 +53,9 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatchin
         sampler=build(config.sampler),
         seed=config.seed,
     )
+    module.conditions = datamodule.conditions
+    if (empty_caption := datamodule.null_text()) is not None and isinstance(backbone, MMDiT):
+        backbone.set_null_text(empty_caption)
     if config.compile:
         backbone.compile_blocks()
     return module
@@ -128,8 +133,10 @@ def cpu_multiplies_in_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def load_run(path: Path, checkpoint: Path | None = None) -> tuple[FlowMatching, ImageDataModule, int]:
-    """Rebuilds a trained module from its run folder alone.
+def load_run(
+    path: Path, checkpoint: Path | None = None, with_data: bool = True
+) -> tuple[FlowMatching, ImageDataModule, int]:
+    """Rebuilds a trained module from its run folder alone; without `with_data` the dataset is not read.
 
     Returns the module with its raw weights and its EMA (`module.averaged()` swaps it in), the dataset and the step.
     Raises ValueError where the folder has no usable checkpoint.
@@ -139,7 +146,7 @@ def load_run(path: Path, checkpoint: Path | None = None) -> tuple[FlowMatching, 
     file = checkpoint or latest_checkpoint(run.checkpoints)
     if file is None:
         raise ValueError(f"{run.checkpoints} holds no usable checkpoint: none is saved yet, or all are damaged")
-    datamodule = build_datamodule(config)
+    datamodule = build_datamodule(config) if with_data else build(config.data)
     module = build_module(config, datamodule)
     return module, datamodule, restore(module, file)
 

@@ -18,13 +18,14 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from flowexp import building
     from flowexp.guides import guided_by
 
-    module, _, step = building.load_run(
-        Path(config.run), None if config.checkpoint is None else Path(config.checkpoint)
-    )
+    checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
+    module, datamodule, step = building.load_run(Path(config.run), checkpoint, with_data=False)
+    if module.backbone.takes == "text":
+        datamodule.setup()  # the captions
     module.sampler = building.build(config.sampler)
     module.to(building.resolve_device(config.device))
     with guided_by(module, config.guide, config.guide_checkpoint) as guide:
-        images, nfe = _draw(module, config)
+        images, nfe = _draw(module, datamodule, config)
     _write(folder, images)
     protocol = module.sampler.protocol() | {
         "nfe": nfe,
@@ -40,18 +41,16 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     print(folder.path / "samples.png")
 
 
-def _draw(module: Any, config: DictConfig) -> tuple[Any, int]:
+def _draw(module: Any, datamodule: Any, config: DictConfig) -> tuple[Any, int]:
     import torch
     from tqdm import tqdm
-
-    from flowexp.data import to_uint8
 
     parts, nfe = [], 0
     with module.averaged():
         for start in tqdm(range(0, config.num_samples, config.batch_size), desc="sampling", unit="batch"):
             indices = range(start, min(start + config.batch_size, config.num_samples))
             samples = module.sample(indices, seed=config.seed, label=config.label)
-            parts.append(to_uint8(samples.images).cpu())
+            parts.append(datamodule.to_pictures(samples.images).cpu())
             nfe = samples.nfe
     return torch.cat(parts), nfe
 

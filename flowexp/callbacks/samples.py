@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.precision import autocast, check_precision
-from flowexp.data import ImageDataModule, to_uint8
+from flowexp.data import ImageDataModule
 from flowexp.figures import image_grid
 from flowexp.modules import FlowMatching
 from flowexp.recording import Measurement
@@ -37,7 +37,7 @@ class SampleGridMonitor(Monitor):
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         with autocast(self.precision, module.device):
             samples = module.sample(range(self.num_samples), seed)
-        grid = image_grid(to_uint8(samples.images), self.columns)
+        grid = image_grid(datamodule.to_pictures(samples.images), self.columns)
         protocol = {
             "num_samples": self.num_samples,
             "nfe": samples.nfe,

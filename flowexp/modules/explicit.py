@@ -31,6 +31,10 @@ class ExplicitFlowMatching(FlowMatching):
             raise ValueError(f"objective.num_candidates must be at least 0, got {num_candidates}")
         self.num_candidates = num_candidates
 
+    @property
+    def objective(self) -> str:
+        return "exfm"
+
     def describe(self, batch_size: int) -> dict[str, str]:
         return {**super().describe(batch_size), "candidates": f"{self.num_candidates} and the batch"}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from flowexp.modules.incident import Incident, largest_gradients
 from flowexp.modules.sharding import shard_backbone, shard_terms
 from flowexp.optimization import Optimization
 from flowexp.parameterization import Parameterization, VelocityNetwork
-from flowexp.sampling import Sampler, Samples
+from flowexp.sampling import Sampler, Samples, ssc_warnings, warn_once
 from flowexp.terms import Step, Tapped, Term
 from flowexp.time_samplers import TimeSampler, Uniform
 
@@ -38,6 +39,9 @@ class FlowMatching(pl.LightningModule):
 
     A subclass is an objective: it changes `target` (what is regressed), `forward_step` (which rows) or `losses` (what
     is added). Terms are added to any objective.
+
+    `conditions` gives the text of the samples of a network that takes text; `guide` is the weaker network of
+    autoguidance. Both are None at first.
 
     Arguments:
         backbone: the network.
@@ -75,10 +79,17 @@ class FlowMatching(pl.LightningModule):
         for term in self._terms():
             term.attach(backbone)
         self.seed = seed
+        self.conditions: Callable[[Sequence[int], torch.device], Tensor | None] | None = None
+        self.guide: VelocityNetwork | None = None
         self.ema: ExponentialMovingAverage | None = None
         self.latest: dict[str, Tensor] = {}
         self._accumulated: list[TrainingBatch] = []
         self._ema_to_restore: dict[str, Any] | None = None
+
+    @property
+    def objective(self) -> str:
+        """The objective's name on the command line."""
+        return "fm"
 
     @property
     def velocity_network(self) -> VelocityNetwork:
@@ -196,16 +207,27 @@ class FlowMatching(pl.LightningModule):
     def sample(self, indices: Sequence[int], seed: int, label: int | None = None) -> Samples:
         """Draws the samples numbered `indices`; sample i is the same in any batch and on any number of processes.
 
-        A class-conditional network gives sample i the class i mod num_classes, or `label` to all. The weights are those
-        of the moment: `with module.averaged():` for the EMA.
+        A class-conditional network gives sample i the class i mod num_classes, or `label` to all; a network that takes
+        text gives it the i-th of `conditions`. The weights are those of the moment: `with module.averaged():` for the
+        EMA. Warns where VD's limits speak against the sampler's SSC.
         """
         shape = (self.backbone.channels, self.backbone.resolution, self.backbone.resolution)
-        labels = self._labels_for(indices, label)
+        for message in ssc_warnings(self.sampler, self.objective, math.prod(shape)):
+            warn_once(message)
         return self.sampler.sample(
-            self.velocity_network, self.interpolant, indices, shape, seed, label=labels, device=self.device
+            self.velocity_network,
+            self.interpolant,
+            indices,
+            shape,
+            seed,
+            label=self._labels_for(indices, label),
+            device=self.device,
+            guide=self.guide,
         )
 
     def _labels_for(self, indices: Sequence[int], label: int | None) -> Tensor | None:
+        if self.backbone.takes == "text":
+            return self._text_for(indices)
         num_classes = self.backbone.num_classes
         if num_classes is None:
             if label is not None:
@@ -214,6 +236,12 @@ class FlowMatching(pl.LightningModule):
         if label is not None and not 0 <= label < num_classes:
             raise ValueError(f"label must lie in 0..{num_classes - 1}, got {label}")
         return torch.tensor([i % num_classes if label is None else label for i in indices], device=self.device)
+
+    def _text_for(self, indices: Sequence[int]) -> Tensor:
+        found = None if self.conditions is None else self.conditions(indices, self.device)
+        if found is None:
+            raise ValueError("a network that takes text samples for captions: give a dataset that has some, as data=coco")
+        return found
 
     # --- optimization and the EMA ------------------------------------------------------------------------------------
 

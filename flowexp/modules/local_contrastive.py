@@ -87,6 +87,10 @@ class LocalContrastiveFlow(FlowMatching):
         self.regress_below = regress_below
         self.contrasts = contrasts
 
+    @property
+    def objective(self) -> str:
+        return "lcf"
+
     def describe(self, batch_size: int) -> dict[str, str]:
         draws = self.time_sampler(100_000, keyed_generator(self.seed), self.interpolant.train_interval)
         share = float((draws < self.t_min).float().mean())

@@ -38,6 +38,10 @@ class MagnitudeAwareFlowMatching(FlowMatching):
         self.weight = unit_weight(create_profile(profile))
         self.form = form
 
+    @property
+    def objective(self) -> str:
+        return "mafm"
+
     def losses(self, batch: TrainingBatch) -> StepLosses:
         step = self.forward_step(batch)
         error = self.error(step)
