@@ -1,16 +1,81 @@
 """Curves over the noise level: pure functions of a network and data."""
 
+from flowexp.diagnostics.condition_number import (
+    LevelCondition,
+    condition_number,
+    data_condition_number,
+    measure_condition,
+)
+from flowexp.diagnostics.cross_terms import CrossTerms, Spread, cross_terms
+from flowexp.diagnostics.curve import Curve, LevelPoint
+from flowexp.diagnostics.gradient_share import LevelGradient, gradient_share
+from flowexp.diagnostics.integration_lag import LevelLag, integration_lag
+from flowexp.diagnostics.jacobian import LevelJacobian, encoder_jacobian, semantic_subspace, tapped_encoder
+from flowexp.diagnostics.knn import knn_accuracy
 from flowexp.diagnostics.noise_levels import BinLoss, LevelVelocity, NoiseLevelSums, bin_centres, loss_by_noise_level
-from flowexp.diagnostics.probe import ProbeCurve, ProbeResult, extract_features, fit_probes
+from flowexp.diagnostics.probe import (
+    PROTOCOLS,
+    ProbeCurve,
+    ProbeProtocol,
+    ProbeResult,
+    create_protocol,
+    extract_features,
+    fit_probes,
+    probe_curves,
+)
+from flowexp.diagnostics.projection import Projection, create_projection
+from flowexp.diagnostics.ssc_calibration import (
+    SamplerScore,
+    SSCProposal,
+    calibrate_ssc,
+    compare_samplers,
+    plain_of,
+    ssc_controls,
+)
+from flowexp.diagnostics.velocity_norms import LevelNorms, velocity_norms
+from flowexp.diagnostics.verdict import verdict
 
 __all__ = [
+    "PROTOCOLS",
     "BinLoss",
+    "CrossTerms",
+    "Curve",
+    "LevelCondition",
+    "LevelGradient",
+    "LevelJacobian",
+    "LevelLag",
+    "LevelNorms",
+    "LevelPoint",
     "LevelVelocity",
     "NoiseLevelSums",
     "ProbeCurve",
+    "ProbeProtocol",
     "ProbeResult",
+    "Projection",
+    "SSCProposal",
+    "SamplerScore",
+    "Spread",
     "bin_centres",
+    "calibrate_ssc",
+    "compare_samplers",
+    "condition_number",
+    "create_projection",
+    "create_protocol",
+    "cross_terms",
+    "data_condition_number",
+    "encoder_jacobian",
     "extract_features",
     "fit_probes",
+    "gradient_share",
+    "integration_lag",
+    "knn_accuracy",
     "loss_by_noise_level",
+    "measure_condition",
+    "plain_of",
+    "probe_curves",
+    "semantic_subspace",
+    "ssc_controls",
+    "tapped_encoder",
+    "velocity_norms",
+    "verdict",
 ]

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowexp.diagnostics.noised import NoisedBatch, Prepare, noised_batches
 from flowexp.interpolants import Interpolant
+from flowexp.velocity import Network
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class LevelVelocity:
 
 @torch.no_grad()
 def loss_by_noise_level(
-    backbone: nn.Module,
+    network: Network,
     interpolant: Interpolant,
     images: Tensor,
     levels: Iterable[float],
@@ -84,21 +85,21 @@ def loss_by_noise_level(
 ) -> dict[float, LevelVelocity]:
     """The velocity error on `images` (N, C, H, W) at each level, with the same noise whatever was trained and how.
 
-    labels: (N,), for a class-conditional network. prepare: from stored images to data, see `noised_batches`.
+    network: (xt, t, label) -> velocity. labels: (N, ...), for a conditional network. prepare: from stored images to
+    data, see `noised_batches`.
     """
     found = {}
     for level in levels:
-        batches = noised_batches(images, level, seed, batch_size, device, prepare)
-        parts = [_compare(backbone, interpolant, batch, labels) for batch in batches]
+        batches = noised_batches(images, level, seed, batch_size, device, prepare, labels)
+        parts = [_compare(network, interpolant, batch) for batch in batches]
         found[level] = LevelVelocity(*torch.cat(parts, dim=1).mean(dim=1).tolist())
     return found
 
 
-def _compare(backbone: nn.Module, interpolant: Interpolant, batch: NoisedBatch, labels: Tensor | None) -> Tensor:
+def _compare(network: Network, interpolant: Interpolant, batch: NoisedBatch) -> Tensor:
     """The four numbers of `LevelVelocity` for each image, (4, B) float64."""
-    label = None if labels is None else labels[batch.rows].to(batch.t.device)
     xt = interpolant.interpolate(batch.data, batch.noise, batch.t)
-    velocity = backbone(xt, batch.t, label).flatten(1).double()
+    velocity = network(xt, batch.t, batch.label).flatten(1).double()
     target = interpolant.velocity(batch.data, batch.noise, batch.t).flatten(1).double()
     error = (velocity - target).square().mean(dim=1)
     velocity_rms, target_rms = (v.square().mean(dim=1).sqrt() for v in (velocity, target))

@@ -20,13 +20,14 @@ Prepare = Callable[[Tensor], Tensor]
 class NoisedBatch:
     """Some images of a set, on the network's device.
 
-    rows: their places in the set. data, noise: (B, C, H, W). t: (B,).
+    rows: their places in the set, all in one block. data, noise: (B, C, H, W). t: (B,). label: (B, ...) or None.
     """
 
     rows: slice
     data: Tensor
     noise: Tensor
     t: Tensor
+    label: Tensor | None = None
 
 
 def noised_batches(
@@ -36,12 +37,14 @@ def noised_batches(
     batch_size: int,
     device: torch.device | str = "cpu",
     prepare: Prepare | None = None,
+    labels: Tensor | None = None,
 ) -> Iterator[NoisedBatch]:
     """All `images` (N, C, H, W) with their noise at `level`, at most min(batch_size, 256) at a time.
 
     An image's noise is decided by (seed, level, its place in the set) alone, whatever the batch size and device.
 
     prepare: from stored images to what the network works on, such as `data.to_float`; None takes floats as they are.
+    labels: of all images, classes (N,) or text embeddings (N, L, D).
 
     Raises ValueError for uint8 images without `prepare`.
     """
@@ -55,9 +58,18 @@ def noised_batches(
             data = block[part].to(device)
             data = data if prepare is None else prepare(data)
             t = torch.full((len(data),), level, device=device)
-            yield NoisedBatch(slice(start + part.start, start + part.stop), data, noise[part].to(device), t)
+            rows = slice(start + part.start, start + part.stop)
+            label = None if labels is None else labels[rows].to(device)
+            yield NoisedBatch(rows, data, noise[part].to(device), t, label)
 
 
-def _block_noise(seed: int, level: float, block: int, shape: torch.Size) -> Tensor:
+def further_noise(batch: NoisedBatch, level: float, seed: int, number: int) -> Tensor:
+    """Draw `number` (1, 2, ...) beyond the noise that a batch has, (B, C, H, W): like that, each image has its own."""
+    block, first = divmod(batch.rows.start, BLOCK)
+    noise = _block_noise(seed, level, block, batch.data.shape[1:], number)
+    return noise[first : first + len(batch.data)].to(batch.data)
+
+
+def _block_noise(seed: int, level: float, block: int, shape: torch.Size, *number: int) -> Tensor:
     """Noise of a whole block, so that the last, shorter one has the noise it would have in a larger set."""
-    return torch.randn(BLOCK, *shape, generator=keyed_generator(seed, round(level * _LEVELS), block))
+    return torch.randn(BLOCK, *shape, generator=keyed_generator(seed, round(level * _LEVELS), block, *number))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flowexp.data import to_float
-from flowexp.diagnostics.noised import BLOCK, noised_batches
+from flowexp.diagnostics.noised import BLOCK, further_noise, noised_batches
 
 
 def noise_of(images, batch_size, level=0.1, seed=0):
@@ -35,3 +35,20 @@ def test_batches_cover_the_set_in_order():
 def test_bytes_without_a_way_to_floats_are_refused():
     with pytest.raises(ValueError, match=r"need prepare, such as flowexp\.data\.to_float"):
         next(noised_batches(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), 0.1, 0, 1))
+
+
+def test_further_noise_belongs_to_the_image_as_its_noise_does():
+    images = torch.zeros(BLOCK + 40, 1, 3, 3)
+    draws = [
+        torch.cat([further_noise(batch, 0.1, 0, 1) for batch in noised_batches(images, 0.1, 0, size)])
+        for size in (256, 7)
+    ]
+    assert torch.equal(*draws)
+    second = torch.cat([further_noise(batch, 0.1, 0, 2) for batch in noised_batches(images, 0.1, 0, 256)])
+    assert len(torch.cat([draws[0], second, noise_of(images, 256)]).flatten(1).unique(dim=0)) == 3 * len(images)
+
+
+def test_each_image_keeps_its_label():
+    labels = torch.arange(BLOCK + 40)
+    batches = noised_batches(torch.zeros(BLOCK + 40, 1, 1, 1), 0.1, 0, 30, labels=labels)
+    assert torch.equal(torch.cat([batch.label for batch in batches]), labels)

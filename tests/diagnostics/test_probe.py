@@ -7,7 +7,15 @@ import torch
 
 from flowexp.backbones import create_backbone
 from flowexp.data import Digits, to_float
-from flowexp.diagnostics import ProbeCurve, extract_features, fit_probes
+from flowexp.diagnostics import (
+    PROTOCOLS,
+    ProbeCurve,
+    create_protocol,
+    extract_features,
+    fit_probes,
+    knn_accuracy,
+    probe_curves,
+)
 from flowexp.diagnostics.probe import LinearHeads
 from flowexp.interpolants import GVP, Linear
 from flowexp.randomness import keyed_generator
@@ -141,3 +149,35 @@ def test_dip_is_what_is_lost_from_the_peak_to_clean_data():
     assert (curve.peak, curve.t_peak, curve.tap_peak, curve.at_clean) == (0.8, 0.1, 4, 0.5)
     assert curve.dip == pytest.approx(0.3)
     assert curve.rows()[0] == {"t": 0.0, "tap": 4, "accuracy": 0.5}
+
+
+def test_accuracies_are_exact_shares():
+    features, labels = toy_problem()
+    result = fit_probes(features, labels, features, labels, 4, epochs=2)
+    for share in (*result.accuracy.tolist(), *result.train_accuracy.tolist()):
+        assert share == round(share * 200) / 200
+
+
+def test_protocols_are_those_of_their_papers():
+    lcf, ddae = create_protocol("lcf"), create_protocol("ddae")
+    common = {"epochs": 15, "batch_size": 128, "lr": 1e-3}
+    assert lcf.fit() == {**common, "optimizer": "adamw", "weight_decay": 0.01}
+    assert ddae.fit() == {**common, "optimizer": "adam", "weight_decay": 0.0}
+    assert any("augmentation" in departure for departure in ddae.departures)
+    assert all("one draw of noise per image and level" in protocol.departures[0] for protocol in PROTOCOLS.values())
+    with pytest.raises(ValueError, match="ddae, lcf, got 'dino'"):
+        create_protocol("dino")
+
+
+def test_both_probes_are_fitted_to_the_same_features():
+    features, labels = toy_problem(heads=4)
+    data = (features[:, :150], labels[:150], features[:, 150:], labels[150:], 4)
+    curves = probe_curves(*data, levels=[0.0, 0.1], taps=[2, 4], protocol="ddae", seed=3)
+    assert list(curves) == ["linear", "knn"]
+    places = [(0.0, 2), (0.0, 4), (0.1, 2), (0.1, 4)]
+    linear = fit_probes(*data, seed=3, **create_protocol("ddae").fit()).accuracy.tolist()
+    assert curves["linear"].accuracy == dict(zip(places, linear, strict=True))
+    assert curves["knn"].accuracy == dict(zip(places, knn_accuracy(*data), strict=True))
+    assert curves["knn"].num_test == 50 and curves["knn"].along(4)[0][0] == 0.0
+    with pytest.raises(ValueError, match="linear, knn, got svm"):
+        probe_curves(*data, [0.0, 0.1], [2, 4], probes=["svm"])

@@ -1,0 +1,117 @@
+"""The local condition number kappa_E of velocity regression (LCF Proposition 1): in closed form and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowexp.diagnostics.curve import Curve, LevelPoint
+from flowexp.diagnostics.derivatives import directional_derivative
+from flowexp.diagnostics.noised import NoisedBatch, Prepare, further_noise, noised_batches
+from flowexp.interpolants import Interpolant
+from flowexp.velocity import Network
+
+
+def condition_number(
+    interpolant: Interpolant, t1: Tensor, t2: Tensor | None = None, data_energy: float = 1.0
+) -> Tensor:
+    """kappa_E(t1, t2; data), the closed form of LCF eq. 24, (B,) float64.
+
+    sqrt((d_alpha'^2 e + s1'^2 + s2'^2) / (d_alpha^2 e + s1^2 + s2^2)), with e = |data|^2 / d, s = sigma and d_alpha the
+    difference of alpha between the two levels. Eqs. 22 to 24 print sigma where the velocity has sigma'; the primes
+    follow from eq. 21. At t1 = t2 the data drops out and sigma' / sigma remains (eqs. 6 and 20).
+
+    t1, t2: noise levels (B,); no t2 is t2 = t1. data_energy: e, the mean square of the data's values.
+    """
+    first = t1.double()
+    second = first if t2 is None else t2.double()
+    target = (interpolant.alpha_dot(first) - interpolant.alpha_dot(second)).square() * data_energy
+    target = target + interpolant.sigma_dot(first).square() + interpolant.sigma_dot(second).square()
+    xt = (interpolant.alpha(first) - interpolant.alpha(second)).square() * data_energy
+    xt = xt + interpolant.sigma(first).square() + interpolant.sigma(second).square()
+    return (target / xt).sqrt()
+
+
+def data_condition_number(interpolant: Interpolant, t: Tensor) -> Tensor:
+    """|alpha'| / alpha, the same ratio for two images with one noise, (B,) float64: it grows at the noise end."""
+    level = t.double()
+    return interpolant.alpha_dot(level).abs() / interpolant.alpha(level)
+
+
+@dataclass(frozen=True)
+class LevelCondition(LevelPoint):
+    """sqrt(E|dv|^2 / E|dx|^2) at one level, over pairs of states of that level.
+
+    noise_*: the pair is one image with two noises (LCF eq. 18 at t1 = t2). data_*: two images with one noise.
+    *_exact: closed form of the target. *_target: of the target v*, measured. *_network: of the network's velocity.
+    *_local: of the network's Jacobian along the pair's difference, sqrt(E|J dx|^2 / E|dx|^2): a pair infinitely close.
+    """
+
+    noise_exact: float
+    noise_target: float
+    noise_network: float
+    noise_local: float
+    data_exact: float
+    data_target: float
+    data_network: float
+    data_local: float
+
+
+@torch.no_grad()
+def measure_condition(
+    network: Network,
+    interpolant: Interpolant,
+    images: Tensor,
+    levels: Iterable[float],
+    seed: int,
+    labels: Tensor | None = None,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    prepare: Prepare | None = None,
+) -> Curve[LevelCondition]:
+    """How much velocities differ where states differ: what the target demands, and what the network does.
+
+    Four passes of the network and two JVPs per image and level. The second image of a data pair is the next one of its
+    batch, seen with the first one's label. Where states cannot differ (sigma = 0, or alpha = 0) a ratio is inf or nan,
+    and the JVP is taken along the difference of the noise or of the data itself.
+
+    images: (N, C, H, W), N >= 2. labels, prepare: see `noised_batches`.
+    """
+    if len(images) < 2:
+        raise ValueError(f"pairs need at least 2 images, got {len(images)}")
+    points = []
+    for level in levels:
+        batches = noised_batches(images, level, seed, batch_size, device, prepare, labels)
+        energies = sum(_energies(network, interpolant, b, further_noise(b, level, seed, 1)) for b in batches)
+        assert isinstance(energies, Tensor)
+        points.append(_point(interpolant, level, energies))
+    return Curve(points)
+
+
+def _energies(network: Network, interpolant: Interpolant, batch: NoisedBatch, other_noise: Tensor) -> Tensor:
+    """Sums of |dx|^2, |dv*|^2, |dv|^2, |direction|^2 and |J direction|^2, (2, 5): of noise pairs, of data pairs."""
+    other_data = batch.data.roll(-1, dims=0)
+    noise_pair = _pair(network, interpolant, batch, batch.data, other_noise, batch.noise - other_noise)
+    data_pair = _pair(network, interpolant, batch, other_data, batch.noise, batch.data - other_data)
+    return torch.stack([noise_pair, data_pair])
+
+
+def _pair(
+    network: Network, interpolant: Interpolant, batch: NoisedBatch, data: Tensor, noise: Tensor, direction: Tensor
+) -> Tensor:
+    first, second = (interpolant.interpolate(*pair, batch.t) for pair in ((batch.data, batch.noise), (data, noise)))
+    target = interpolant.velocity(batch.data, batch.noise, batch.t) - interpolant.velocity(data, noise, batch.t)
+    velocity = network(first, batch.t, batch.label) - network(second, batch.t, batch.label)
+    change = directional_derivative(lambda x: network(x, batch.t, batch.label), first, direction)
+    return torch.stack([v.double().square().sum() for v in (first - second, target, velocity, direction, change)])
+
+
+def _point(interpolant: Interpolant, level: float, energies: Tensor) -> LevelCondition:
+    dx, target, velocity, direction, change = energies.sqrt().unbind(dim=1)
+    t = torch.tensor([level], dtype=torch.float64)
+    exact = [condition_number(interpolant, t).item(), data_condition_number(interpolant, t).item()]
+    noise, data = torch.stack([target / dx, velocity / dx, change / direction], dim=1).tolist()
+    return LevelCondition(level, exact[0], noise[0], noise[1], noise[2], exact[1], data[0], data[1], data[2])

@@ -1,0 +1,62 @@
+"""What a diagnostic returns: one named point for each noise level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
+
+
+@dataclass(frozen=True)
+class LevelPoint:
+    """What was found at one noise level t in [0, 1]; a diagnostic adds its own fields."""
+
+    t: float
+
+
+Point = TypeVar("Point", bound=LevelPoint)
+
+
+@dataclass(frozen=True)
+class Curve(Generic[Point]):
+    """Points of one kind, ascending in t whatever order they come in, so that processes can share the levels.
+
+    Raises ValueError without any point.
+    """
+
+    points: tuple[Point, ...]
+
+    def __init__(self, points: Iterable[Point]) -> None:
+        ordered = tuple(sorted(points, key=lambda point: point.t))
+        if not ordered:
+            raise ValueError("a curve needs at least one noise level, got none")
+        object.__setattr__(self, "points", ordered)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(self.points)
+
+    @property
+    def levels(self) -> list[float]:
+        """The noise levels, ascending."""
+        return [point.t for point in self.points]
+
+    @property
+    def data_end(self) -> Point:
+        """The point of least noise."""
+        return self.points[0]
+
+    @property
+    def noise_end(self) -> Point:
+        """The point of most noise."""
+        return self.points[-1]
+
+    def values(self, name: str) -> list[float]:
+        """One field along the curve."""
+        return [getattr(point, name) for point in self.points]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The curve as a table: a row for each level, a column for each field."""
+        return [asdict(point) for point in self.points]

@@ -1,0 +1,85 @@
+"""The velocity deficit: a network's velocity beside its target, in length and direction (VD Figs. 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowexp.diagnostics.curve import Curve, LevelPoint
+from flowexp.diagnostics.noised import NoisedBatch, Prepare, noised_batches
+from flowexp.interpolants import Interpolant
+from flowexp.velocity import Network
+
+
+@dataclass(frozen=True)
+class LevelNorms(LevelPoint):
+    """Lengths at one noise level; a norm is the mean of |.| / sqrt(d) over images of d values.
+
+    velocity, target: of v and v*. noise, data: of sigma' noise and alpha' data, the two parts of v*; on the linear path
+        these are the noise norm and the data norm between which VD Fig. 1 (a) sees |v| fall.
+    ratio: the mean of |v| / |v*|. deficit: 1 - ratio. energy_ratio: E|v|^2 / E|v*|^2 (VD eq. 3).
+    cosine: the mean cosine of v and v*.
+    best_scale: E<v, v*> / E|v|^2, the factor on v with the least velocity error. It is 1 for the optimal field, whose
+        deficit is all variance of v* given xt; only what exceeds 1 is a network that underestimates. best_scale_se: its
+        standard error over images, large where v vanishes.
+    """
+
+    velocity: float
+    target: float
+    noise: float
+    data: float
+    ratio: float
+    deficit: float
+    energy_ratio: float
+    cosine: float
+    best_scale: float
+    best_scale_se: float
+
+
+@torch.no_grad()
+def velocity_norms(
+    network: Network,
+    interpolant: Interpolant,
+    images: Tensor,
+    levels: Iterable[float],
+    seed: int,
+    labels: Tensor | None = None,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    prepare: Prepare | None = None,
+) -> Curve[LevelNorms]:
+    """`LevelNorms` of a network, (xt, t, label) -> velocity, on `images` (N, C, H, W) at each level.
+
+    labels, prepare: see `noised_batches`.
+    """
+    points = []
+    for level in levels:
+        batches = noised_batches(images, level, seed, batch_size, device, prepare, labels)
+        points.append(_point(level, torch.cat([_products(network, interpolant, batch) for batch in batches], dim=1)))
+    return Curve(points)
+
+
+def _products(network: Network, interpolant: Interpolant, batch: NoisedBatch) -> Tensor:
+    """Per image the mean over values of v v, v* v*, v v*, and of the squares of v*'s two parts: (5, B) float64."""
+    nothing = torch.zeros_like(batch.data)
+    xt = interpolant.interpolate(batch.data, batch.noise, batch.t)
+    velocity = network(xt, batch.t, batch.label).flatten(1).double()
+    noise = interpolant.velocity(nothing, batch.noise, batch.t).flatten(1).double()
+    data = interpolant.velocity(batch.data, nothing, batch.t).flatten(1).double()
+    target = noise + data
+    pairs = ((velocity, velocity), (target, target), (velocity, target), (noise, noise), (data, data))
+    return torch.stack([(first * second).mean(dim=1) for first, second in pairs])
+
+
+def _point(level: float, products: Tensor) -> LevelNorms:
+    vv, tt, vt, noise, data = products
+    ratio = (vv / tt).sqrt().mean()
+    means = [part.sqrt().mean() for part in (vv, tt, noise, data)]
+    cosine = (vt / (vv * tt).sqrt()).mean()
+    best = vt.mean() / vv.mean()
+    best_se = (vt - best * vv).square().mean().sqrt() / (vv.mean() * len(vv) ** 0.5)  # delta method of a ratio
+    found = torch.stack([*means, ratio, 1.0 - ratio, vv.mean() / tt.mean(), cosine, best, best_se])
+    return LevelNorms(level, *found.tolist())
