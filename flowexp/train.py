@@ -16,6 +16,11 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from flowexp import building, plan
     from flowexp.runs import describe_origin
 
+    if config.sampler.autoguidance_scale != 1:
+        raise ValueError(
+            "sampler.autoguidance_scale needs a weaker model, and a training run has none: leave it out here, and give "
+            "guide=RUN to flowexp.sample or flowexp.evaluate"
+        )
     datamodule = building.build_datamodule(config)
     module = building.build_module(config, datamodule)
     about = plan.describe(config, module, datamodule)

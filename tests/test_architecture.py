@@ -15,11 +15,14 @@ LIBRARY = sorted((ROOT / "flowexp").rglob("*.py"))
 PROGRAMS = [path for folder in ("experiments", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 
-DOORS = {"launch", "sweeps", "jobs", "errors", "runs", "train", "sample", "evaluate"}  # run before torch is needed
+DOORS = {  # run before torch is needed
+    "launch", "sweeps", "jobs", "errors", "runs", "train", "sample", "evaluate", "encode", "adopt", "replay", "diagnose",
+    "report",
+}  # fmt: skip
 KNOW_HYDRA = DOORS | {"building", "plan"}
 MATHEMATICS = {
     "time", "randomness", "profiles", "interpolants", "time_samplers", "velocity", "solvers", "sampling", "ema",
-    "backbones", "losses",
+    "backbones", "losses", "parameterization", "couplings", "draws",
 }  # fmt: skip
 
 
