@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from flowexp.data.errors import DataError
 from flowexp.data.images import to_float, to_uint8
 from flowexp.data.loader import BatchLoader
-from flowexp.data.pick import Batch, Images
+from flowexp.data.pick import Batch, Images, SomeImages
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -53,7 +54,7 @@ class ImageDataModule(LightningDataModule, ABC):
         on_device: bool = False,
     ) -> None:
         super().__init__()
-        _check_positive(batch_size=batch_size, train_size=train_size)
+        check_positive(batch_size=batch_size, train_size=train_size)
         self.root = Path(root if root is not None else f"data/{self.name}").expanduser()
         self.batch_size = batch_size
         self.train_size = train_size
@@ -76,12 +77,17 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         if self._loaded is None:
             train, test = self.load()
-            self._loaded = self._limited(train), test
+            self._loaded = self.limited(train), test
         if self.on_device and self.trainer is not None:
             device = self.trainer.strategy.root_device
             self._loaded = self.train.to(device), self.test.to(device)
 
-    def _limited(self, train: Images) -> Images:
+    def limited(self, train: SomeImages) -> SomeImages:
+        """The part of the training set that `train_size` asks for.
+
+        Raises:
+            DataError: there are too few images for it, or for `batch_size`.
+        """
         wanted = len(train) if self.train_size is None else self.train_size
         if wanted > len(train):
             raise DataError(f"train_size must be at most the {len(train)} training images of {self.name}, got {wanted}")
@@ -105,6 +111,11 @@ class ImageDataModule(LightningDataModule, ABC):
     def _sets(self) -> tuple[Images, Images]:
         assert self._loaded is not None, "call setup() first"
         return self._loaded
+
+    @property
+    def is_read(self) -> bool:
+        """Whether `setup` has read the files."""
+        return self._loaded is not None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -154,16 +165,17 @@ class ImageDataModule(LightningDataModule, ABC):
         """The real pictures, uint8, that samples are compared with: of "train" (after `train_size`) or "test"."""
         return self.train if split == "train" else self.test
 
-    def conditions(self, indices: Sequence[int]) -> Tensor | None:
+    def conditions(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor | None:
         """For samples `indices`, the embeddings (B, L, D) of held-out captions; None where the data has no texts."""
         return None
 
-    def null_text(self) -> Tensor | None:
+    def null_text(self, device: torch.device | str = "cpu") -> Tensor | None:
         """The embedding (L, D) of the empty caption; None where the data has no texts."""
         return None
 
 
-def _check_positive(**numbers: int | None) -> None:
+def check_positive(**numbers: int | None) -> None:
+    """Raises ValueError for a number below 1; None is no number."""
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")

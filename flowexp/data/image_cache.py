@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from flowexp.data.errors import DataError
 from flowexp.data.images import ImageSet
+from flowexp.data.npy_files import write_npy
 
 _MANIFEST = "manifest.json"
 
@@ -75,7 +76,7 @@ class ImageCache:
         try:
             partial.mkdir()
             for name, split in splits.items():
-                _write_images(partial / f"{name}_images.npy", split)
+                write_npy(partial / f"{name}_images.npy", split.shape, np.uint8, split.images)
                 np.save(partial / f"{name}_labels.npy", split.labels)
             sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
             (partial / _MANIFEST).write_text(json.dumps({"origin": self.origin, "bytes": sizes}, indent=1))
@@ -106,16 +107,6 @@ class ImageCache:
             raise DataError(f"{self.folder} is damaged ({', '.join(damaged)}): delete it to have it made anew")
         if self.origin not in (None, origin):
             raise DataError(f"{self.folder} was made from other images: delete it to have it made anew")
-
-
-def _write_images(path: Path, split: Split) -> None:
-    # Written, not mapped: a full disk is then an error and not the end of the process.
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": split.shape}
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for image in split.images:
-            assert image.shape == split.shape[1:] and image.dtype == np.uint8
-            file.write(image.tobytes())
 
 
 def _flush(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -61,17 +61,20 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def select(self, rows: Tensor) -> Images:
+    def select(self, rows: Tensor) -> Self:
         """The images of the given rows (num,), in that order."""
 
-    def subset(self, num: int) -> Images:
+    def subset(self, num: int) -> Self:
         """A fixed random subset, see `subset_rows`."""
 
-    def to(self, device: torch.device | str) -> Images:
+    def to(self, device: torch.device | str) -> Self:
         """The same images on a device."""
 
     def batch(self, pick: Pick) -> Batch:
         """`image` (B, C, H, W) and `label` of the rows picked."""
+
+
+SomeImages = TypeVar("SomeImages", bound=Images)
 
 
 def subset_rows(num: int, total: int) -> Tensor:

@@ -7,12 +7,33 @@ from typing import Any
 import hydra
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-from flowexp.data import CIFAR10, DataError, Digits, FashionMNIST, ImageDataModule, ImageSet, TinyImageNet
+from flowexp.data import (
+    CIFAR10,
+    COCO,
+    DataError,
+    Digits,
+    FashionMNIST,
+    ImageDataModule,
+    ImageNet,
+    ImageSet,
+    Latents,
+    TextLatents,
+    TinyImageNet,
+    to_float,
+    to_uint8,
+)
 
 DATASETS = {"digits": Digits, "fashion_mnist": FashionMNIST, "cifar10": CIFAR10, "tiny_imagenet": TinyImageNet}
-CONF = Path(__file__).parents[2] / "conf" / "data"
+# ... and those whose files are large, or not free: no download, and more parts than a folder
+GIVEN = {
+    "imagenet": ImageNet,
+    "imagenet_latents_256": Latents,
+    "imagenet_latents_512": Latents,
+    "coco": COCO,
+    "coco_latents_256": TextLatents,
+}
+CONF = Path(__file__).parents[2] / "conf"
 
 
 class Few(ImageDataModule):
@@ -112,16 +133,61 @@ def test_the_default_root_is_a_folder_under_the_current_one(name: str):
     assert DATASETS[name]().root == Path("data") / name
 
 
-@pytest.mark.parametrize("name", DATASETS)
+def configured(name: str, *overrides: str) -> Any:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("train", [f"data={name}", "seed=7", *overrides])
+    return hydra.utils.instantiate(config.data, _convert_="all")
+
+
+@pytest.mark.parametrize("name", DATASETS | GIVEN)
 def test_the_config_of_a_dataset_builds_it_with_the_seed_of_the_run(name: str):
-    config = OmegaConf.create({"seed": 7, "data": OmegaConf.load(CONF / f"{name}.yaml")})
-    datamodule = hydra.utils.instantiate(config.data)
-    assert type(datamodule) is DATASETS[name] and datamodule.name == name and datamodule.seed == 7
-    assert datamodule.flip == DATASETS[name].flips and datamodule.root == Path("data") / name
+    datamodule = configured(name)
+    assert type(datamodule) is (DATASETS | GIVEN)[name] and datamodule.name == name and datamodule.seed == 7
+    assert datamodule.root == Path("data") / name
+    assert datamodule.flip == (name not in ("digits", "fashion_mnist", "coco", "coco_latents_256"))
 
 
 def test_every_config_names_a_dataset_tested_here():
-    assert {path.stem for path in CONF.glob("*.yaml")} == set(DATASETS)
+    assert {path.stem for path in (CONF / "data").glob("*.yaml")} == set(DATASETS | GIVEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "side"), [("imagenet_latents_256", 4, 32), ("imagenet_latents_512", 4, 64)]
+)
+def test_latents_have_an_eighth_of_the_side(name: str, channels: int, side: int):
+    datamodule = configured(name)
+    assert (datamodule.channels, datamodule.resolution, datamodule.pictures.resolution) == (channels, side, 8 * side)
+
+
+def test_the_autoencoder_and_the_text_encoder_are_chosen_by_name():
+    latents = configured("imagenet_latents_256", "vae@data.vae=sd_ft_ema")
+    assert latents.vae.weights == "stabilityai/sd-vae-ft-ema" and latents.vae.scale == 0.18215
+    assert configured("coco").text_shape == (77, 768) == configured("coco_latents_256").text_shape
+    assert configured("coco", "text@data.text=minilm").text_shape == (77, 384)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("imagenet", "ImageNet not found in"),
+        ("coco", "MS-COCO 2014 not found in"),
+        ("imagenet_latents_256", "latents not found in .*flowexp encode"),
+    ],
+)
+def test_a_dataset_that_must_be_given_says_what_to_put_where(name: str, words: str, workdir: Path):
+    with pytest.raises(DataError, match=words):
+        configured(name).setup("fit")
+    assert not list(workdir.iterdir())
+
+
+def test_pixels_are_their_own_pictures_and_have_no_texts():
+    datamodule = few()
+    data = datamodule.to_data(datamodule.train.images)
+    assert torch.equal(data, to_float(datamodule.train.images))
+    assert torch.equal(datamodule.to_pictures(data), to_uint8(data))
+    assert datamodule.reference_pictures("train") is datamodule.train
+    assert datamodule.reference_pictures("test") is datamodule.test
+    assert datamodule.conditions([0, 1]) is None is datamodule.null_text() is datamodule.text_shape
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "digits"])

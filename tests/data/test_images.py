@@ -21,6 +21,11 @@ def test_every_byte_survives_the_way_to_float_and_back():
     assert torch.equal(to_uint8(to_float(every)), every)
 
 
+def test_floats_are_not_taken_for_stored_pictures():
+    with pytest.raises(ValueError, match=r"needs stored pictures, uint8, got .*: latents are data"):
+        to_float(torch.zeros(3))
+
+
 def test_samples_outside_the_range_are_clamped():
     assert to_uint8(torch.tensor([-7.0, 7.0, 0.0])).tolist() == [0, 255, 128]
 
