@@ -59,14 +59,9 @@ class UNetBlock(nn.Module):
         self.attention_norm = group_norm(outputs) if plan.heads else None
         self.attention = SelfAttention(outputs, plan.heads, qkv_bias=True) if plan.heads else None
 
-    def forward(
-        self, hidden: Tensor, condition: Tensor | None, carried: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The map after the block, and the skips that are left for later blocks."""
-        if self.plan.skip:
-            hidden, carried = torch.cat([hidden, carried[-1]], dim=1), carried[:-1]
-        hidden = self._attend(self._convolve(hidden, condition))
-        return hidden, (*carried, hidden) if self.plan.keeps else carried
+    def forward(self, hidden: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The map after the block; hidden has the skip's channels behind its own."""
+        return self._attend(self._convolve(hidden, condition))
 
     def _convolve(self, hidden: Tensor, condition: Tensor | None) -> Tensor:
         branch = self.conv1(self._resample(F.silu(self.norm1(hidden))))
@@ -108,8 +103,6 @@ class UNet(Backbone):
     `width` is that of the middle.
     """
 
-    blocks: nn.ModuleList
-
     def __init__(
         self,
         *,
@@ -137,6 +130,7 @@ class UNet(Backbone):
             depth=len(plans),
             width=widths[-1],
         )
+        self.plans = plans
         self.middle = len(down) + 1
         condition_width = None if conditioning == "none" else 4 * width
         self.t_embedder = None if condition_width is None else TimestepEmbedder(condition_width, TIME_SCALE)
@@ -155,7 +149,7 @@ class UNet(Backbone):
     def width_at(self, tap: int) -> int:
         """The channels of the map after a block."""
         self._check_taps([tap])
-        return self.blocks[tap - 1].plan.outputs  # type: ignore[union-attr, return-value]
+        return self.plans[tap - 1].outputs
 
     def embed(self, x: Tensor, t: Tensor, label: Tensor | None) -> State:
         """The map after the first convolution, which is also the first skip, and the condition."""
@@ -163,8 +157,19 @@ class UNet(Backbone):
         return State(hidden, self._condition(t, label), block=0, carried=(hidden,))
 
     def run_block(self, block: nn.Module, state: State) -> State:
-        hidden, carried = block(state.hidden, state.condition, state.carried)
+        """One more block, which first takes the last skip, or leaves one, where it is planned to."""
+        plan, hidden, carried = self.plans[state.block], state.hidden, state.carried
+        if plan.skip:
+            hidden, carried = torch.cat([hidden, carried[-1]], dim=1), carried[:-1]
+        hidden = block(hidden, state.condition)
+        carried = (*carried, hidden) if plan.keeps else carried
         return replace(state, hidden=hidden, carried=carried, block=state.block + 1)
+
+    def compile_blocks(self, **options: Any) -> None:
+        """As every network's. Blocks of different plans need graphs of their own, of which PyTorch allows 8."""
+        limit = torch._dynamo.config.recompile_limit
+        torch._dynamo.config.recompile_limit = max(limit, 4 * self.depth)  # with or without gradient, with autocast
+        super().compile_blocks(**options)
 
     def head(self, state: State) -> Tensor:
         """The velocity (B, C, H, W), in the type of the map (float32 under autocast)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -112,15 +114,46 @@ def awake(plan: Plan) -> UNetBlock:
     return block
 
 
-def test_a_block_is_its_arithmetic_and_reads_the_last_skip():
+def test_a_block_is_its_arithmetic():
     block = awake(Plan(inputs=8, outputs=16, skip=8, heads=2))
-    x, skip, condition = (torch.randn(3, *s, dtype=torch.float64) for s in ((8, 4, 4), (8, 4, 4), (6,)))
-    older = torch.randn(3, 2, dtype=torch.float64)
-    found, left = block(x, condition, (older, skip))
-    assert len(left) == 1
-    assert left[0] is older
+    x, condition = torch.randn(3, 16, 4, 4, dtype=torch.float64), torch.randn(3, 6, dtype=torch.float64)
+    found = block(x, condition)
     for row in range(3):
-        torch.testing.assert_close(found[row], written_out(block, torch.cat([x[row], skip[row]]), condition[row]))
+        torch.testing.assert_close(found[row], written_out(block, x[row], condition[row]))
+
+
+def test_the_way_up_takes_the_skips_of_the_way_down_last_in_first_out():
+    network = create_backbone("unet_nano", resolution=8, channels=3, **SMALL)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    x, t = torch.randn(2, 3, 8, 8), torch.rand(2)
+    states = [network.embed(x, t, None)]
+    for tap in range(1, network.depth + 1):
+        states.append(network.advance(states[-1], tap))
+    for tap, left in ((5, 3), (6, 2), (8, 1), (9, 0)):  # the four blocks that read what block `left` left
+        beside = torch.cat([states[tap - 1].hidden, states[left].hidden], dim=1)
+        assert torch.equal(network.blocks[tap - 1](beside, states[0].condition), states[tap].hidden)
+    assert torch.equal(network.blocks[6](states[6].hidden, states[0].condition), states[7].hidden), "7 only doubles"
+
+
+@pytest.mark.slow
+def test_every_block_is_compiled_however_many_plans_there_are():
+    network, graphs = create_backbone("unet_nano", resolution=8, channels=1), []
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    x, t = torch.randn(3, 1, 8, 8), torch.rand(3)
+    expected = network(x, t)
+
+    def count(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    network.compile_blocks(backend=count)
+    torch.testing.assert_close(network(x, t), expected)
+    kinds = {replace(plan, keeps=False) for plan in network.plans}
+    assert len(graphs) == len(kinds) > 8, "PyTorch by itself compiles 8 and runs the rest as it is"
+    torch.testing.assert_close(network(x[:2], t[:2]), expected[:2])
+    assert len(graphs) == len(kinds), "a graph serves every batch size"
 
 
 @pytest.mark.parametrize(("resample", "side"), [("down", 2), ("up", 8)])
@@ -129,7 +162,7 @@ def test_resampling_averages_squares_or_repeats_pixels_on_the_shortcut(resample:
     nn.init.zeros_(block.conv2.weight)
     nn.init.zeros_(block.conv2.bias)
     x = torch.randn(2, 8, 4, 4, dtype=torch.float64)
-    found, _ = block(x, torch.randn(2, 6, dtype=torch.float64), ())
+    found = block(x, torch.randn(2, 6, dtype=torch.float64))
     assert found.shape == (2, 8, side, side)
     small, large = (found, x) if resample == "down" else (x, found)
     for row in range(small.shape[2]):
