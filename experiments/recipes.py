@@ -84,7 +84,9 @@ def compose_run(overrides: Sequence[str]) -> DictConfig:
     """The config of `flowexp.train` with these overrides, for a run that recipes share."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose("train", [f"output_root={RUNS}", *(override.removeprefix("+") for override in overrides)])
+        # conf/ lists the group, so that Hydra takes the name without the plus that our commands accept
+        plain = [override.removeprefix("+") if override.startswith("+experiment") else override for override in overrides]
+        return compose("train", [f"output_root={RUNS}", *plain])
 
 
 def _finished(training: str, measuring: str) -> RunFolder | None:

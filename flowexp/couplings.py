@@ -38,6 +38,7 @@ class MinibatchOT(Coupling):
         from scipy.optimize import linear_sum_assignment
 
         # |x|^2 + |e|^2 does not depend on the pairing: least distance is largest inner product
-        products = data.flatten(1).float() @ noise.flatten(1).float().T
+        with torch.autocast(data.device.type, enabled=False):
+            products = data.flatten(1).float() @ noise.flatten(1).float().T
         _, order = linear_sum_assignment(products.cpu().numpy(), maximize=True)
         return noise[torch.as_tensor(order, device=noise.device)]

@@ -27,3 +27,9 @@ def test_optimal_transport_only_reorders():
 def test_independent_noise_stays_in_its_row():
     noise = torch.randn(4, 2)
     assert Independent().pair(torch.randn(4, 2), noise) is noise
+
+
+def test_optimal_transport_is_found_in_full_precision_under_autocast():
+    data, noise = torch.randn(2, 16, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(MinibatchOT().pair(data, noise), MinibatchOT().pair(data, noise))
