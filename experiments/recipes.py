@@ -85,8 +85,8 @@ def compose_run(overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         # conf/ lists the group, so that Hydra takes the name without the plus that our commands accept
-        plain = [override.removeprefix("+") if override.startswith("+experiment") else override for override in overrides]
-        return compose("train", [f"output_root={RUNS}", *plain])
+        plain = [f"output_root={RUNS}", *(override.replace("+experiment=", "experiment=") for override in overrides)]
+        return compose("train", plain)
 
 
 def _finished(training: str, measuring: str) -> RunFolder | None:
