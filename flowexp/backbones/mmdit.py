@@ -114,7 +114,8 @@ class MMDiT(Backbone):
         self.t_embedder = TimestepEmbedder(width, time_scale)
         self.context_embedder = nn.Linear(text_dim, width)
         self.register_buffer("null_text", torch.empty(text_length, text_dim))
-        self.blocks = nn.ModuleList(JointBlock(width, heads, mlp_ratio, number == depth) for number in _count(depth))
+        last = [False] * (depth - 1) + [True]
+        self.blocks = nn.ModuleList(JointBlock(width, heads, mlp_ratio, is_last) for is_last in last)
         self.final_layer = AdaLNHead(width, patch**2 * channels)
         self.initialize()
 
@@ -165,10 +166,6 @@ class MMDiT(Backbone):
                 f"a caption's embedding must be (text_length, text_dim) = {needed}, got {got}: "
                 "set backbone.text_length and backbone.text_dim to those of the text encoder"
             )
-
-
-def _count(depth: int) -> range:
-    return range(1, depth + 1)
 
 
 def _check(resolution: int, patch: int, width: int, heads: int, conditioning: str, num_classes: int | None) -> None:

@@ -41,9 +41,9 @@ def create_backbone(
 ) -> Backbone:
     """Build a registered network for square images of the given resolution and number of channels.
 
-    num_classes None is an unconditional network. label_dropout is the rate at which `drop_labels` hides labels.
-    conditioning is "adaln_zero", or "none": a network that sees neither t nor label. overrides change the architecture
-    of the name, for instance depth=2.
+    num_classes None is an unconditional network, or one that takes text. label_dropout is the rate at which
+    `drop_labels` hides labels. conditioning is "adaln_zero", or "none": a network that sees neither t nor label.
+    overrides change the architecture of the name: depth=2, self_conditioning=8 (DiT), text_dim=512 (MMDiT).
 
     >>> create_backbone("dit_nano4", resolution=28, channels=1, num_classes=10).default_tap
     4
