@@ -8,10 +8,10 @@ from flowexp.encoders.base import FeatureNet
 from flowexp.encoders.dinov2 import DINOv2
 from flowexp.encoders.efficientnet_lite import EfficientNetLite
 from flowexp.encoders.inception import Inception
-from flowexp.encoders.text import ClipText, MiniLMText, TextEncoder
-from flowexp.encoders.vae import VAE, Posterior
 from flowexp.encoders.teachers import TEACHERS, Teacher, create_teacher
+from flowexp.encoders.text import ClipText, MiniLMText, TextEncoder
 from flowexp.encoders.token_cache import TokenCache
+from flowexp.encoders.vae import VAE, Posterior
 
 ENCODERS: dict[str, type[FeatureNet]] = {net.name: net for net in (DINOv2, EfficientNetLite, Inception)}
 

@@ -9,6 +9,7 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from flowexp.encoders.base import FeatureNet
@@ -80,7 +81,7 @@ def load_dinov2(weights: str | Path | None = None) -> tuple[nn.Module, str]:
     saved, fingerprint = _read(path)
     network = timm.create_model(MODEL, pretrained=False, num_classes=0, dynamic_img_size=True)
     try:
-        network.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(saved, network))
+        network.load_state_dict(checkpoint_filter_fn(saved, network))  # type: ignore[arg-type]
     except (RuntimeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} holds the weights of another network than {MODEL}: {error}") from error
     return network, fingerprint

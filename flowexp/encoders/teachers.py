@@ -90,7 +90,7 @@ class EfficientNetLiteTeacher(Teacher):
     def __init__(self) -> None:
         super().__init__()
         network, self.weights = load_lite0()
-        self.network = nn.Sequential(network.conv_stem, network.bn1, *network.blocks[: self.stages])  # type: ignore[misc, index, arg-type]
+        self.network = nn.Sequential(network.conv_stem, network.bn1, *network.blocks[: self.stages])  # type: ignore[index, arg-type]
         self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
     def read(self, images: Tensor, side: int) -> Tensor:

@@ -8,6 +8,7 @@ from flowexp.losses.dispersive import dispersive_error
 from flowexp.losses.explicit import explicit_velocity
 from flowexp.losses.flow_matching import velocity_error
 from flowexp.losses.magnitude import magnitude_error
+from flowexp.losses.view_contrast import view_contrastive_error
 
 __all__ = [
     "alignment_error",
@@ -17,4 +18,5 @@ __all__ = [
     "local_contrastive_error",
     "magnitude_error",
     "velocity_error",
+    "view_contrastive_error",
 ]

@@ -16,7 +16,9 @@ def alignment_error(tokens: Tensor, teacher: Tensor) -> Tensor:
     float32 or wider: in half precision that gave NaN in long runs. The teacher gets no gradient.
     """
     if tokens.shape != teacher.shape:
-        raise ValueError(f"tokens and teacher must have one shape, got {tuple(tokens.shape)} and {tuple(teacher.shape)}")
+        raise ValueError(
+            f"tokens and teacher must have one shape, got {tuple(tokens.shape)} and {tuple(teacher.shape)}"
+        )
     with torch.autocast(tokens.device.type, enabled=False):
         ours = F.normalize(at_least_float32(tokens), dim=-1)
         theirs = F.normalize(at_least_float32(teacher.detach()), dim=-1)

@@ -41,7 +41,9 @@ def test_for_linear_it_is_the_printed_formula():
     x, candidates, t = torch.randn(1, 5), torch.randn(9, 5), 0.4
     w = torch.softmax(-(x - 0.6 * candidates).square().sum(dim=1) / (2 * 0.4**2), dim=0)
     expected = (x - (w[:, None] * candidates).sum(dim=0)) / 0.4
-    torch.testing.assert_close(explicit_velocity(x, torch.tensor([t]), candidates, create_interpolant("linear")), expected)
+    torch.testing.assert_close(
+        explicit_velocity(x, torch.tensor([t]), candidates, create_interpolant("linear")), expected
+    )
 
 
 @every_interpolant
