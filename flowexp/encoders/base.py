@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 
-class FeatureNet(nn.Module, ABC):
-    """A frozen network with a `name` and `dim`, the length of its feature vectors.
+class FeatureSet(dict[str, Tensor]):
+    """What one pass of pictures through a network gives, by output: each (B, the output's dim) float32."""
 
-    A subclass gives `features` and `protocol`, and ends its __init__ with `freeze`.
+    def rows(self, num: int) -> FeatureSet:
+        """The first `num` pictures."""
+        return self._each(lambda found: found[:num])
+
+    def spoil(self, bad: Tensor) -> FeatureSet:
+        """NaN for the pictures where `bad` (B,) holds: as a picture a sample that diverged looks like any other."""
+        return self._each(lambda found: found.masked_fill(bad.to(found.device)[:, None], torch.nan))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> FeatureSet:
+        return FeatureSet({name: change(found) for name, found in self.items()})
+
+
+class FeatureNet(nn.Module, ABC):
+    """A frozen network with a `name`, `dim`, the length of its feature vectors, and the `outputs` that it offers.
+
+    A subclass gives `features` and `protocol`, and ends its __init__ with `freeze`. One that offers more than
+    "features" names its `outputs`, their `dims`, and gives all of them from one pass in `read`.
     """
 
     name: str
     dim: int
+    outputs: tuple[str, ...] = ("features",)
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
@@ -25,6 +43,21 @@ class FeatureNet(nn.Module, ABC):
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
         """Everything that decides the features of a picture: weights, resizing, normalisation."""
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """The length of each output's vectors."""
+        return {"features": self.dim}
+
+    def read(self, images: Tensor, wanted: Sequence[str]) -> dict[str, Tensor]:
+        """The `wanted` outputs of colour pictures, uint8 (B, 3, H, W), from one pass."""
+        return {"features": self.features(images)}
+
+    def key(self, score: str) -> str:
+        """The key of a `score`, such as "frechet" or "precision". Only Inception's scores go by the papers' names."""
+        if score == "frechet":
+            return self.distance_name
+        return f"{score.replace('kid', 'mmd')}/{self.name}"
 
     @property
     def distance_name(self) -> str:
@@ -47,10 +80,24 @@ class FeatureNet(nn.Module, ABC):
         Raises:
             ValueError: another dtype or shape. Floats are refused, since their range could only be guessed.
         """
+        return self.extract(images)["features"]
+
+    def extract(self, images: Tensor, wanted: Sequence[str] = ("features",)) -> FeatureSet:
+        """The `wanted` outputs of the same pictures, from one pass.
+
+        Raises:
+            ValueError: as `forward`, or an output that this network does not offer.
+        """
+        missing = sorted(set(wanted) - set(self.outputs))
+        if missing:
+            raise ValueError(
+                f"{self.name} offers {', '.join(self.outputs)}, got {', '.join(missing)}: choose encoder=inception, "
+                "which offers features, spatial and logits"
+            )
         rgb = _as_rgb(images)
         with torch.inference_mode(), torch.autocast(images.device.type, enabled=False):
-            features = self.features(rgb)
-        return features.clone()  # an ordinary tensor, which a classifier can be trained on
+            found = self.read(rgb, wanted)
+        return FeatureSet({name: found[name].clone() for name in wanted})  # ordinary tensors, which can be trained on
 
 
 def _as_rgb(images: Tensor) -> Tensor:

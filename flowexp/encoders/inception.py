@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,18 @@ from torch import Tensor
 from flowexp.encoders.base import FeatureNet
 from flowexp.encoders.weights import read_state_dict
 
+NUM_SPATIAL_CHANNELS = 7
+
 
 class Inception(FeatureNet):
-    """Pool-3 features (2048) of Inception V3 as torch-fidelity converts it: those of the ADM evaluator and pytorch-fid.
+    """Inception V3 as torch-fidelity converts it: the network of the ADM evaluator and of pytorch-fid.
 
-    Pictures are resized to 299 as TensorFlow 1 does, bilinear and without antialiasing.
+    Pictures are resized to 299 as TensorFlow 1 does, bilinear and without antialiasing. One pass gives
+
+    - features (2048): pool 3, for FID, KID, precision, recall and nearest neighbours;
+    - spatial (2023): the first 7 channels of block Mixed_6d at its 17 x 17 places, for ADM's sFID. The order is that of
+      TensorFlow, channels last, so that means and covariances compare with those of ADM's reference files;
+    - logits (1008): without the classifier's bias, for the Inception Score.
 
     Arguments:
         weights: the file of weights. None is the one in torch's cache of downloads, fetched where it is not there.
@@ -27,6 +35,7 @@ class Inception(FeatureNet):
 
     name = "inception"
     dim = 2048
+    outputs = ("features", "spatial", "logits")
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
@@ -37,7 +46,20 @@ class Inception(FeatureNet):
         torch.save(tensors, file)  # torch-fidelity unpickles whatever it is given, so it is given what was checked
         file.seek(0)
         self.network = FeatureExtractorInceptionV3(self.name, ["2048"], file)
+        self._spatial: Tensor | None = None
+        # ADM's tensor "mixed_6/conv:0" is the first branch of Mixed_6d, after its normalisation and ReLU
+        self.network.Mixed_6d.branch1x1.register_forward_hook(self._keep_spatial)
         self.freeze()
+
+    def _keep_spatial(self, block: torch.nn.Module, inputs: Any, output: Tensor) -> None:
+        self._spatial = output[:, :NUM_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
+
+    @property
+    def dims(self) -> dict[str, int]:
+        return {"features": self.dim, "spatial": NUM_SPATIAL_CHANNELS * 17 * 17, "logits": 1008}
+
+    def key(self, score: str) -> str:
+        return score.replace("frechet", "fid")
 
     @property
     def distance_name(self) -> str:
@@ -45,6 +67,15 @@ class Inception(FeatureNet):
 
     def features(self, images: Tensor) -> Tensor:
         return self.network(images)[0]
+
+    def read(self, images: Tensor, wanted: Sequence[str]) -> dict[str, Tensor]:
+        features = self.features(images)
+        assert self._spatial is not None  # the hook ran
+        found = {"features": features, "spatial": self._spatial}
+        self._spatial = None
+        if "logits" in wanted:
+            found["logits"] = features @ self.network.fc.weight.T
+        return found
 
     def protocol(self) -> dict[str, Any]:
         return {

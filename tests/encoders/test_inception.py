@@ -13,11 +13,14 @@ from flowexp.encoders.weights import read_state_dict
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A file of random weights under the names of the real ones."""
+    """A file of random weights under the names of the real ones, in which activations keep their size over layers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *a, **k: {})
         patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *a, **k: None)
         network = FeatureExtractorInceptionV3("random", ["2048"])
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.constant_(module.weight, 6**0.5)  # PyTorch's default alone shrinks them to 1e-12
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
     torch.save(network.state_dict(), path)
     return path
@@ -30,6 +33,28 @@ def test_features_are_those_of_torch_fidelity(weights):
     encoder = Inception(weights)
     assert encoder(images).shape == (2, 2048)
     torch.testing.assert_close(encoder(images), theirs(images)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_one_pass_gives_adms_spatial_features_and_logits_without_bias(weights):
+    images = torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8)
+    theirs = FeatureExtractorInceptionV3("theirs", ["2048", "logits_unbiased"], str(weights))
+    blocks = []
+    theirs.Mixed_6d.register_forward_hook(lambda block, inputs, output: blocks.append(output))
+    features, logits = theirs(images.expand(-1, 3, -1, -1))
+    encoder = Inception(weights)
+    found = encoder.extract(images, ("spatial", "logits", "features"))
+    assert {name: tuple(output.shape) for name, output in found.items()} == {
+        name: (2, dim) for name, dim in encoder.dims.items()
+    }
+    assert encoder.dims == {"features": 2048, "spatial": 2023, "logits": 1008}
+    torch.testing.assert_close(found["features"], features, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found["logits"], logits, rtol=1e-4, atol=1e-4)
+    channels_last = blocks[0].permute(0, 2, 3, 1)  # TensorFlow's order, which decides mu_s and sigma_s
+    assert channels_last.shape == (2, 17, 17, 768)
+    torch.testing.assert_close(found["spatial"], channels_last[..., :7].reshape(2, -1), rtol=1e-4, atol=1e-4)
+    assert found["spatial"].min() >= 0 and encoder._spatial is None
+    assert min(output.std() for output in found.values()) > 0.01, "too small to compare"
 
 
 def test_without_weights_and_network_one_sentence_says_what_to_do(monkeypatch, tmp_path):
