@@ -1,7 +1,43 @@
-"""Distances between sets of features, accumulated batch by batch and over processes."""
+"""Scores of sets of pictures by their features: collected in one pass over processes, computed by pure functions."""
 
-from flowexp.metrics.frechet import FrechetDistance, frechet_distance
-from flowexp.metrics.moments import FeatureMoments, Moments
+from flowexp.metrics.adm import AdmBatch, read_adm_reference, write_adm_batch
+from flowexp.metrics.card import ProtocolCard, compare
+from flowexp.metrics.collecting import FeatureCollector, Needs, Statistics
+from flowexp.metrics.extrapolation import frechet_infinity, frechet_interval
+from flowexp.metrics.frechet import FrechetDistance, distance_of, frechet_distance
+from flowexp.metrics.inception_score import InceptionScore, inception_score
+from flowexp.metrics.kernel import full_kernel_distance, kernel_distance
+from flowexp.metrics.moments import FeatureMoments, Moments, moments_of
+from flowexp.metrics.nearest_neighbour import nearest_neighbours
+from flowexp.metrics.plan import MetricPlan
+from flowexp.metrics.precision_recall import precision_recall
 from flowexp.metrics.reference import ReferenceCache
+from flowexp.metrics.stored import FeatureStore
 
-__all__ = ["FeatureMoments", "FrechetDistance", "Moments", "ReferenceCache", "frechet_distance"]
+__all__ = [
+    "AdmBatch",
+    "FeatureCollector",
+    "FeatureMoments",
+    "FeatureStore",
+    "FrechetDistance",
+    "InceptionScore",
+    "MetricPlan",
+    "Moments",
+    "Needs",
+    "ProtocolCard",
+    "ReferenceCache",
+    "Statistics",
+    "compare",
+    "distance_of",
+    "frechet_distance",
+    "frechet_infinity",
+    "frechet_interval",
+    "full_kernel_distance",
+    "inception_score",
+    "kernel_distance",
+    "moments_of",
+    "nearest_neighbours",
+    "precision_recall",
+    "read_adm_reference",
+    "write_adm_batch",
+]

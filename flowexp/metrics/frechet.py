@@ -15,6 +15,21 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     return (apart + spread).clamp_min(0)  # rounding alone makes it negative
 
 
+def distance_of(one: Moments, other: Moments) -> float:
+    """The distance of two sets of features by their moments.
+
+    Raises:
+        ValueError: their features have different lengths.
+    """
+    if one.mean.shape != other.mean.shape:
+        raise ValueError(
+            f"a Frechet distance needs features of one length, got {len(one.mean)} and {len(other.mean)}: take both "
+            "from the same encoder"
+        )
+    other = other.to(one.mean.device)
+    return float(frechet_distance(one.mean, one.covariance, other.mean, other.covariance))
+
+
 def _trace_of_root(cov1: Tensor, cov2: Tensor) -> Tensor:
     """tr (cov1 cov2)^(1/2): cov1 cov2 has the eigenvalues of S^T cov2 S, which is symmetric, for any S S^T = cov1."""
     root, failed = torch.linalg.cholesky_ex(cov1)

@@ -1,4 +1,4 @@
-"""Mean and covariance of a stream of features, in float64 and without keeping the features."""
+"""Mean and covariance of features, in float64: of a stream without keeping it, or of what is stored."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+BATCH = 8192  # stored features that are worked on at once: 64 MB of pool-3 features
+
 
 class Moments(NamedTuple):  # torchmetrics refuses to return a frozen dataclass
     """What a Frechet distance knows of a set of features.
 
-    mean: (D,) float64. covariance: (D, D) float64, with the divisor count - 1. count: how many vectors.
+    mean: (D,) float64. covariance: (D, D) float64, with the divisor count - 1. count: how many vectors; 0 where a file
+    of somebody else's does not say.
     """
 
     mean: Tensor
@@ -62,14 +65,37 @@ class FeatureMoments(Metric):
         Raises:
             ValueError: fewer than two vectors, or one that is not finite. All processes raise, or none does.
         """
-        count = int(self.count)
-        if count < 2:
-            raise ValueError(f"a covariance needs the features of at least 2 images, got {count}: raise num_samples")
-        if not torch.isfinite(self.total).all():
-            raise ValueError(
-                f"among {count} images some have features that are NaN or infinite: the samples have diverged; "
-                "lower the learning rate, or sample in more steps"
-            )
-        mean = self.total / count
-        covariance = self.outer.addr(mean, mean, alpha=-count) / (count - 1)
-        return Moments(mean, covariance, count)
+        return _moments(self.total, self.outer, int(self.count))
+
+
+def moments_of(features: Tensor, rows: Tensor | None = None, device: torch.device | str = "cpu") -> Moments:
+    """Moments of stored `features` (N, D), or of those at `rows` (repeats count), worked on by `device` in batches.
+
+    Raises:
+        ValueError: as `FeatureMoments.compute`.
+    """
+    chosen = torch.arange(len(features)) if rows is None else rows.cpu()
+    total = torch.zeros(features.shape[1], dtype=torch.float64, device=device)
+    outer = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64, device=device)
+    for batch in chosen.split(BATCH):
+        wide = features[batch].to(device).double()
+        total += wide.sum(0)
+        outer.addmm_(wide.T, wide)
+    return _moments(total, outer, len(chosen))
+
+
+def _moments(total: Tensor, outer: Tensor, count: int) -> Moments:
+    if count < 2:
+        raise ValueError(f"a covariance needs the features of at least 2 images, got {count}: raise num_samples")
+    refuse_infinite(total, count)
+    mean = total / count
+    return Moments(mean, outer.addr(mean, mean, alpha=-count) / (count - 1), count)
+
+
+def refuse_infinite(sums: Tensor, count: int) -> None:
+    """Raises ValueError where `sums` over `count` images say that one of them has features that are not finite."""
+    if not torch.isfinite(sums).all():
+        raise ValueError(
+            f"among {count} images some have features that are NaN or infinite: the samples have diverged; "
+            "lower the learning rate, or sample in more steps"
+        )

@@ -7,7 +7,7 @@ import scipy.linalg
 import torch
 from torchmetrics.image.fid import _compute_fid
 
-from flowexp.metrics import FeatureMoments, FrechetDistance, Moments, frechet_distance
+from flowexp.metrics import FeatureMoments, FrechetDistance, Moments, distance_of, frechet_distance, moments
 
 
 def random_features(num: int, dim: int, shift: float = 0.0) -> torch.Tensor:
@@ -85,6 +85,23 @@ def test_sums_of_two_processes_are_the_sums_of_one():
     for name in ("total", "outer", "count"):
         setattr(first, name, getattr(first, name) + getattr(second, name))  # what torchmetrics does when it syncs
     assert float(first.compute()) == pytest.approx(float(whole.compute()), rel=1e-10)
+
+
+def test_moments_of_stored_features_are_those_of_a_stream_and_repeats_count(monkeypatch):
+    monkeypatch.setattr(moments, "BATCH", 16)
+    features, rows = random_features(50, 6), torch.randint(50, (70,))
+    for found, expected in (
+        (moments.moments_of(features), features),
+        (moments.moments_of(features, rows), features[rows]),
+    ):
+        torch.testing.assert_close(found.mean, moments_of(expected).mean)
+        torch.testing.assert_close(found.covariance, moments_of(expected).covariance)
+        assert found.count == len(expected)
+
+
+def test_features_of_two_networks_are_not_compared():
+    with pytest.raises(ValueError, match="features of one length, got 4 and 5"):
+        distance_of(moments_of(random_features(9, 4)), moments_of(random_features(9, 5)))
 
 
 def test_one_image_is_too_few():

@@ -1,0 +1,129 @@
+"""The .npz files of ADM's evaluator (Dhariwal and Nichol, 2021): samples and reference batches, read and written.
+
+`arr_0`: uint8 (N, H, W, 3). `mu`, `sigma`, `mu_s`, `sigma_s`: moments of pool-3 and of spatial features over the whole
+dataset, of which arr_0 is a part; a batch of samples has none.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowexp.metrics.moments import Moments
+
+NAMES = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
+DIMS = {"features": 2048, "spatial": 2023}
+
+
+@dataclass(frozen=True)
+class AdmBatch:
+    """A file that was found sound. Its images stay in it: `batches` reads them part by part.
+
+    shape: (N, H, W, 3). moments: by output, of "features" and "spatial", with count 0, which the file does not say;
+    empty where they must be computed from the images, as ADM does.
+    """
+
+    path: Path
+    shape: tuple[int, int, int, int]
+    moments: Mapping[str, Moments] = field(default_factory=dict)
+
+    def batches(self, batch_size: int = 250) -> Iterator[Tensor]:
+        """The pictures in order, uint8 (batch_size or fewer, 3, H, W)."""
+        with zipfile.ZipFile(self.path) as archive, archive.open("arr_0.npy") as file:
+            _read_header(file)
+            for start in range(0, self.shape[0], batch_size):
+                shape = (min(batch_size, self.shape[0] - start), *self.shape[1:])
+                pixels = np.frombuffer(bytearray(file.read(int(np.prod(shape)))), dtype=np.uint8).reshape(shape)
+                yield torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def write_adm_batch(path: Path, images: Tensor, moments: Mapping[str, Moments] | None = None) -> None:
+    """Writes uint8 pictures (N, 1 or 3, H, W), grey ones repeated to colour, as ADM's evaluator reads them.
+
+    moments: of "features" and "spatial", which make the file a reference batch.
+
+    Raises:
+        ValueError: another shape or dtype, a name that does not end in .npz, or moments of one output only.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
+        raise ValueError(
+            f"ADM's evaluator takes uint8 pictures (N, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}: "
+            "convert samples to uint8 first"
+        )
+    if path.suffix != ".npz" or (moments and set(moments) != set(NAMES)):
+        raise ValueError(
+            f"{path.name} must end in .npz, and moments be of features and spatial, got {moments and [*moments]}"
+        )
+    pixels = images.cpu().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
+    arrays = {"arr_0": pixels.numpy()}
+    for output, found in (moments or {}).items():
+        mean, covariance = NAMES[output]
+        arrays |= {mean: found.mean.cpu().numpy(), covariance: found.covariance.cpu().numpy()}
+    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+        file = Path(aside) / path.name
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
+        os.replace(file, path)
+
+
+def read_adm_reference(path: Path, resolution: int | None = None) -> AdmBatch:
+    """A reference batch, or a batch of samples, of ADM.
+
+    resolution: what the samples have, pixels per side; None compares nothing.
+
+    Raises:
+        ValueError: no such file, keys, shapes or dtypes that are not ADM's, or another resolution.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no reference batch at {path}: fetch one of ADM's VIRTUAL_*.npz, or write one")
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as file:
+            shape, dtype = _read_header(file)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no batch of ADM: it needs an array arr_0 in an .npz file ({error})") from error
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+        raise ValueError(f"arr_0 of {path} must be uint8 (N, H, W, 3), got {dtype} {shape}")
+    if resolution is not None and shape[1:3] != (resolution, resolution):
+        raise ValueError(
+            f"{path} has pictures of {shape[1]} x {shape[2]}, the samples have {resolution} x {resolution}: "
+            "take the reference of the samples' resolution"
+        )
+    return AdmBatch(path, (shape[0], shape[1], shape[2], shape[3]), _read_moments(path))
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_columns, dtype = read(file)
+    if by_columns:
+        raise ValueError("arr_0 is stored by columns")
+    return shape, dtype
+
+
+def _read_moments(path: Path) -> dict[str, Moments]:
+    wanted = {name for pair in NAMES.values() for name in pair}
+    with np.load(path, allow_pickle=False) as arrays:
+        present = wanted & set(arrays)
+        if not present:
+            return {}
+        if present != wanted:
+            raise ValueError(f"{path} has {', '.join(sorted(present))}: a reference batch has all of {sorted(wanted)}")
+        return {output: _checked(path, output, arrays[m], arrays[s]) for output, (m, s) in NAMES.items()}
+
+
+def _checked(path: Path, output: str, mean: np.ndarray, covariance: np.ndarray) -> Moments:
+    dim = DIMS[output]
+    if mean.shape != (dim,) or covariance.shape != (dim, dim):
+        names = " and ".join(NAMES[output])
+        raise ValueError(
+            f"{names} of {path} must be ({dim},) and ({dim}, {dim}), got {mean.shape} and {covariance.shape}"
+        )
+    return Moments(torch.from_numpy(mean).double(), torch.from_numpy(covariance).double(), 0)

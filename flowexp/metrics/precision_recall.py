@@ -1,0 +1,49 @@
+"""Improved precision and recall (Kynkaanniemi et al., 2019, eqs. 1 to 3), with the choices of ADM's evaluator."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from flowexp.metrics.neighbours import Device, blocks, check_pair, smallest
+
+
+class PrecisionRecall(NamedTuple):
+    """precision: share of samples inside the reference's manifold. recall: share of reference images inside theirs."""
+
+    precision: float
+    recall: float
+
+
+def squared_radii(features: Tensor, k: int = 3, device: Device = "cpu") -> Tensor:
+    """Squared distances (N,) of features (N, D) to their k-th nearest neighbour: the (k + 1)-th smallest with itself.
+
+    Raises:
+        ValueError: N is not above k.
+    """
+    if len(features) <= k:
+        raise ValueError(
+            f"precision and recall with k = {k} need more than {k} images in each set, got {len(features)}"
+        )
+    return smallest(features, features, k + 1, device)[0][:, k]
+
+
+def precision_recall(samples: Tensor, reference: Tensor, k: int = 3, device: Device = "cpu") -> PrecisionRecall:
+    """Precision and recall of `samples` (N, D) against `reference` (M, D), stored features.
+
+    A manifold is the union of balls about each image that reach to its k-th neighbour, the rim included. Distances are
+    in fp32; ADM's are in fp16 where those are finite, which moves the shares in the third digit.
+
+    Raises:
+        ValueError: other shapes, or a set of at most k.
+    """
+    check_pair(samples, reference)
+    radii_samples, radii_reference = squared_radii(samples, k, device), squared_radii(reference, k, device)
+    sample_inside = torch.zeros(len(samples), dtype=torch.bool, device=device)
+    reference_inside = torch.zeros(len(reference), dtype=torch.bool, device=device)
+    for rows, columns, distances in blocks(samples, reference, device):
+        sample_inside[rows] |= (distances <= radii_reference[columns]).any(1)
+        reference_inside[columns] |= (distances <= radii_samples[rows, None]).any(0)
+    return PrecisionRecall(float(sample_inside.double().mean()), float(reference_inside.double().mean()))

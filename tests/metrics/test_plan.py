@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from flowexp.metrics import FeatureCollector, MetricPlan, Needs, Statistics, frechet_distance, moments_of
+from flowexp.metrics.plan import NEEDS, subset_of
+
+DIMS = {"features": 12, "spatial": 9, "logits": 6}
+OPTIONS = {"kid_subsets": 5, "kid_subset_size": 20, "split_size": 40, "resamples": 20, "pairwise_reference": 70}
+ALL = MetricPlan(tuple(NEEDS), **OPTIONS)
+
+
+def outputs(num: int, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(num, dim, generator=generator) + 0.1 * seed for name, dim in DIMS.items()}
+
+
+def collect(num: int, seed: int, needs: Needs, rank: int = 0, world_size: int = 1) -> Statistics:
+    found, collector = outputs(num, seed), FeatureCollector(num, DIMS, needs, split_size=40)
+    for rows in torch.arange(num)[rank::world_size].split(13):
+        collector.update({name: found[name][rows] for name in needs.outputs}, rows)
+    return collector.compute()
+
+
+def test_one_pass_gives_every_score():
+    scores = ALL.compute(collect(100, 1, ALL.samples), collect(90, 0, ALL.reference))
+    assert set(scores) == {
+        *("frechet", "sfid", "inception_score", "inception_score_std", "precision", "recall", "kid", "kid_std"),
+        *("kid_full", "nearest_neighbour", "frechet_infinity", "frechet_infinity_error", "frechet_low", "frechet_high"),
+    }
+    for name, output in (("frechet", "features"), ("sfid", "spatial")):
+        a, b = moments_of(outputs(100, 1)[output]), moments_of(outputs(90, 0)[output])
+        expected = float(frechet_distance(a.mean, a.covariance, b.mean, b.covariance))
+        assert scores[name] == pytest.approx(expected, rel=1e-9)
+    assert scores["frechet_low"] < scores["frechet"] < scores["frechet_high"]
+
+
+def test_a_distance_alone_needs_no_stored_features_and_no_other_output():
+    plan = MetricPlan(("frechet",))
+    assert plan.samples == plan.reference == Needs(("features",))
+    assert MetricPlan(("inception_score",)).reference == Needs()
+    assert MetricPlan(("kid", "sfid")).samples.outputs == ("spatial", "features")
+
+
+def test_what_a_file_knows_already_needs_no_pass():
+    needs = ALL.reference.besides({"features": moments_of(torch.randn(5, 2)), "spatial": moments_of(torch.randn(5, 2))})
+    assert needs == Needs((), features=True)
+
+
+def test_the_same_seed_gives_the_same_numbers_whatever_else_is_measured():
+    samples, reference = collect(100, 1, ALL.samples), collect(90, 0, ALL.reference)
+    alone = MetricPlan(("kid", "frechet_interval"), **OPTIONS)
+    scores = ALL.compute(samples, reference, seed=4)
+    for name, value in alone.compute(samples, reference, seed=4).items():
+        assert scores[name] == value
+    assert alone.compute(samples, reference, seed=5)["kid"] != scores["kid"]
+
+
+def test_a_subset_of_the_reference_is_fixed_and_not_just_its_first_classes():
+    features = torch.arange(100.0)[:, None]
+    chosen = subset_of(features, 10)
+    assert torch.equal(chosen, subset_of(features, 10)) and len(chosen.unique()) == 10 and chosen.max() > 50
+    assert subset_of(features, None) is features and subset_of(features, 100) is features
+
+
+@pytest.mark.parametrize(
+    "name, num_samples, offered, num_reference, sentence",
+    [
+        ("kid", 999, ("features",), None, "kid needs at least 1000, got 999 samples: raise num_samples"),
+        ("kid", 2000, ("features",), 500, "kid needs at least 1000, got 500 reference images"),
+        ("frechet", 1, ("features",), None, "frechet needs at least 2, got 1 samples"),
+        ("precision_recall", 3, ("features",), None, "at least 4, got 3"),
+        ("frechet_infinity", 20, ("features",), None, "at least 30, got 20"),
+        ("sfid", 50, ("features",), None, "sfid needs the output spatial, which only encoder=inception offers"),
+        ("inception_score", 50, ("features",), None, "needs the output logits"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_sampling(name, num_samples, offered, num_reference, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MetricPlan((name,)).check(num_samples, offered, num_reference)
+
+
+def test_what_passes_the_check_can_be_measured():
+    plan = MetricPlan(tuple(NEEDS), **OPTIONS)
+    plan.check(30, tuple(DIMS), 30)
+    assert plan.compute(collect(30, 1, plan.samples), collect(30, 0, plan.reference))
+
+
+def test_unknown_metrics_and_impossible_options_are_refused():
+    with pytest.raises(ValueError, match=r"metrics must be some of frechet, sfid, .*, got fid"):
+        MetricPlan(("fid",))
+    with pytest.raises(ValueError, match="got none"):
+        MetricPlan(())
+    for options in ({"k": 0}, {"kid_subset_size": 1}, {"infinity_sizes": 9}, {"confidence": 1.0}):
+        with pytest.raises(ValueError):
+            MetricPlan(("frechet",), **options)
+
+
+def test_the_protocol_names_the_options_of_the_chosen_metrics_only():
+    assert MetricPlan(("frechet", "precision_recall")).protocol() == {
+        "frechet": {},
+        "precision_recall": {"k": 3, "reference": 10_000, "distances": "fp32"},
+    }
+
+
+def measure(rank, world_size, folder):
+    if world_size > 1:
+        dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    samples = collect(101, 1, ALL.samples, rank, world_size)
+    scores = ALL.compute(samples, collect(90, 0, ALL.reference, rank, world_size))
+    (folder / f"{world_size}_{rank}.json").write_text(json.dumps(scores))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not dist.is_available() or "fork" not in mp.get_all_start_methods(), reason="needs fork and gloo")
+def test_two_processes_measure_what_one_does(tmp_path):
+    for world_size in (1, 2):
+        mp.start_processes(measure, (world_size, tmp_path), nprocs=world_size, start_method="fork")
+    alone, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1_0", "2_0", "2_1"))
+    assert len(alone) == 14
+    assert first == pytest.approx(alone, rel=1e-6) and second == first
