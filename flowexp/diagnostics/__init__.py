@@ -10,7 +10,13 @@ from flowexp.diagnostics.cross_terms import CrossTerms, Spread, cross_terms
 from flowexp.diagnostics.curve import Curve, LevelPoint
 from flowexp.diagnostics.gradient_share import LevelGradient, gradient_share
 from flowexp.diagnostics.integration_lag import LevelLag, integration_lag
-from flowexp.diagnostics.jacobian import LevelJacobian, encoder_jacobian, semantic_subspace, tapped_encoder
+from flowexp.diagnostics.jacobian import (
+    LevelJacobian,
+    encoder_jacobian,
+    principal_subspace,
+    semantic_subspace,
+    tapped_encoder,
+)
 from flowexp.diagnostics.knn import knn_accuracy
 from flowexp.diagnostics.noise_levels import BinLoss, LevelVelocity, NoiseLevelSums, bin_centres, loss_by_noise_level
 from flowexp.diagnostics.probe import (
@@ -72,6 +78,7 @@ __all__ = [
     "loss_by_noise_level",
     "measure_condition",
     "plain_of",
+    "principal_subspace",
     "probe_curves",
     "semantic_subspace",
     "ssc_controls",

@@ -5,7 +5,7 @@ import torch
 
 from flowexp.backbones import create_backbone
 from flowexp.data import to_float
-from flowexp.diagnostics import encoder_jacobian, semantic_subspace, tapped_encoder
+from flowexp.diagnostics import encoder_jacobian, principal_subspace, semantic_subspace, tapped_encoder
 from flowexp.interpolants import GVP, Linear
 
 DIM, RANK = 12, 3
@@ -95,6 +95,17 @@ def test_the_subspace_is_the_span_of_class_mean_differences():
 def test_means_on_a_line_span_one_direction():
     labels = torch.tensor([0, 1, 2])
     assert semantic_subspace(labels[:, None] * torch.ones(1, 5), labels).shape == (5, 1)
+
+
+def test_the_principal_subspace_is_that_of_the_singular_vectors():
+    images = torch.randint(0, 256, (80, 1, 3, 3), dtype=torch.uint8)
+    images[:, 0, 0, 0] = (torch.arange(80) % 2 * 255).to(torch.uint8)  # one direction that varies most
+    basis = principal_subspace(images, 3, to_float, batch_size=30)
+    data = to_float(images).flatten(1).double()
+    expected = torch.linalg.svd(data - data.mean(0)).Vh[:3].T
+    torch.testing.assert_close((basis.T @ expected).abs(), torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="rank must lie below 9, got 9"):
+        principal_subspace(images, 9, to_float)
 
 
 def test_a_subspace_needs_classes_and_a_complement(basis):
