@@ -62,9 +62,12 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatchin
 
 
 def build_backbone(config: DictConfig, datamodule: ImageDataModule) -> Backbone:
-    """The network for a dataset's pictures and classes."""
+    """The network for a dataset's pictures, and its classes or the size of its embedded captions."""
+    text = {}
+    if datamodule.text_shape is not None and "text_dim" in config.backbone:
+        text = dict(zip(("text_length", "text_dim"), datamodule.text_shape, strict=True))
     return build(
-        config.backbone,
+        OmegaConf.merge(config.backbone, text),
         resolution=datamodule.resolution,
         channels=datamodule.channels,
         num_classes=datamodule.num_classes if config.class_conditional else None,

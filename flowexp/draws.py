@@ -79,3 +79,8 @@ def draw_labels(key: StepKey, backbone: Backbone, label: Tensor) -> Tensor | Non
     everyone = label.new_zeros((key.world_size * len(label), *label.shape[1:]))
     everyone[key.rows(len(label))] = label  # the drop is decided for the whole global batch, then this share is taken
     return backbone.drop_labels(everyone, generator)[key.rows(len(label))]
+
+
+def random_class(seed: int, index: int, num_classes: int) -> int:
+    """The class of sample `index` where classes are drawn at random, as ADM and SiT do, and not in turns."""
+    return int(torch.randint(num_classes, (), generator=keyed_generator(seed, index, int(_Purpose.LABEL))))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig, folder: RunFolder) -> None:
-    """Draws images and writes `samples.png` (a grid), `samples.npz` (uint8, N x H x W x C) and `summary.json`."""
+    """Draws images and writes `samples.png` (a grid), `samples.npz` (N x H x W x 3, for ADM) and `summary.json`."""
     from pathlib import Path
 
     from flowexp import building
@@ -56,11 +56,10 @@ def _draw(module: Any, datamodule: Any, config: DictConfig) -> tuple[Any, int]:
 
 
 def _write(folder: RunFolder, images: Any) -> None:
-    import numpy as np
-
     from flowexp.figures import image_grid, save_image
+    from flowexp.metrics import write_adm_batch
 
-    np.savez_compressed(folder.path / "samples.npz", arr_0=images.permute(0, 2, 3, 1).numpy())
+    write_adm_batch(folder.path / "samples.npz", images)
     save_image(image_grid(images[:256]), folder.path / "samples.png")
 
 

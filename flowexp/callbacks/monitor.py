@@ -31,6 +31,7 @@ class Monitor(Callback, ABC):
         self.every_n_steps = every_n_steps
         self.at_end = at_end
         self.last_step: int | None = None
+        self.step = 0  # of the weights that are being measured
 
     @abstractmethod
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
@@ -40,6 +41,7 @@ class Monitor(Callback, ABC):
         self, module: FlowMatching, datamodule: ImageDataModule, recorder: Recorder | None, step: int
     ) -> Measurement:
         """Measures now. `recorder` is None on every rank but the first."""
+        self.step = step
         with module.averaged():
             measurement = self.measure(module, datamodule, module.seed)
         if recorder is not None:

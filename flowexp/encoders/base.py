@@ -94,13 +94,13 @@ class FeatureNet(nn.Module, ABC):
                 f"{self.name} offers {', '.join(self.outputs)}, got {', '.join(missing)}: choose encoder=inception, "
                 "which offers features, spatial and logits"
             )
-        rgb = _as_rgb(images)
+        rgb = as_rgb(images)
         with torch.inference_mode(), torch.autocast(images.device.type, enabled=False):
             found = self.read(rgb, wanted)
         return FeatureSet({name: found[name].clone() for name in wanted})  # ordinary tensors, which can be trained on
 
 
-def _as_rgb(images: Tensor) -> Tensor:
+def as_rgb(images: Tensor) -> Tensor:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             f"an encoder needs uint8 pictures of shape (B, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}: "

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowexp.encoders import dinov2
-from flowexp.encoders.base import _as_rgb
+from flowexp.encoders.base import as_rgb
 from flowexp.encoders.efficientnet_lite import load_lite0
 
 
@@ -39,7 +39,7 @@ class Teacher(nn.Module, ABC):
         Raises:
             ValueError: another dtype or shape.
         """
-        rgb = _as_rgb(images)
+        rgb = as_rgb(images)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             return self.read(rgb, side)
 

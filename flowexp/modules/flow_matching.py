@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from flowexp.backbones import Backbone, OnBlock, State
 from flowexp.couplings import Coupling, Independent
-from flowexp.draws import StepKey, draw_labels, draw_noise, draw_times
+from flowexp.draws import StepKey, draw_labels, draw_noise, draw_times, random_class
 from flowexp.ema import ExponentialMovingAverage, whole
 from flowexp.interpolants import Interpolant, Linear
 from flowexp.losses import velocity_error
@@ -204,11 +204,13 @@ class FlowMatching(pl.LightningModule):
 
     # --- sampling ----------------------------------------------------------------------------------------------------
 
-    def sample(self, indices: Sequence[int], seed: int, label: int | None = None) -> Samples:
+    def sample(
+        self, indices: Sequence[int], seed: int, label: int | None = None, labels: str = "balanced"
+    ) -> Samples:
         """Draws the samples numbered `indices`; sample i is the same in any batch and on any number of processes.
 
-        A class-conditional network gives sample i the class i mod num_classes, or `label` to all; a network that takes
-        text gives it the i-th of `conditions`. The weights are those of the moment: `with module.averaged():` for the
+        A class-conditional network gives sample i the class i mod num_classes, with labels="random" a class drawn for
+        it, or `label` to all; a network that takes text gives it the i-th of `conditions`. The weights are those of the moment: `with module.averaged():` for the
         EMA. Warns where VD's limits speak against the sampler's SSC.
         """
         shape = (self.backbone.channels, self.backbone.resolution, self.backbone.resolution)
@@ -220,12 +222,12 @@ class FlowMatching(pl.LightningModule):
             indices,
             shape,
             seed,
-            label=self._labels_for(indices, label),
+            label=self._labels_for(indices, seed, label, labels),
             device=self.device,
             guide=self.guide,
         )
 
-    def _labels_for(self, indices: Sequence[int], label: int | None) -> Tensor | None:
+    def _labels_for(self, indices: Sequence[int], seed: int, label: int | None, labels: str) -> Tensor | None:
         if self.backbone.takes == "text":
             return self._text_for(indices)
         num_classes = self.backbone.num_classes
@@ -235,7 +237,10 @@ class FlowMatching(pl.LightningModule):
             return None
         if label is not None and not 0 <= label < num_classes:
             raise ValueError(f"label must lie in 0..{num_classes - 1}, got {label}")
-        return torch.tensor([i % num_classes if label is None else label for i in indices], device=self.device)
+        if label is not None:
+            return torch.full((len(indices),), label, device=self.device)
+        classes = [random_class(seed, i, num_classes) if labels == "random" else i % num_classes for i in indices]
+        return torch.tensor(classes, device=self.device)
 
     def _text_for(self, indices: Sequence[int]) -> Tensor:
         found = None if self.conditions is None else self.conditions(indices, self.device)

@@ -11,7 +11,7 @@ from flowexp.data import Digits
 from flowexp.modules import FlowMatching
 
 sys.path.append(str(Path(__file__).parent))
-from processes import random_module  # noqa: E402
+from processes import random_module
 
 
 @pytest.fixture

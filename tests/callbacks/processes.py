@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from flowexp.backbones import create_backbone
-from flowexp.callbacks.frechet import FrechetMonitor
+from flowexp.callbacks.sample_metrics import SampleMetrics
 from flowexp.callbacks.noise_levels import NoiseLevelMonitor
 from flowexp.callbacks.probe import ProbeMonitor
 from flowexp.callbacks.samples import SampleGridMonitor
@@ -31,7 +31,7 @@ def monitors(cache, every_n_steps=None):
         NoiseLevelMonitor(num_images=16, every_n_steps=every_n_steps),
         SampleGridMonitor(num_samples=4, every_n_steps=every_n_steps),
         ProbeMonitor([0.0, 0.1, 0.5], epochs=1, max_train_images=64, every_n_steps=every_n_steps),
-        FrechetMonitor(encoder, 9, 4, max_reference=30, cache=cache, every_n_steps=every_n_steps),
+        SampleMetrics(encoder, num_samples=9, batch_size=4, max_reference=30, cache=cache, every_n_steps=every_n_steps),
     ]
 
 

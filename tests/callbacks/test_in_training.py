@@ -16,7 +16,7 @@ from flowexp.callbacks.noise_levels import NoiseLevelMonitor
 from flowexp.callbacks.sharing import collect, num_own, share
 
 sys.path.append(str(Path(__file__).parent))  # processes of their own import what they run
-from processes import measure_everything, monitors  # noqa: E402
+from processes import measure_everything, monitors
 
 
 def train(folder, module, datamodule, callbacks, max_steps=4):
@@ -41,7 +41,7 @@ def test_every_curve_and_picture_lies_in_the_runs_folder(tmp_path, module, datam
         "noise_levels": ["csv", "png"],
         "probe": ["csv", "png"],
         "samples": ["png"],
-        "frechet_efficientnet_lite": [],
+        "samples_efficientnet_lite": [],
     }
     assert found == {
         f"{name}/step_{step:08d}.{kind}"

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from flowexp.callbacks.frechet import FrechetMonitor
+from flowexp.callbacks.sample_metrics import SampleMetrics
 from flowexp.encoders.base import FeatureNet
-from flowexp.metrics import FeatureMoments, frechet_distance
-from flowexp.sampling import Samples
+from flowexp.metrics import FeatureMoments, frechet_distance, write_adm_batch
+from flowexp.sampling import Sampler, Samples
 
 
 class Patches(FeatureNet):
@@ -30,7 +30,7 @@ class Patches(FeatureNet):
 
 
 def monitor(tmp_path, **options):
-    return FrechetMonitor(Patches(), **{"num_samples": 40, "batch_size": 16, "cache": tmp_path} | options)
+    return SampleMetrics(Patches(), **{"num_samples": 40, "batch_size": 16, "cache": tmp_path} | options)
 
 
 def measure(monitor, module, datamodule, seed=0):
@@ -44,7 +44,9 @@ class Copies:
     def __init__(self, images):
         self.images = images
 
-    def sample(self, backbone, interpolant, indices, shape, seed, label=None, device="cpu"):
+    corrected = False
+
+    def sample(self, backbone, interpolant, indices, shape, seed, **_):
         return Samples(self.images[list(indices)], nfe=3)
 
     def protocol(self):
@@ -58,7 +60,7 @@ def test_samples_that_are_the_training_set_are_at_distance_zero(tmp_path, module
 
 
 def test_the_distance_is_that_of_the_numbered_samples_to_the_split(tmp_path, module, datamodule):
-    found = measure(monitor(tmp_path, reference_split="test"), module, datamodule, seed=5)
+    found = measure(monitor(tmp_path, reference="test"), module, datamodule, seed=5)
     from flowexp.data import to_uint8
 
     net, own, other = Patches(), FeatureMoments(4), FeatureMoments(4)
@@ -67,6 +69,44 @@ def test_the_distance_is_that_of_the_numbered_samples_to_the_split(tmp_path, mod
     a, b = own.compute(), other.compute()
     expected = float(frechet_distance(a.mean, a.covariance, b.mean, b.covariance))
     assert found.scalars == {"frechet/patches": pytest.approx(expected, rel=1e-6)}
+
+
+def test_one_pass_gives_every_metric(tmp_path, module, datamodule):
+    names = ["frechet", "precision_recall", "kid", "nearest_neighbour", "frechet_infinity", "frechet_interval"]
+    options = {"kid_subsets": 3, "kid_subset_size": 20, "resamples": 20, "infinity_sizes": 10}
+    several = monitor(tmp_path, metrics=names, options=options)
+    found = measure(several, module, datamodule).scalars
+    assert several.encoder.pictures_seen == len(datamodule.train) + 40
+    alone = measure(monitor(tmp_path), module, datamodule).scalars
+    assert found["frechet/patches"] == pytest.approx(alone["frechet/patches"])
+    assert {"precision/patches", "recall/patches", "mmd/patches", "nearest_neighbour/patches"} < set(found)
+    assert found["frechet_low/patches"] < found["frechet/patches"] < found["frechet_high/patches"]
+
+
+def test_numbers_of_one_card_compare_and_those_of_another_sampler_do_not(tmp_path, module, datamodule):
+    def card(seed=0):
+        return measure(monitor(tmp_path), module, datamodule, seed).protocol["card"]
+
+    first, again = card(), card(seed=3)
+    module.sampler = Sampler("heun", num_steps=2)
+    assert first == again != card()
+
+
+def test_a_reference_file_of_adm_is_taken_as_it_is(tmp_path, module, datamodule):
+    pictures = datamodule.train.images
+    write_adm_batch(tmp_path / "reference.npz", pictures)
+    of_file = measure(monitor(tmp_path, reference=str(tmp_path / "reference.npz")), module, datamodule)
+    of_split = measure(monitor(tmp_path), module, datamodule)
+    assert of_file.scalars == pytest.approx(of_split.scalars)
+    assert of_file.protocol["reference"]["set"] == "reference.npz"
+
+
+def test_classes_are_balanced_or_drawn(conditional_module):
+    balanced = conditional_module._labels_for(range(20), 0, None, "balanced")
+    drawn = conditional_module._labels_for(range(20), 0, None, "random")
+    assert balanced.tolist() == [*range(10), *range(10)]
+    assert drawn.tolist() != balanced.tolist()
+    assert drawn[5:].tolist() == conditional_module._labels_for(range(5, 20), 0, None, "random").tolist()
 
 
 def test_the_batch_size_changes_nothing(tmp_path, module, datamodule):
@@ -78,10 +118,10 @@ def test_the_batch_size_changes_nothing(tmp_path, module, datamodule):
 
 def test_the_protocol_holds_what_a_reader_needs(tmp_path, module, datamodule):
     protocol = measure(monitor(tmp_path), module, datamodule, seed=7).protocol
-    assert {key: protocol[key] for key in ("num_samples", "reference", "num_reference", "nfe", "seed", "weights")} == {
+    assert protocol["reference"]["set"] == "digits/train" and protocol["reference"]["num"] == len(datamodule.train)
+    assert {key: protocol[key] for key in ("num_samples", "labels", "nfe", "seed", "weights")} == {
         "num_samples": 40,
-        "reference": "digits/train",
-        "num_reference": len(datamodule.train),
+        "labels": "none",
         "nfe": 2,
         "seed": 7,
         "weights": "ema",
@@ -100,7 +140,7 @@ def test_the_dataset_is_encoded_once(tmp_path, module, datamodule):
 def test_another_training_subset_is_another_reference(tmp_path, module, datamodule):
     whole, part = monitor(tmp_path), monitor(tmp_path, max_reference=100)
     found = [measure(m, module, datamodule) for m in (whole, part)]
-    assert [m.protocol["num_reference"] for m in found] == [len(datamodule.train), 100]
+    assert [m.protocol["reference"]["num"] for m in found] == [len(datamodule.train), 100]
     assert found[0].scalars != found[1].scalars
 
 
@@ -122,15 +162,15 @@ def test_inceptions_distance_alone_is_recorded_as_fid(tmp_path, module, datamodu
     class Named(Patches):
         distance_name = "fid"
 
-    found = measure(FrechetMonitor(Named(), num_samples=8, cache=tmp_path), module, datamodule)
-    assert found.name == "fid" and list(found.scalars) == ["fid"]
+    found = measure(SampleMetrics(Named(), num_samples=8, cache=tmp_path), module, datamodule)
+    assert list(found.scalars) == ["fid"]
     other = measure(monitor(tmp_path), module, datamodule)
-    assert other.name == "frechet_patches"
+    assert list(other.scalars) == ["frechet/patches"]
 
 
 def test_the_default_features_measure_digits(tmp_path, module, datamodule):
     small = replace_train(datamodule, 60)
-    found = measure(FrechetMonitor({"name": "efficientnet_lite", "input_size": 48}, 20, cache=tmp_path), module, small)
+    found = measure(SampleMetrics({"name": "efficientnet_lite", "input_size": 48}, num_samples=20, cache=tmp_path), module, small)
     assert found.scalars["frechet/efficientnet_lite"] > 0
 
 
@@ -143,7 +183,10 @@ def replace_train(datamodule, num):
     ("options", "sentence"),
     [
         ({"num_samples": 1}, "at least 2 samples"),
-        ({"reference_split": "val"}, "train or test, got 'val'"),
+        ({"reference": "val"}, "train, test or a .npz file of ADM, got 'val'"),
+        ({"metrics": ["fid"]}, "metrics must be some of frechet, sfid"),
+        ({"metrics": ["sfid"]}, "sfid needs the output spatial, which only encoder=inception offers"),
+        ({"labels": "all"}, "balanced or random, got 'all'"),
         ({"precision": "16"}, "32-true, bf16-mixed, got '16'"),
         ({"every_n_steps": 0}, "at least 1, got 0"),
     ],

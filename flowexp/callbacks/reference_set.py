@@ -1,0 +1,88 @@
+"""The real pictures that samples are compared with, and what metrics need to know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from flowexp.callbacks.sharing import collect, rank_and_world_size
+from flowexp.data import ImageDataModule
+from flowexp.encoders import FeatureNet
+from flowexp.metrics import FeatureCollector, MetricPlan, ReferenceCache, Statistics, read_adm_reference
+from flowexp.metrics.reference import fingerprint
+
+
+@dataclass(frozen=True)
+class ReferenceSet:
+    """A split of the dataset, or a reference file of ADM (.npz), whose moments are taken as they are.
+
+    Arguments:
+        source: "train" (the habit of the literature), "test", or the path of a file.
+        max_images: a fixed random subset of this many images; None is all. Of a split only.
+        cache: keeps the statistics, which are the same in every run; None computes them each time.
+
+    Raises:
+        ValueError: another source.
+    """
+
+    source: str = "train"
+    max_images: int | None = None
+    cache: ReferenceCache | None = None
+
+    def __post_init__(self) -> None:
+        if self.source not in ("train", "test") and not self.source.endswith(".npz"):
+            raise ValueError(f"reference must be train, test or a .npz file of ADM, got {self.source!r}")
+
+    def statistics(
+        self, datamodule: ImageDataModule, encoder: FeatureNet, plan: MetricPlan, batch_size: int, device: torch.device
+    ) -> tuple[Statistics, dict[str, Any]]:
+        """What `plan` needs of the reference, on every process, and how it is named in a protocol."""
+        if self.source.endswith(".npz"):
+            return self._of_file(encoder, plan, batch_size, device)
+        images = datamodule.reference_pictures(self.source)
+        images = images if self.max_images is None else images.subset(min(self.max_images, len(images)))
+        identity = images.fingerprint or fingerprint(images.images)
+        key = {"dataset": datamodule.name, "split": self.source, "images": identity} | encoder.protocol()
+        about = {"set": f"{datamodule.name}/{self.source}", "num": len(images), "hash": identity}
+        saved = None if self.cache is None else self.cache.load_statistics(key, plan.reference)
+        rank, world_size = rank_and_world_size()
+        if saved is not None and all(collect({rank: saved is not None}).values()):
+            return saved, about
+        if saved is None:
+            collect({rank: False})
+        collector = FeatureCollector(len(images), encoder.dims, plan.reference, device=device)
+        own = torch.arange(len(images))[rank::world_size]
+        for rows in _with_progress(own.split(batch_size)):
+            pictures = images.select(rows).images.to(device)
+            collector.update(encoder.extract(pictures, plan.reference.outputs), rows)
+        found = collector.compute()
+        if self.cache is not None and rank == 0:
+            self.cache.save_statistics(key, found)
+        return found, about
+
+    def _of_file(
+        self, encoder: FeatureNet, plan: MetricPlan, batch_size: int, device: torch.device
+    ) -> tuple[Statistics, dict[str, Any]]:
+        """Moments as the file has them; anything else from its images, on every process."""
+        file = read_adm_reference(Path(self.source))
+        needs = plan.reference.besides(file.moments)
+        collector = FeatureCollector(file.shape[0], encoder.dims, needs, device=device)
+        rank, world_size = rank_and_world_size()
+        for number, pictures in enumerate(file.batches(batch_size) if needs.outputs else ()):
+            if number % world_size == rank:
+                rows = torch.arange(len(pictures)) + number * batch_size
+                collector.update(encoder.extract(pictures.to(device), needs.outputs), rows)
+        found = collector.compute() if needs.outputs else Statistics()
+        about = {"set": file.path.name, "num": file.shape[0], "hash": None}
+        return Statistics({**file.moments, **found.moments}, found.features), about
+
+
+def _with_progress(batches: tuple[Tensor, ...]) -> Iterator[Tensor]:
+    hidden = None if rank_and_world_size()[0] == 0 else True
+    yield from tqdm(batches, desc="reference", unit="batch", leave=False, disable=hidden)

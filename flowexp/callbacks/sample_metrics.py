@@ -1,0 +1,137 @@
+"""Scores of EMA samples against a dataset: Frechet distance, precision and recall, and others, from one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from flowexp.callbacks.monitor import Monitor
+from flowexp.callbacks.precision import autocast, check_precision
+from flowexp.callbacks.reference_set import ReferenceSet
+from flowexp.callbacks.sharing import num_own, rank_and_world_size, share
+from flowexp.data import ImageDataModule
+from flowexp.encoders import FeatureNet, create_encoder
+from flowexp.metrics import FeatureCollector, MetricPlan, ProtocolCard, ReferenceCache
+from flowexp.modules import FlowMatching
+from flowexp.recording import Measurement
+
+
+class SampleMetrics(Monitor):
+    """Samples with the module's sampler and compares the features of the samples with those of a dataset.
+
+    Scores depend on the number of samples even for the same network: compare equal numbers, or cards of one hash. Of
+    the numbered samples, process r of W draws r, r + W, ...; no picture is kept. A network that takes text gets
+    held-out captions. Only Inception's scores bear the papers' names (fid, sfid, ...).
+
+    Arguments:
+        encoder: the feature network, or its name, or its name with options as a mapping.
+        metrics: names, see `flowexp.metrics.MetricPlan`.
+        num_samples: how many samples; LCF takes 7500, the Velocity Deficit paper 50 000.
+        batch_size: samples drawn at once, on each process.
+        labels: "balanced" gives sample i the class i mod num_classes, "random" a class of its own draw (ADM, SiT).
+        reference: "train" (the habit of the literature), "test", or a reference file of ADM (.npz).
+        max_reference: compare with a fixed random subset of this many images; None is all.
+        cache: folder for what is known of the reference, the same in every run; None computes it each time.
+        precision: of the network while sampling, 32-true or bf16-mixed; the encoder always works in fp32.
+        options: further fields of MetricPlan, such as split_size.
+
+    Raises:
+        ValueError: an unknown encoder, metric, reference or precision, too few samples, or weights that cannot be had.
+    """
+
+    def __init__(
+        self,
+        encoder: str | Mapping[str, Any] | FeatureNet = "efficientnet_lite",
+        metrics: Sequence[str] = ("frechet",),
+        num_samples: int = 2000,
+        batch_size: int = 250,
+        labels: str = "balanced",
+        reference: str = "train",
+        max_reference: int | None = None,
+        cache: str | Path | None = "data/moments",
+        precision: str = "32-true",
+        options: Mapping[str, Any] | None = None,
+        every_n_steps: int | None = None,
+        at_end: bool = True,
+    ) -> None:
+        super().__init__(every_n_steps, at_end)
+        if num_samples < 2 or batch_size < 1:
+            raise ValueError(
+                f"at least 2 samples are needed, in batches of at least 1; got {num_samples}, {batch_size}"
+            )
+        if labels not in ("balanced", "random"):
+            raise ValueError(f"labels must be balanced or random, got {labels!r}")
+        self.encoder = _as_encoder(encoder)
+        self.plan = MetricPlan(tuple(metrics), **(options or {}))
+        self.plan.check(num_samples, self.encoder.outputs)
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.labels = labels
+        self.reference = ReferenceSet(reference, max_reference, None if cache is None else ReferenceCache(Path(cache)))
+        self.precision = check_precision(precision)
+
+    def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
+        self.encoder.to(module.device)
+        reference, about = self.reference.statistics(
+            datamodule, self.encoder, self.plan, self.batch_size, module.device
+        )
+        collector = FeatureCollector(
+            self.num_samples, self.encoder.dims, self.plan.samples, self.plan.split_size, module.device
+        )
+        nfe = self._add_samples(collector, module, datamodule, seed)
+        scores = self.plan.compute(collector.compute(), reference, seed, module.device)
+        card = self._card(module, about, nfe, seed)
+        protocol = card.to_dict() | {"card": card.short_hash, "weights": "ema", "metrics": self.plan.protocol()}
+        scalars = {self.encoder.key(name): value for name, value in scores.items()}
+        return Measurement(f"samples_{self.encoder.name}", scalars, protocol=protocol)
+
+    def _add_samples(
+        self, collector: FeatureCollector, module: FlowMatching, datamodule: ImageDataModule, seed: int
+    ) -> int:
+        """Draws this process's samples and adds their features; returns the network calls per sample."""
+        indices, own, nfe = share(range(self.num_samples)), num_own(self.num_samples), 0
+        hidden = None if rank_and_world_size()[0] == 0 else True
+        starts = range(0, len(indices), self.batch_size)
+        for start in tqdm(starts, desc="sampling", unit="batch", leave=False, disable=hidden):
+            part = indices[start : start + self.batch_size]
+            with autocast(self.precision, module.device):
+                samples = module.sample(part, seed, labels=self.labels)
+            num = max(0, own - start)
+            bad = ~samples.images.flatten(1).isfinite().all(dim=1)
+            found = self.encoder.extract(datamodule.to_pictures(samples.images), self.plan.samples.outputs)
+            collector.update(found.spoil(bad).rows(num), torch.tensor(part[:num], dtype=torch.int64))
+            nfe = samples.nfe
+        return nfe
+
+    def _card(self, module: FlowMatching, reference: dict[str, Any], nfe: int, seed: int) -> ProtocolCard:
+        sampler, features = module.sampler.protocol(), self.encoder.protocol()
+        conditional = module.backbone.takes == "class"
+        return ProtocolCard(
+            sampler=sampler,
+            nfe=nfe,
+            stochastic=bool(sampler.get("stochastic")),
+            diffusion=sampler.get("diffusion"),
+            guidance=sampler.get("guidance_scale", 1.0),
+            guidance_channels=sampler.get("guidance_channels"),
+            ssc={key: sampler[key] for key in ("profile", "s0", "s1")} if module.sampler.corrected else None,
+            num_samples=self.num_samples,
+            labels=self.labels if conditional else "none",
+            reference=reference,
+            features=features,
+            resize=str(features.get("resize")),
+            precision=self.precision,
+            seed=seed,
+            checkpoint_step=self.step,
+        )
+
+
+def _as_encoder(encoder: str | Mapping[str, Any] | FeatureNet) -> FeatureNet:
+    if isinstance(encoder, FeatureNet):
+        return encoder
+    return create_encoder(encoder) if isinstance(encoder, str) else create_encoder(**encoder)
+
+
