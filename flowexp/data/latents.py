@@ -90,6 +90,8 @@ class Latents(ImageDataModule):
         vae: the autoencoder that made the latents.
         pictures: the dataset that they were made of; its files may be gone until something is compared with them.
         root, batch_size, train_size, flip, seed: see ImageDataModule; `flip` needs a cache with both flips.
+        decoder: decodes samples in place of `vae`: ft_mse and ft_ema differ in their decoders only, and REPA encodes
+            with the one and decodes with the other.
 
     Raises:
         ValueError: a number that is not positive.
@@ -106,10 +108,12 @@ class Latents(ImageDataModule):
         train_size: int | None = None,
         flip: bool | None = None,
         seed: int = 0,
+        decoder: Autoencoder | None = None,
     ) -> None:
         self.name = f"{pictures.name}_latents_{pictures.resolution}"
         super().__init__(root, batch_size, train_size, pictures.flips if flip is None else flip, seed)
         self.vae = vae
+        self.decoder = decoder
         self.pictures = pictures
         self.num_classes = pictures.num_classes
         self.resolution = pictures.resolution // _FACTOR
@@ -151,10 +155,12 @@ class Latents(ImageDataModule):
             DataError: the autoencoder has other weights than the one that made the cache.
             ValueError: its weights cannot be had.
         """
-        return to_uint8(self._checked_vae.decode(samples / self.vae.scale))
+        return to_uint8(self._checked_decoder.decode(samples / self.vae.scale))
 
     @cached_property
-    def _checked_vae(self) -> Autoencoder:
+    def _checked_decoder(self) -> Autoencoder:
+        if self.decoder is not None:
+            return self.decoder
         self.cache.check(vae_weights=self.vae.fingerprint)
         return self.vae
 

@@ -162,6 +162,8 @@ def test_latents_have_an_eighth_of_the_side(name: str, channels: int, side: int)
 def test_the_autoencoder_and_the_text_encoder_are_chosen_by_name():
     latents = configured("imagenet_latents_256", "vae@data.vae=sd_ft_ema")
     assert latents.vae.weights == "stabilityai/sd-vae-ft-ema" and latents.vae.scale == 0.18215
+    repa = configured("imagenet_latents_256", "+vae@data.decoder=sd_ft_ema")
+    assert (repa.vae.name, repa.decoder.name, latents.decoder) == ("sd_vae_ft_mse", "sd_vae_ft_ema", None)
     assert configured("coco").text_shape == (77, 768) == configured("coco_latents_256").text_shape
     assert configured("coco", "text@data.text=minilm").text_shape == (77, 384)
 

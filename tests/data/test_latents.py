@@ -140,6 +140,7 @@ def test_a_batch_is_a_scaled_sample_of_the_posterior(cache: LatentCache, imagene
     draws = torch.stack([train.batch(Pick(torch.arange(12), None, 0, epoch))["image"] for epoch in range(400)])
     noise = (draws / vae.scale - mean) / std
     assert abs(float(noise.mean())) < 0.02 and float(noise.std()) == pytest.approx(1, abs=0.02)
+    assert abs(float((noise[:, :-1] * noise[:, 1:]).mean())) < 0.02  # rows have noise of their own
     assert torch.equal(train.batch(Pick(torch.tensor([3])))["label"], train.labels[3:4])
 
 
@@ -227,6 +228,16 @@ def test_weights_that_changed_under_the_same_name_are_found_when_they_are_read(
     datamodule = latents(cache, vae, imagenet)
     with pytest.raises(DataError, match="vae_weights=fedcba9876543210, this run wants another"):
         datamodule.to_pictures(torch.zeros(1, 4, 2, 2))
+
+
+def test_another_decoder_may_make_the_pictures(cache: LatentCache, imagenet: Path, vae: Any):
+    class Doubled:
+        def decode(self, latents: Tensor) -> Tensor:
+            return 2 * vae.decode(latents)
+
+    samples = 0.1 * torch.randn(3, 4, 2, 2)
+    datamodule = latents(cache, vae, imagenet, decoder=Doubled())
+    assert torch.equal(datamodule.to_pictures(samples), to_uint8(2 * vae.decode(samples / vae.scale)))
 
 
 def test_a_cache_of_another_resolution_is_refused(cache: LatentCache, imagenet: Path, vae: Any):

@@ -54,6 +54,11 @@ def test_an_epoch_sees_every_row_at_most_once_and_drops_the_incomplete_batch():
     assert set(seen) <= set(range(22))
 
 
+def test_step_s_is_served_batch_s_of_its_epoch():
+    batches = loader(seed=3)
+    assert same(forever(batches, 7), [loader(seed=3).fetch(*divmod(step, 5)) for step in range(7)])
+
+
 def test_the_order_is_a_function_of_seed_and_epoch_alone():
     first, second = loader(seed=3), loader(seed=3)
     second.set_epoch(7)
