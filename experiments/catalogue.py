@@ -1,4 +1,4 @@
-"""The catalogue: `python -m experiments.catalogue` writes docs/experiments.md, a table of conf/experiment with its cost."""
+"""The catalogue: `python -m experiments.catalogue` writes docs/experiments.md, all of conf/experiment with its cost."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from flowexp.backbones import create_backbone
-from flowexp.building import build
+from flowexp.backbones import Backbone
+from flowexp.building import build, build_backbone
+from flowexp.data import ImageDataModule
 from flowexp.launch import config_folder
 
 PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
@@ -38,19 +40,21 @@ SECTIONS = {  # by the first word of a name
 }
 HEAD = """# Experiments
 
-Made by `python -m experiments.catalogue` from conf/experiment; do not edit. Each is `python -m flowexp.train +experiment=NAME`,
-and `dry_run=true` prints its plan. Method: the objective, and every other choice that is not the default.
+Made by `python -m experiments.catalogue` from conf/experiment; do not edit. Each row is `python -m flowexp.train
++experiment=NAME`, and `dry_run=true` prints its plan. Method: the objective, and every other choice that is not the
+default. Parameters are the trained ones of the backbone.
 
-Costs are estimates of the training alone (no measuring, no retries):
+Costs are estimates of the training alone, without measuring and retries:
 
     training FLOP = (3 forward + extra) x batch x steps
 
-`forward` is counted, operation by operation, in one pass of one image; backward costs twice as much. For a plain transformer
-3 forward is near the rule 6 x parameters x tokens; here it is less, as modulation is computed once per image and not per token.
-`extra` is REPA's teacher (DINOv2 ViT-B/14: 46 GFLOP on 16 x 16 tokens; EfficientNet-Lite0: 1), or self-distillation's passes
-(8 forward to two thirds of the depth). LCF's positives cost about what its rows below T_min save. Projectors are left out. GPU
-hours are those of one H100 at 40 % of its 990 TFLOP/s in bf16. CPU hours are those of two cores with bf16 at 0.4 TFLOP/s, where
-they are less than a day; small networks do not reach that rate. EFLOP is 10^18 operations. Parameters are the backbone's.
+`forward` is counted, operation by operation, in one pass of one image; backward costs twice as much. For a plain
+transformer 3 forward is near the rule 6 x parameters x tokens; here it is less, as modulation is computed once per
+image and not per token. `extra` is REPA's teacher (DINOv2 ViT-B/14: 46 GFLOP for 16 x 16 tokens; EfficientNet-Lite0:
+about 1), or self-distillation's passes (8 forward to two thirds of the depth). LCF's positives cost about what its rows
+below T_min save. Projectors, ExFM's distances and optimal transport are left out. GPU hours are those of one H100 at
+40 % of its 990 TFLOP/s in bf16. CPU hours are those of two cores with bf16 at 0.4 TFLOP/s, where they are less than a
+day; small networks do not reach that rate. EFLOP is 10^18 operations.
 """
 
 
@@ -93,11 +97,14 @@ def list_experiments() -> list[str]:
     return sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
 
 
+@cache
 def compose_experiment(name: str, *overrides: str) -> DictConfig:
-    """The training config of an experiment, with `hydra` in it for the names of its choices."""
+    """The training config of an experiment, with `hydra` in it for the names of its choices. It is read-only."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose("train", [f"experiment={name}", "run_dir=.", *overrides], return_hydra_config=True)
+        config = compose("train", [f"experiment={name}", "run_dir=.", *overrides], return_hydra_config=True)
+    OmegaConf.set_readonly(config, True)
+    return config
 
 
 def first_comment(name: str) -> str:
@@ -141,26 +148,30 @@ def _defaults() -> dict[str, str]:
 
 def size_of(config: DictConfig) -> Size:
     """Parameters and FLOP of an experiment's network, which is built on the meta device."""
-    data = build(config.data)
-    options = OmegaConf.to_container(config.backbone, resolve=True)
-    assert isinstance(options, dict)
-    shape = {"resolution": data.resolution, "channels": data.channels}
-    classes = data.num_classes if config.class_conditional else None
-    options = {str(key): value for key, value in options.items() if key != "_target_"}
-    return _size(data.text_shape, tuple({**options, **shape, "num_classes": classes}.items()))
+    return _size(
+        *(OmegaConf.to_yaml(config[key], resolve=True) for key in ("backbone", "data")), config.class_conditional
+    )
 
 
 @cache
-def _size(text_shape: tuple[int, int] | None, options: tuple[tuple[str, object], ...]) -> Size:
-    with torch.device("meta"), torch.no_grad():
-        network = create_backbone(**dict(options))  # type: ignore[arg-type]
+def _size(backbone: str, data: str, class_conditional: bool) -> Size:
+    """The same, for yamls: many experiments share a network."""
+    datamodule = build(DictConfig(OmegaConf.create(data)))
+    config = OmegaConf.create({"backbone": OmegaConf.create(backbone), "class_conditional": class_conditional})
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network = build_backbone(config, datamodule)
         x, t = torch.zeros(1, network.channels, network.resolution, network.resolution), torch.zeros(1)
-        label = torch.zeros(1, dtype=torch.int64) if text_shape is None else torch.zeros(1, *text_shape)
-        with FlopCounterMode(display=False) as counter:
-            state = network.encode(x, t, None if network.takes == "nothing" else label)
-            network.decode(state)
+        state = network.encode(x, t, _label(network, datamodule))
+        network.decode(state)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return Size(trained, counter.get_total_flops(), state.tokens.shape[1])
+
+
+def _label(network: Backbone, data: ImageDataModule) -> Tensor | None:
+    if network.takes == "text":
+        assert data.text_shape is not None
+        return torch.zeros(1, *data.text_shape)
+    return torch.zeros(1, dtype=torch.int64) if network.takes == "class" else None
 
 
 def steps_of(config: DictConfig) -> int:
