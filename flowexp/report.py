@@ -1,0 +1,95 @@
+"""`python -m flowexp.report run=FOLDER`: a page of what a run has found, with its numbers, curves and pictures.
+
+run=FOLDER             a training run, an evaluation or a sweep: writes report.html into it
+runs=[A,B,C]           several runs side by side: writes report.html here
+output=FILE            writes the page there instead
+pictures=12            at most so many pictures of each measurement
+wandb=ENTITY/PROJECT   saves the W&B workspace of this code there instead (flowexp[dashboards])
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowexp.errors import sentence_for
+from flowexp.launch import config_folder
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def run(config: DictConfig) -> str:
+    """Writes what `config` asks for and returns where it lies. Raises ValueError where there is nothing to show."""
+    chosen = [name for name in ("run", "runs", "wandb") if config[name]]
+    if len(chosen) != 1:
+        got = " and ".join(chosen) or "neither"
+        raise ValueError(f"give one of run=FOLDER, runs=[A,B] and wandb=ENTITY/PROJECT, got {got}")
+    if config.wandb:
+        from flowexp.reporting.workspace import save_workspace
+
+        return save_workspace(str(config.wandb))
+    folders = [Path(folder) for folder in config.runs] or [Path(config.run)]
+    return str(write_report(folders, config.output and Path(config.output), int(config.pictures)))
+
+
+def write_report(folders: list[Path], output: Path | None = None, most_pictures: int = 12) -> Path:
+    """Writes the page of one or several runs, or of a sweep and each of its jobs. Returns its file.
+
+    Raises ValueError where a folder is neither a run nor a sweep, or fewer than one picture is asked for.
+    """
+    from flowexp.reporting.page import render_runs, render_sweep
+    from flowexp.reporting.reading import read_runs
+    from flowexp.reporting.sweep import is_sweep, read_sweep
+
+    if most_pictures < 1:
+        raise ValueError(f"pictures must be at least 1, got {most_pictures}")
+    output = output or (folders[0] if len(folders) == 1 else Path()) / "report.html"
+    if len(folders) == 1 and is_sweep(folders[0]):
+        sweep = read_sweep(folders[0])
+        for job in (job for job, page in sweep.pages.items() if page):
+            write_report([folders[0] / job], None, most_pictures)
+        return _write(output, render_sweep(sweep))
+    return _write(output, render_runs(read_runs(folders), most_pictures))
+
+
+def _write(output: Path, page: str) -> Path:
+    output = output / "report.html" if output.is_dir() else output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page, encoding="utf-8")
+    return output
+
+
+def main() -> int:
+    """The command line. Returns the exit code."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else 2
+    if arguments[0] == "--cfg":
+        print((config_folder() / "report.yaml").read_text(), end="")
+        return 0
+    try:
+        print(run(_compose(arguments)))
+    except Exception as error:
+        sentence = sentence_for(error, config_folder(), "report", arguments)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _compose(arguments: list[str]) -> DictConfig:
+    """The settings. No job folder is made and no process started: a page takes seconds and belongs to its run."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose("report", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What a run has found, for people: a static page of its folder, and a W&B workspace defined in code."""

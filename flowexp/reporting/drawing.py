@@ -1,0 +1,185 @@
+"""Figures of a page: matplotlib's, as SVG inside it, whose black follows the page from light to dark."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from flowexp.figures import plot_curves
+from flowexp.reporting.reading import Cells, Measured, number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_POINTS = 200  # of a line: more are not seen at this size, and weigh
+MOST_PANELS = 4
+SIZE = (3.6, 2.6)  # inches; a chart is about as wide on the page, so that its letters have their size
+X_NAMES = {"t": "noise level t"}
+KINDS = ("split", "tap", "block", "seed")
+
+_salts = count()
+
+Row = dict[str, Any]
+
+
+def as_svg(figure: Figure, title: str) -> Markup:
+    """A figure as an `<svg>` element that is as wide as its place, with real text, no background and ids of its own."""
+    import matplotlib
+
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"figure {next(_salts)}"}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    svg = file.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
+    )
+    svg = svg.replace("#000000", "currentColor")
+    return Markup(svg.replace("<svg ", Markup('<svg role="img" aria-label="{}" ').format(title), 1))
+
+
+def draw_lines(rows: Sequence[Row], x: str, y: str, series: str | None = None, log_x: bool = False) -> Markup | None:
+    """One column over another, a line for each value of `series`; None without a finite number. Its title names y."""
+    lines: dict[Any, list[Row]] = {}
+    for row in rows:
+        if _is_finite(row.get(x)) and _is_finite(row.get(y)):
+            label = "" if series is None else plain(row[series])
+            lines.setdefault(label, []).append({x: row[x], y: row[y], "line": label})
+    if not lines:
+        return None
+    shown = [row for line in lines.values() for row in thin(line)]
+    figure = plot_curves(shown, x, y, "line" if series else None, {x: X_NAMES.get(x, plain(x)), y: ""}, log_x=log_x)
+    figure.set_size_inches(*SIZE)
+    if legend := figure.axes[0].get_legend():
+        legend.set_title("")
+    return as_svg(figure, f"{y} over {x}")
+
+
+def thin(rows: Sequence[Row]) -> list[Row]:
+    """At most about `MOST_POINTS` rows, evenly chosen, with the first and the last."""
+    stride = math.ceil(len(rows) / MOST_POINTS)
+    return [*rows[:-1:stride], rows[-1]]
+
+
+def plain(text: Any) -> str:
+    """Text that matplotlib takes for neither mathematics nor a label to leave out."""
+    escaped = str(text).replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Values of one column over (step, noise level).
+
+    Arguments:
+        series: what tells it apart from others of the same table, such as `tap 2`.
+    """
+
+    column: str
+    series: str
+    cells: dict[tuple[int, float], float]
+
+    def draw(self, low: float, high: float) -> Markup:
+        """The map as SVG, its colours reaching from `low` to `high`."""
+        title = f"{self.column} {self.series} over steps and noise levels"
+        return as_svg(_heat_map(self.cells, self.column, low, high), title)
+
+
+def heat_maps(entries: Sequence[Measured]) -> list[HeatMap]:
+    """A map for each series of a measurement that was repeated over noise levels; none of one taken once."""
+    repeated = [entry for entry in entries if entry.rows and "t" in entry.rows[0]]
+    column = value_column(repeated[-1].rows) if len(repeated) > 1 else None
+    if column is None:
+        return []
+    maps = []
+    for series in _series(repeated[-1].rows, column)[:MOST_PANELS]:
+        cells = {(entry.step, t): value for entry in repeated for t, value in _along(entry.rows, column, series)}
+        if cells:
+            maps.append(HeatMap(column, " ".join(f"{key} {cell}" for key, cell in series.items()), cells))
+    return maps
+
+
+def value_column(rows: Sequence[Cells]) -> str | None:
+    """The first column of measured numbers: not t, and not one that tells rows of one level apart."""
+    kinds = series_columns(rows)
+    return next((column for column in rows[0] if column != "t" and column not in kinds), None)
+
+
+def series_columns(rows: Sequence[Cells]) -> list[str]:
+    """The columns that tell the rows of one noise level apart: those named so, and any that holds words."""
+    return [column for column in rows[0] if column in KINDS or any(_is_word(row[column]) for row in rows)]
+
+
+def _series(rows: Sequence[Cells], column: str) -> list[Cells]:
+    """What tells the lines of a table apart; of training and test rows only the test's, which have every level."""
+    kinds = series_columns(rows)
+    found = dict.fromkeys(tuple((kind, row[kind]) for kind in kinds) for row in rows if row[column])
+    series = [dict(items) for items in found]
+    return [one for one in series if one.get("split") == "test"] or series
+
+
+def _along(rows: Iterable[Cells], column: str, series: Cells) -> list[tuple[float, float]]:
+    """(t, value) of the rows of one series, where both are finite."""
+    own = [row for row in rows if all(row.get(kind) == cell for kind, cell in series.items())]
+    points = [(number(row.get("t", "")), number(row.get(column, ""))) for row in own]
+    return [(t, value) for t, value in points if math.isfinite(t) and math.isfinite(value)]
+
+
+def level_rows(rows: Sequence[Cells], column: str) -> list[Row]:
+    """A table over noise levels as numbers, with a `line` that names each row's series; for curves of several runs."""
+    return [
+        {"t": t, column: value, "line": " ".join(f"{kind} {cell}" for kind, cell in series.items() if kind != "split")}
+        for series in _series(rows, column)
+        for t, value in _along(rows, column, series)
+    ]
+
+
+def _heat_map(cells: dict[tuple[int, float], float], column: str, low: float, high: float) -> Figure:
+    """Cells of equal size, since levels and steps lie unevenly; a gap where nothing was measured."""
+    from matplotlib.figure import Figure
+
+    steps, levels = sorted({step for step, _ in cells}), sorted({t for _, t in cells})
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    grid = [[cells.get((step, t), math.nan) for step in steps] for t in levels]
+    mesh = axes.pcolormesh(grid, cmap="viridis", vmin=low, vmax=high)
+    for axis, values in ((axes.xaxis, [f"{step:,}" for step in steps]), (axes.yaxis, [f"{t:g}" for t in levels])):
+        stride = math.ceil(len(values) / 6)
+        axis.set_ticks([place + 0.5 for place in range(0, len(values), stride)], values[::stride])
+    axes.set(xlabel="step", ylabel="noise level t")
+    figure.colorbar(mesh, label=plain(column)).outline.set_visible(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(labelsize="small")
+    return figure
+
+
+def sparkline(values: Sequence[float], width: int = 90, height: int = 22) -> Markup:
+    """A line as small as a word, for a table's cell; empty with fewer than two finite values."""
+    points = [(place, value) for place, value in enumerate(values) if math.isfinite(value)]
+    if len(points) < 2:
+        return Markup("")
+    low, high = min(value for _, value in points), max(value for _, value in points)
+    rise = (height - 6) / ((high - low) or 1)
+    across = (width - 6) / (len(values) - 1)
+    places = [(3 + across * place, height - 3 - rise * (value - low)) for place, value in points]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    x, y = places[-1]
+    return Markup(
+        f'<svg class="spark" viewBox="0 0 {width} {height}" aria-hidden="true"><polyline points="{line}"/>'
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4"/></svg>'
+    )
+
+
+def _is_word(cell: str) -> bool:
+    return bool(cell) and cell.lower() != "nan" and math.isnan(number(cell))
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

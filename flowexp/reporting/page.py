@@ -1,0 +1,96 @@
+"""One page of one run, of several side by side, or of a sweep: a single HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from flowexp.reporting.drawing import sparkline
+from flowexp.reporting.numbers import MISSING, group_numbers, show
+from flowexp.reporting.reading import Cells, Run, number
+from flowexp.reporting.sections import sections_of, training_charts
+from flowexp.reporting.sweep import Sweep, sweep_charts
+
+
+def render_runs(runs: Sequence[Run], most_pictures: int = 12) -> str:
+    """The page of one or several runs as HTML.
+
+    Arguments:
+        most_pictures: of each measurement; of more, so many evenly chosen steps.
+    """
+    return _template("runs.html.jinja").render(
+        title=" · ".join(run.label for run in runs),
+        runs=runs,
+        groups=group_numbers(runs),
+        plan=side_by_side([run.origin.get("plan") for run in runs]),
+        origin=side_by_side([origin_of(run) for run in runs]),
+        training=training_charts(runs),
+        sections=sections_of(runs, most_pictures),
+    )
+
+
+def render_sweep(sweep: Sweep) -> str:
+    """The page of a sweep as HTML: its table with a link to each job, and each number over the settings."""
+    return _template("sweep.html.jinja").render(
+        title=f"sweep {sweep.folder.resolve().name}", sweep=sweep, charts=sweep_charts(sweep)
+    )
+
+
+def _template(name: str) -> Any:
+    folder = Path(__file__).parent / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"cell": show_cell, "spark": sparkline, "words": words, "parted": parted}
+    environment.globals["MISSING"] = MISSING
+    return environment.get_template(name)
+
+
+def side_by_side(tables: Sequence[Any]) -> dict[str, list[str]]:
+    """Settings of several runs by field, a value for each run; a dash where a run has none."""
+    dicts = [table if isinstance(table, dict) else {} for table in tables]
+    fields = dict.fromkeys(field for table in dicts for field in table)
+    return {field: [str(table.get(field, MISSING)) for table in dicts] for field in fields}
+
+
+def origin_of(run: Run) -> dict[str, str]:
+    """Where a run comes from, in a line for each thing."""
+    known = {
+        field: run.origin.get(field) for field in ("commit", "seed", "machine", "versions", "training_key", "command")
+    }
+    machine, versions = known["machine"], known["versions"]
+    if isinstance(machine, dict):
+        known["machine"] = f"{machine.get('processor')}, {machine.get('cores')} cores, {machine.get('system')}"
+    if isinstance(versions, dict):
+        known["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    if "step" in run.summary:
+        known = {"last step": run.summary["step"], **known}
+    return {field.replace("_", " "): str(value) for field, value in known.items() if value is not None}
+
+
+def show_cell(cells: Cells, column: str) -> str:
+    """A cell of a CSV with four digits; words as they are, a dash for an empty one."""
+    text = cells.get(column, "")
+    value = number(text)
+    if not text or (math.isnan(value) and text.lower() != "nan"):
+        return text or MISSING
+    return show(value)
+
+
+def words(name: str) -> str:
+    """A measurement's name as a heading: `noise_levels` is `Noise levels`."""
+    return name.replace("_", " ").capitalize()
+
+
+def parted(sentence: str) -> tuple[str, str]:
+    """A verdict as (what it says, its evidence): the parts before and after its first colon."""
+    head, _, rest = sentence.partition(":")
+    return head[:1].upper() + head[1:], rest.strip()

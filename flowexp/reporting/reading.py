@@ -1,0 +1,238 @@
+"""What a run has left in its folder, read for a page. Whatever is missing or damaged becomes a remark, not an error."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from flowexp.runs import RunFolder
+
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"IEND\xaeB`\x82"
+
+Cells = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement at one step, as `Recorder` wrote it: `stem.json`, and `.csv` and `.png` where it has them.
+
+    Arguments:
+        verdicts: plain sentences that the measurement left under `verdicts`.
+    """
+
+    name: str
+    step: int
+    scalars: dict[str, float]
+    protocol: dict[str, Any]
+    verdicts: tuple[str, ...]
+    stem: Path
+
+    @cached_property
+    def rows(self) -> list[Cells]:
+        """The table, each cell as the text of the CSV; empty where there is none or it cannot be read."""
+        return read_cells(self.stem.with_suffix(".csv"))
+
+    @property
+    def picture(self) -> Path | None:
+        """The picture, where it is there as a whole."""
+        path = self.stem.with_suffix(".png")
+        return path if is_whole_picture(path) else None
+
+    def is_empty(self) -> bool:
+        """Whether nothing of it can be shown."""
+        return not self.scalars and not self.rows and self.picture is None
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that one page shows of a run.
+
+    Arguments:
+        label: its name, told apart from those beside it.
+        settings: `config.yaml` as text.
+        origin: `run.json`: plan, versions, commit, machine, seed.
+        summary: `summary.json`, empty while the run has not ended.
+        measured: measurements by name and step.
+        training: rows of the training curves by step.
+        remarks: a sentence for everything that is missing or damaged.
+    """
+
+    folder: Path
+    label: str
+    settings: str
+    origin: dict[str, Any]
+    summary: dict[str, Any]
+    measured: tuple[Measured, ...]
+    training: tuple[dict[str, float], ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The measurements' names, in the order in which they were first taken."""
+        return list(dict.fromkeys(entry.name for entry in self.measured))
+
+    def of(self, name: str) -> list[Measured]:
+        """The measurements of one name by step."""
+        return [entry for entry in self.measured if entry.name == name]
+
+    @property
+    def verdicts(self) -> list[str]:
+        """The sentences of the summary and of each measurement's last step, without repeats."""
+        found = sentences(self.summary.get("verdicts"))
+        last = [self.of(name)[-1].verdicts for name in self.names]
+        return list(dict.fromkeys([*found, *(sentence for verdicts in last for sentence in verdicts)]))
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """The runs in `folders`. Raises ValueError where one is no run folder, or the same is given twice."""
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError("runs holds the same folder twice: give each run once")
+    runs = [read_run(folder) for folder in folders]
+    labels = [run.label for run in runs]
+    if len(set(labels)) == len(labels):
+        return runs
+    return [
+        Run(**{**vars(run), "label": f"{run.label} ({place})"}) for run, place in zip(runs, _apart(runs), strict=True)
+    ]
+
+
+def _apart(runs: Sequence[Run]) -> list[str]:
+    """The shortest ends of the folders' paths that tell them apart."""
+    paths = [run.folder.resolve().parts for run in runs]
+    depth = next(depth for depth in range(1, 99) if len({path[-depth:] for path in paths}) == len(paths))
+    return ["/".join(path[-depth:]) for path in paths]
+
+
+def read_run(folder: Path) -> Run:
+    """One run, or one evaluation of a run. Raises ValueError where `folder` is neither."""
+    run, remarks = RunFolder(folder), list[str]()
+    config = _config_of(run)
+    home = folder if "run" not in config else Path(str(config["run"]))  # an evaluation comes from where its run does
+    origin = read_json(home / "run.json", remarks, "plan, versions and machine are not known")
+    summary = read_json(run.summary_file, remarks, "the run has not ended, or was stopped")
+    return Run(
+        folder=folder,
+        label=str(config.get("name") or folder.resolve().name),
+        settings=run.config_file.read_text(),
+        origin=origin,
+        summary=summary,
+        measured=tuple(_read_measurements(folder, remarks)),
+        training=tuple(read_training(folder)),
+        remarks=tuple(remarks),
+    )
+
+
+def _config_of(run: RunFolder) -> Any:
+    if not run.path.exists():
+        raise ValueError(f"there is no folder {run.path}: give the folder that a training run printed at its end")
+    try:
+        return run.config()
+    except ValueError:
+        raise
+    except Exception as error:  # whatever YAML's parser raises
+        raise ValueError(f"{run.config_file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+
+
+def _read_measurements(folder: Path, remarks: list[str]) -> Iterable[Measured]:
+    """From the files of each step: a torn one costs itself only, and a step measured again has overwritten them."""
+    entries = []
+    for path in (folder / "measurements").glob("*/step_*.json"):
+        content = read_json(path, remarks)
+        if content and isinstance(content.get("step"), int):
+            entries.append(_measured(content, path.with_suffix("")))
+    first: dict[str, int] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.step, _written(entry))):
+        first.setdefault(entry.name, len(first))
+    return sorted(entries, key=lambda entry: (first[entry.name], entry.step))
+
+
+def _measured(content: dict[str, Any], stem: Path) -> Measured:
+    protocol = content.get("protocol") or {}
+    scalars = {key: float(value) for key, value in (content.get("scalars") or {}).items() if _is_numeric(value)}
+    found = (*sentences(content.get("verdicts")), *sentences(protocol.get("verdicts")))
+    protocol = {key: value for key, value in protocol.items() if key != "verdicts"}
+    return Measured(str(content.get("name", stem.parent.name)), content["step"], scalars, protocol, found, stem)
+
+
+def _written(entry: Measured) -> float:
+    return entry.stem.with_suffix(".json").stat().st_mtime
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def sentences(value: Any) -> list[str]:
+    """Verdicts as they come: one sentence, a list of them, or lists by name."""
+    if isinstance(value, dict):
+        return [sentence for part in value.values() for sentence in sentences(part)]
+    if isinstance(value, list | tuple):
+        return [str(sentence) for sentence in value]
+    return [] if value is None else [str(value)]
+
+
+def read_json(path: Path, remarks: list[str], without: str = "") -> dict[str, Any]:
+    """The object in a file; empty, with a remark, where it is missing or damaged. `without` says what that costs."""
+    cost = f": {without}" if without else ""
+    if not path.exists():
+        remarks.append(f"{path.name} is missing{cost}")
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        remarks.append(f"{path.parent.name}/{path.name} is damaged{cost}")
+        return {}
+    return content
+
+
+def read_cells(path: Path) -> list[Cells]:
+    """The rows of a CSV as text; empty where it is missing or no CSV."""
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="") as file:
+            return [{key: cell or "" for key, cell in row.items() if key is not None} for row in csv.DictReader(file)]
+    except (csv.Error, UnicodeDecodeError):
+        return []
+
+
+def read_training(folder: Path) -> list[dict[str, float]]:
+    """The training curves by step, over all parts of a run that was resumed; of a step trained twice, the last."""
+    rows: dict[float, dict[str, float]] = {}
+    for path in sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda path: _version(path.parent)):
+        for cells in read_cells(path):
+            values = {key: number(cell) for key, cell in cells.items() if key.startswith("train/") and cell}
+            step = number(cells.get("step", ""))
+            if values and math.isfinite(step):
+                rows[step] = values | {"step": step}
+    return [rows[step] for step in sorted(rows)]
+
+
+def _version(folder: Path) -> int:
+    digits = folder.name.removeprefix("version_")
+    return int(digits) if digits.isdigit() else -1
+
+
+def number(cell: str) -> float:
+    """A cell as a number; NaN where it is none."""
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+def is_whole_picture(path: Path) -> bool:
+    """Whether a PNG is there from its first byte to its last."""
+    if not path.is_file():
+        return False
+    content = path.read_bytes()
+    return content.startswith(PNG) and content.rstrip().endswith(PNG_END)

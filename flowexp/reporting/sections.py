@@ -1,0 +1,163 @@
+"""The parts of a page below its numbers: training curves, and a section for each measurement."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from flowexp.reporting.drawing import Row, draw_lines, heat_maps, level_rows, value_column
+from flowexp.reporting.reading import Cells, Measured, Run
+
+AT_THE_END = ("train/grad_norm", "train/lr", "train/steps_per_second")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with the words above it."""
+
+    title: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A measurement's picture at one step, as a data URI with its size in pixels; without one, a gap is shown."""
+
+    step: int
+    source: str | None = None
+    width: int = 0
+    height: int = 0
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has panels side by side, and needs the whole width."""
+        return self.width > 1.8 * self.height
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one run has of a measurement.
+
+    Arguments:
+        pictures: by step, the last one last; at most so many, evenly chosen.
+        left_out: how many pictures are not among them.
+        columns, rows, step: the table of the last step that has one.
+    """
+
+    label: str
+    pictures: list[Picture]
+    left_out: int
+    columns: list[str]
+    rows: list[Cells]
+    step: int | None
+    is_empty: bool
+
+
+@dataclass(frozen=True)
+class Section:
+    """One measurement in all runs: curves over noise levels and steps, maps over both, and each run's own part."""
+
+    name: str
+    charts: list[Chart]
+    parts: list[Part]
+
+
+def training_charts(runs: Sequence[Run]) -> list[Chart]:
+    """A chart for each training curve: the loss, its terms, then gradient norm, learning rate and speed."""
+    rows = [row | {"run": run.label} for run in runs for row in run.training]
+    keys = dict.fromkeys(key for row in rows for key in row if key.startswith("train/"))
+    order = {"train/loss": -1} | {key: place for place, key in enumerate(AT_THE_END, 1)}
+    return _charts(rows, sorted(keys, key=lambda key: order.get(key, 0)), several=len(runs) > 1, x="step")
+
+
+def sections_of(runs: Sequence[Run], most_pictures: int) -> list[Section]:
+    """A section for each measurement, in the order in which the runs took them."""
+    names = dict.fromkeys(name for run in runs for name in run.names)
+    return [_section(name, runs, most_pictures) for name in names]
+
+
+def _section(name: str, runs: Sequence[Run], most_pictures: int) -> Section:
+    having = [run for run in runs if run.of(name)]
+    charts = [*_level_charts(name, having), *_step_charts(name, having), *_map_charts(name, having)]
+    return Section(name, charts, [_part(run, run.of(name), most_pictures) for run in having])
+
+
+def _step_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
+    """Each number over steps, where some run has several."""
+    entries = [(run, entry) for run in runs for entry in run.of(name)]
+    rows = [{**entry.scalars, "step": entry.step, "run": run.label} for run, entry in entries]
+    keys = dict.fromkeys(key for _, entry in entries for key in entry.scalars)
+    repeated = [key for key in keys if any(sum(key in e.scalars for e in run.of(name)) > 1 for run in runs)]
+    return _charts(rows, repeated, several=len(runs) > 1, x="step")
+
+
+def _level_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
+    """The runs' last curves over the noise level in one chart; a single run's lies in its picture."""
+    found = [(run, _last_table(run.of(name))) for run in runs]
+    tables = [(run, entry) for run, entry in found if entry is not None and "t" in entry.rows[0]]
+    if len(tables) < 2 or (column := value_column(tables[0][1].rows)) is None:
+        return []
+    rows = [
+        row | {"run": f"{run.label} {row['line']}".strip()}
+        for run, entry in tables
+        if column in entry.rows[0]
+        for row in level_rows(entry.rows, column)
+    ]
+    svg = draw_lines(rows, "t", column, "run", log_x=min((row["t"] for row in rows), default=1) == 0)
+    return [Chart(f"{column} over noise levels, last step", svg)] if svg else []
+
+
+def _map_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
+    """Maps over (step, noise level) with the same colours for the same value in all runs."""
+    maps = [(run.label, found) for run in runs for found in heat_maps(run.of(name))]
+    values = [value for _, found in maps for value in found.cells.values()]
+    charts = []
+    for label, found in maps:
+        about = (label if len(runs) > 1 else "", found.column, found.series)
+        charts.append(Chart(" · ".join(filter(None, about)), found.draw(min(values), max(values))))
+    return charts
+
+
+def _charts(rows: Sequence[Row], keys: Sequence[str], several: bool, x: str) -> list[Chart]:
+    drawn = [(key, draw_lines(rows, x, key, "run" if several else None)) for key in keys]
+    return [Chart(key, svg) for key, svg in drawn if svg]
+
+
+def _part(run: Run, entries: Sequence[Measured], most_pictures: int) -> Part:
+    pictured = [entry for entry in entries if any(other.picture for other in entries)]
+    chosen = spread(pictured, most_pictures)
+    table = _last_table(entries)
+    return Part(
+        label=run.label,
+        pictures=[embed(entry) for entry in chosen],
+        left_out=len(pictured) - len(chosen),
+        columns=list(table.rows[0]) if table else [],
+        rows=table.rows if table else [],
+        step=table.step if table else None,
+        is_empty=all(entry.is_empty() for entry in entries),
+    )
+
+
+def _last_table(entries: Sequence[Measured]) -> Measured | None:
+    return next((entry for entry in reversed(entries) if entry.rows), None)
+
+
+def spread(items: Sequence[Any], most: int) -> list[Any]:
+    """At most `most` items, evenly chosen, the last always among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round((place + 1) * len(items) / most) - 1] for place in range(most)]
+
+
+def embed(entry: Measured) -> Picture:
+    """A PNG as a data URI: a page that is mailed keeps its pictures."""
+    if entry.picture is None:
+        return Picture(entry.step)
+    content = entry.picture.read_bytes()
+    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return Picture(entry.step, source, *struct.unpack(">II", content[16:24]))

@@ -1,0 +1,152 @@
+"""The page: its numbers are those of the files, it needs nothing beside it, and it shows gaps instead of failing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from flowexp.reporting.numbers import group_numbers
+from flowexp.reporting.page import parted, render_runs
+from flowexp.reporting.reading import read_run, read_runs
+from flowexp.reporting.sections import sections_of, spread
+
+
+class Numbers(HTMLParser):
+    """The `<data value>` elements of a page, as (exact, shown), and its other tags."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str]] = []
+        self.tags: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "data":
+            self.found.append((dict(attrs)["value"] or "", ""))
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1] == "data" and data.strip():
+            self.found[-1] = (self.found[-1][0], data)
+
+
+@pytest.fixture(scope="module")
+def page(finished: Path) -> str:
+    return render_runs([read_run(finished)])
+
+
+def only(run: Path, *names: str) -> Path:
+    """The run with nothing measured but `names`: drawing takes most of a test's time."""
+    for folder in (run / "csv", *(run / "measurements").iterdir()):
+        if folder.name not in names:
+            shutil.rmtree(folder)
+    return run
+
+
+def cells_of(path: Path) -> list[str]:
+    with path.open(newline="") as file:
+        return [cell for row in csv.reader(file) for cell in row][3:]
+
+
+def test_the_table_has_the_numbers_of_the_csv_to_the_last_digit(page: str, finished: Path):
+    part = page[page.index('data-measurement="probe"') :].split("</table>")[0]
+    found = Numbers(part).found
+    assert [exact for exact, _ in found] == cells_of(finished / "measurements/probe/step_00000200.csv")
+    assert all(shown == f"{float(exact):.4g}" for exact, shown in found)
+
+
+def test_the_numbers_are_the_last_of_each_measurement(page: str):
+    numbers = dict(Numbers(page.split("</table></div>")[0]).found)
+    assert numbers["12.3456789"] == "12.35" and numbers["0.7"] == "0.7"
+
+
+def test_the_page_needs_nothing_beside_it_and_no_script(page: str):
+    assert "<script" not in page and "<link" not in page
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]+)"', page))
+    assert not re.findall(r"https?://(?!www\.w3\.org)", page.split("</style>")[1].replace("http://www.w3.org", ""))
+
+
+@pytest.mark.parametrize(
+    "words", ["Low-noise pathology", "dip of 10.0 points", "0123abcd", "torch 2.15", "a CPU, 2 cores"]
+)
+def test_verdicts_and_origin_are_on_the_page(page: str, words: str):
+    assert words in page
+
+
+def test_what_a_run_is_called_cannot_change_the_page(make_run, tmp_path: Path):
+    page = render_runs([read_run(only(make_run(tmp_path / "x", name="'<script>alert(1)</script>$'"), "frechet_x"))])
+    assert "<script" not in page and "&lt;script&gt;" in page
+
+
+def test_a_nan_is_shown_as_one(own: Path):
+    path = own / "measurements/frechet_x/step_00000200.json"
+    path.write_text(path.read_text().replace("12.3456789", "NaN"))
+    assert re.search(r'class="broken">NaN</data>', render_runs([read_run(only(own, "frechet_x"))]))
+
+
+def test_a_missing_picture_leaves_a_gap(own: Path):
+    (only(own, "samples") / "measurements/samples/step_00000100.png").unlink()
+    assert "the picture of this step is missing or damaged" in render_runs([read_run(own)])
+    (own / "measurements/samples/step_00000200.png").unlink()
+    assert "the table and the picture of this measurement are missing" in render_runs([read_run(own)])
+
+
+def test_an_empty_run_has_a_page_that_says_so(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("name: early\n")
+    page = render_runs([read_run(tmp_path)])
+    assert "Nothing has been measured" in page and "the run has not ended" in page
+
+
+def test_runs_side_by_side_warn_where_protocols_differ(make_run, tmp_path: Path):
+    folders = [make_run(tmp_path / "a", "fm"), make_run(tmp_path / "b", "lcf", num_samples=500)]
+    page = render_runs(read_runs([only(folder, "frechet_x") for folder in folders]))
+    warning = page[page.index('class="note warn"') :].split("</div>")[0]
+    assert "Frechet x was measured in different ways" in warning
+    assert re.search(r"num_samples</span>: 2000 .*\(fm\).*, 500 .*\(lcf\)", warning)
+    assert warning.count("<li>") == 1
+    assert [exact for exact, _ in Numbers(page).found] == ["12.3456789"] * 2
+
+
+def test_runs_of_one_protocol_compare_in_shared_charts(make_run, tmp_path: Path):
+    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", "lcf")]
+    runs = read_runs([only(folder, "probe") for folder in folders])
+    assert all(group.compares for group in group_numbers(runs))
+    (probe,) = [section for section in sections_of(runs, 3) if section.name == "probe"]
+    titles = [chart.title for chart in probe.charts]
+    assert titles[0] == "accuracy over noise levels, last step"
+    assert "digits_fm · accuracy · tap 2" in titles and "lcf · accuracy · tap 2" in titles
+
+
+def test_of_many_pictures_evenly_chosen_ones_are_shown_with_the_last():
+    assert spread(range(10), 3) == [2, 6, 9] and spread(range(3), 5) == [0, 1, 2] and spread([1, 2, 3], 1) == [3]
+
+
+def test_a_verdict_is_parted_at_its_first_colon():
+    assert parted("no lag: t: 3") == ("No lag", "t: 3") and parted("fine") == ("Fine", "")
+
+
+PROBE = """<script>onload = () => {
+  const pictures = [...document.images].map(image => image.naturalWidth)
+  const numbers = [...document.querySelectorAll('table[data-measurement=probe] data')].map(data => data.value)
+  const seen = [...document.querySelectorAll('figure svg')].every(svg => svg.getBoundingClientRect().width > 100)
+  const fits = document.documentElement.scrollWidth <= innerWidth
+  document.body.innerHTML = '<pre id=answer>' + JSON.stringify({pictures, numbers, seen, fits}) + '</pre>'
+}</script>"""
+
+
+@pytest.mark.slow
+def test_a_browser_shows_every_picture_and_the_numbers_of_the_csv(
+    browse: Callable[[str], str], page: str, finished: Path
+):
+    document = browse(page.replace("</head>", PROBE + "</head>"))
+    answer = json.loads(document.split('<pre id="answer">')[1].split("</pre>")[0])
+    assert len(answer["pictures"]) == 4 and min(answer["pictures"]) > 0
+    assert answer["numbers"] == cells_of(finished / "measurements/probe/step_00000200.csv")
+    assert answer["seen"] and answer["fits"]

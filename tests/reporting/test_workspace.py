@@ -1,0 +1,119 @@
+"""The W&B workspace shows what runs log: every key of its panels is one that a monitor or the training log writes."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flowexp
+from flowexp.reporting import workspace
+from flowexp.reporting.workspace import CURVES, DIAGNOSTICS, build_report, build_workspace, save_workspace
+
+SOURCE = Path(flowexp.__file__).parent
+
+needs_wandb_workspaces = pytest.mark.skipif(
+    not importlib.util.find_spec("wandb_workspaces"), reason="flowexp[dashboards] is not installed"
+)
+
+
+def strings_of(*files: Path) -> set[str]:
+    """All string constants of source files."""
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+@pytest.fixture(scope="module")
+def logged() -> set[str]:
+    """Keys in the sources of the monitors, of the step log and of what a module hands it; pictures and tables too."""
+    monitors = strings_of(*(SOURCE / "callbacks").glob("*.py"))
+    keys = {word for word in monitors if re.fullmatch(r"[a-z_]+/[a-z_]+", word)}
+    steps = strings_of(SOURCE / "modules/flow_matching.py") & {"loss", "grad_norm"}
+    encoder = strings_of(*(SOURCE / "encoders").glob("*.py")) & {"frechet/efficientnet_lite", "efficientnet_lite"}
+    names = {word for word in monitors if word in ("noise_levels", "probe", "samples")}
+    keys |= {f"train/{word}" for word in steps} | {f"frechet/{word.split('/')[-1]}" for word in encoder}
+    return keys | names | {f"{name}_table" for name in names}
+
+
+def keys_of(panel: dict[str, Any]) -> set[str]:
+    """The metric keys that a serialised panel shows."""
+    config = panel["config"]
+    keys = {*(config.get("metrics") or []), *(config.get("mediaKeys") or []), config.get("targetKey")}
+    keys |= {config.get(axis) for axis in ("xAxis", "yAxis")} if panel["viewType"] == "Scatter Plot" else set()
+    keys |= {column["accessor"] for column in config.get("columns") or [] if column["accessor"].startswith("summary:")}
+    keys |= {table for _, table, _, _ in CURVES if f"'value': '{table}'" in str(config.get("userQuery"))}
+    return {key.removeprefix("summary:") for key in keys if key}
+
+
+@pytest.fixture(scope="module")
+def sections() -> dict[str, list[dict[str, Any]]]:
+    view = build_workspace("team", "flowexp")._to_model().model_dump(by_alias=True, mode="json")
+    assert (view["entity"], view["project"]) == ("team", "flowexp")
+    return {part["name"]: part["panels"] for part in view["spec"]["section"]["panelBankConfig"]["sections"]}
+
+
+@needs_wandb_workspaces
+def test_the_workspace_serialises_offline_with_a_section_for_each_kind(sections):
+    names = ["Training", "Noise levels", "Probe", "Samples", "Frechet distance and metrics", "Diagnostics", "Sweep"]
+    assert list(sections) == names and all(sections.values())
+
+
+@needs_wandb_workspaces
+def test_every_key_of_a_panel_is_one_that_runs_log(sections, logged: set[str]):
+    shown = {name: {key for panel in panels for key in keys_of(panel)} for name, panels in sections.items()}
+    assert {"train/loss", "train/lr"} <= shown["Training"] and {"noise_levels_table"} <= shown["Noise levels"]
+    assert "probe/dip" in shown["Probe"] and "probe/dip" in shown["Sweep"] and shown["Samples"] == {"samples"}
+    for name, keys in shown.items():
+        assert keys - set(DIAGNOSTICS) <= logged, name
+
+
+@needs_wandb_workspaces
+def test_curves_over_levels_are_charts_of_logged_tables(sections):
+    charts = [panel["config"] for panel in sections["Probe"] if panel["viewType"] == "Vega2"]
+    assert [chart["fieldSettings"] for chart in charts] == [{"x": "t", "y": "accuracy", "stroke": "tap"}]
+
+
+def test_the_columns_of_curves_are_those_of_the_monitors_tables(finished: Path):
+    from flowexp.reporting.reading import read_run
+
+    columns = {name: set(read_run(finished).of(name)[-1].rows[0]) for name, *_ in CURVES}
+    assert all({"t", value, series} <= columns[name] for name, _, value, series in CURVES)
+
+
+def test_diagnostics_are_those_of_the_package():
+    assert set(DIAGNOSTICS) <= {path.stem for path in (SOURCE / "diagnostics").glob("*.py")}
+
+
+@pytest.mark.parametrize("key", ["frechet/inception", "fid", "kid/inception", "precision"])
+def test_metrics_are_matched_whatever_their_encoder(key: str):
+    assert re.fullmatch(workspace.METRICS, key)
+
+
+@needs_wandb_workspaces
+def test_the_report_has_the_same_panels():
+    grids = [block for block in build_report("team", "flowexp").blocks if hasattr(block, "panels")]
+    assert [len(grid.panels) for grid in grids] == [len(panels) for panels in workspace.sections().values()]
+
+
+@pytest.mark.parametrize("target", ["flowexp", "/flowexp", "a/b/c"])
+def test_a_place_that_is_no_project_is_refused(target: str):
+    with pytest.raises(ValueError, match="ENTITY/PROJECT"):
+        save_workspace(target)
+
+
+@needs_wandb_workspaces
+def test_without_a_key_nothing_is_sent_and_a_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    with pytest.raises(ValueError, match="wandb login"):
+        save_workspace("team/flowexp")
+
+
+def test_without_the_extra_a_sentence_names_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
+    with pytest.raises(ValueError, match=r"flowexp\[dashboards\]"):
+        save_workspace("team/flowexp")
