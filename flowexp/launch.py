@@ -25,7 +25,7 @@ from flowexp.errors import sentence_for
 from flowexp.runs import RunFolder, find_run, training_key
 from flowexp.sweeps import JobResult, print_table, swept_folders
 
-COMMANDS = ("train", "encode", "sample", "evaluate", "adopt")
+COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt")
 _GIVEN_BY_A_LAUNCHER = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip

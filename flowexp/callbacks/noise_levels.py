@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.sharing import collect, rank_and_world_size, share
-from flowexp.data import ImageDataModule, to_float
+from flowexp.data import ImageDataModule
 from flowexp.diagnostics import LevelVelocity, NoiseLevelSums, bin_centres, loss_by_noise_level
 from flowexp.figures import plot_curves
 from flowexp.modules import FlowMatching
@@ -88,7 +88,7 @@ class NoiseLevelMonitor(Monitor):
             labels,
             self.batch_size,
             module.device,
-            prepare=to_float,
+            prepare=datamodule.to_data,
         )
         return dict(sorted(collect(found).items()))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -12,9 +12,9 @@ from tqdm import tqdm
 from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.precision import autocast, check_precision
 from flowexp.callbacks.sharing import collect, rank_and_world_size, share
-from flowexp.data import ImageDataModule, ImageSet, to_float
-from flowexp.diagnostics import ProbeCurve, extract_features, fit_probes
-from flowexp.diagnostics.probe import OPTIMIZERS
+from flowexp.data import ImageDataModule, Images
+from flowexp.diagnostics import ProbeCurve, ProbeProtocol, create_protocol, extract_features, probe_curves
+from flowexp.diagnostics.probe import OPTIMIZERS, PROBES
 from flowexp.figures import plot_curves
 from flowexp.modules import FlowMatching
 from flowexp.recording import Measurement
@@ -32,6 +32,8 @@ class ProbeMonitor(Monitor):
         levels: noise levels, or numbers of 1000.
         taps: blocks whose output is read, from 1; None is the backbone's default, 8 of 12 (LCF section A.4.3).
         epochs, batch_size, lr, weight_decay, optimizer: of the classifiers; the defaults are LCF's Table 3.
+        protocol: "lcf" or "ddae" sets all of these at once; None leaves them as they are.
+        probes: "linear" and "knn" (cosine, 20 neighbours); features are extracted once for both.
         max_train_images: fit on a fixed random subset; features take levels x images x width x 4 bytes. None is all.
         extract_batch_size: images that go through the network at once.
         precision: of the network while features are read, 32-true or bf16-mixed; the classifiers are fitted in fp32.
@@ -49,6 +51,8 @@ class ProbeMonitor(Monitor):
         lr: float = 1e-3,
         weight_decay: float = 0.01,
         optimizer: str = "adamw",
+        protocol: str | None = None,
+        probes: Sequence[str] = ("linear",),
         max_train_images: int | None = None,
         extract_batch_size: int = 256,
         precision: str = "32-true",
@@ -62,52 +66,50 @@ class ProbeMonitor(Monitor):
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"the probe's optimizer must be one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
         self.taps = None if taps is None else sorted(set(taps))
-        self.fit: dict[str, Any] = {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "lr": lr,
-            "weight_decay": weight_decay if optimizer == "adamw" else 0.0,
-            "optimizer": optimizer,
-        }
+        decay = weight_decay if optimizer == "adamw" else 0.0
+        own = ProbeProtocol("its own", optimizer, decay, epochs, batch_size, lr)
+        self.protocol = own if protocol is None else create_protocol(protocol)
+        self.probes = tuple(probes)
+        if not self.probes or set(self.probes) - set(PROBES):
+            raise ValueError(f"probes must be some of {', '.join(PROBES)}, got {', '.join(self.probes) or 'none'}")
+        self.found: ProbeCurve | None = None
         self.max_train_images = max_train_images
         self.extract_batch_size = extract_batch_size
         self.precision = check_precision(precision)
 
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         train = self._training_set(datamodule)
-        curve = ProbeCurve(dict(sorted(collect(self._accuracy(module, train, datamodule, seed)).items())))
-        if any(math.isnan(accuracy) for accuracy in curve.accuracy.values()):
-            raise ValueError("the network's features are NaN or infinite at some noise level: training has diverged")
-        scalars = {
-            "probe/peak": curve.peak,
-            "probe/t_peak": curve.t_peak,
-            "probe/at_clean": curve.at_clean,
-            "probe/dip": curve.dip,
+        own = self._accuracy(module, train, datamodule, seed)
+        curves = {
+            probe: ProbeCurve(dict(sorted(collect(dict(accuracy)).items())), len(datamodule.test))
+            for probe, accuracy in own.items()
         }
-        protocol = self._protocol(datamodule, len(train), seed)
-        return Measurement("probe", scalars, curve.rows(), _draw(curve), protocol=protocol)
+        if any(math.isnan(value) for curve in curves.values() for value in curve.accuracy.values()):
+            raise ValueError("the network's features are NaN or infinite at some noise level: training has diverged")
+        self.found = curves.get("linear")
+        scalars = {key: value for probe, curve in curves.items() for key, value in _scalars(probe, curve).items()}
+        rows = [{**row, "probe": probe} for probe, curve in curves.items() for row in curve.rows()]
+        return Measurement("probe", scalars, rows, _draw(rows), protocol=self._protocol(datamodule, len(train), seed))
 
     def _accuracy(
-        self, module: FlowMatching, train: ImageSet, datamodule: ImageDataModule, seed: int
-    ) -> dict[tuple[float, int], float]:
-        """Accuracy by (level, tap), of this process's share of the levels."""
+        self, module: FlowMatching, train: Images, datamodule: ImageDataModule, seed: int
+    ) -> dict[str, Mapping[tuple[float, int], float]]:
+        """Accuracy by (level, tap) of each probe, for this process's share of the levels."""
         levels, taps, test = share(self.levels), self.taps or [module.backbone.default_tap], datamodule.test
-        train_features = self._features(module, train.images, levels, taps, 2 * seed)
-        test_features = self._features(module, test.images, levels, taps, 2 * seed + 1)  # noise of its own
-        result = fit_probes(
-            train_features,
-            train.labels,
-            test_features,
-            test.labels,
-            datamodule.num_classes,
-            seed=seed,
-            **self.fit,
-        )
-        places = [(level, tap) for level in levels for tap in taps]
-        return dict(zip(places, result.accuracy.tolist(), strict=True))
+        train_features = self._features(module, datamodule, train, levels, taps, 2 * seed)
+        test_features = self._features(module, datamodule, test, levels, taps, 2 * seed + 1)  # noise of its own
+        data = (train_features, train.labels, test_features, test.labels, datamodule.num_classes)
+        found = probe_curves(*data, levels, taps, self.protocol, self.probes, seed)
+        return {probe: curve.accuracy for probe, curve in found.items()}
 
     def _features(
-        self, module: FlowMatching, images: Tensor, levels: list[float], taps: list[int], seed: int
+        self,
+        module: FlowMatching,
+        datamodule: ImageDataModule,
+        data: Images,
+        levels: list[float],
+        taps: list[int],
+        seed: int,
     ) -> Tensor:
         hidden = None if rank_and_world_size()[0] == 0 else True
         bar = tqdm(levels, desc="features", unit="level", leave=False, disable=hidden)
@@ -115,22 +117,23 @@ class ProbeMonitor(Monitor):
             return extract_features(
                 module.backbone,
                 module.interpolant,
-                images,
+                data.images,
                 bar,
                 taps,
                 seed,
                 self.extract_batch_size,
                 module.device,
-                prepare=to_float,
+                prepare=datamodule.to_data,
             )
 
-    def _training_set(self, datamodule: ImageDataModule) -> ImageSet:
+    def _training_set(self, datamodule: ImageDataModule) -> Images:
         train = datamodule.train
         return train if self.max_train_images is None else train.subset(min(self.max_train_images, len(train)))
 
     def _protocol(self, datamodule: ImageDataModule, num_train: int, seed: int) -> dict[str, Any]:
         return {
-            **self.fit,
+            **self.protocol.fit(),
+            "probes": list(self.probes),
             "data": datamodule.name,
             "num_train": num_train,
             "num_test": len(datamodule.test),
@@ -144,6 +147,19 @@ class ProbeMonitor(Monitor):
         }
 
 
-def _draw(curve: ProbeCurve) -> Any:
+def _scalars(probe: str, curve: ProbeCurve) -> dict[str, float]:
+    """The curve's numbers; those of the linear probe are called `probe/...`, others by their own name."""
+    prefix = "probe" if probe == "linear" else probe
+    return {
+        f"{prefix}/peak": curve.peak,
+        f"{prefix}/t_peak": curve.t_peak,
+        f"{prefix}/at_clean": curve.at_clean,
+        f"{prefix}/dip": curve.dip,
+    }
+
+
+def _draw(rows: list[dict[str, Any]]) -> Any:
     names = {"t": "noise level t (linear below 0.01)", "accuracy": "probe accuracy"}
-    return plot_curves(curve.rows(), "t", "accuracy", series="tap", names=names, log_x=True)
+    several = len({row["probe"] for row in rows}) > 1
+    lines = [{**row, "tap": f"{row['probe']}, {row['tap']}" if several else row["tap"]} for row in rows]
+    return plot_curves(lines, "t", "accuracy", series="tap", names=names, log_x=True)

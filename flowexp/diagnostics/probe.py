@@ -87,13 +87,14 @@ def extract_features(
 
     images: (N, C, H, W). taps: blocks, from 1, ascending. prepare: from stored images to data, see `noised_batches`.
     """
-    found = torch.empty(len(levels), len(taps), len(images), backbone.width, device=device)
+    widths = [backbone.width_at(tap) for tap in taps]  # those of a U-Net differ: shorter features end in zeros
+    found = torch.zeros(len(levels), len(taps), len(images), max(widths), device=device)
     for level, place in zip(levels, found, strict=True):
         for batch in noised_batches(images, level, seed, batch_size, device, prepare):
             xt = interpolant.interpolate(batch.data, batch.noise, batch.t)
             tokens = backbone.features(xt, batch.t, None, taps)
-            for tap, features in zip(taps, place, strict=True):
-                features[batch.rows] = tokens[tap].float().mean(dim=1)
+            for tap, width, features in zip(taps, widths, place, strict=True):
+                features[batch.rows, :width] = tokens[tap].float().mean(dim=1)
     return found.flatten(0, 1)
 
 

@@ -222,12 +222,15 @@ class FlowMatching(pl.LightningModule):
             indices,
             shape,
             seed,
-            label=self._labels_for(indices, seed, label, labels),
+            label=self.labels_for(indices, seed, label, labels),
             device=self.device,
             guide=self.guide,
         )
 
-    def _labels_for(self, indices: Sequence[int], seed: int, label: int | None, labels: str) -> Tensor | None:
+    def labels_for(
+        self, indices: Sequence[int], seed: int, label: int | None = None, labels: str = "balanced"
+    ) -> Tensor | None:
+        """What the samples `indices` are conditioned on, see `sample`; None for an unconditional network."""
         if self.backbone.takes == "text":
             return self._text_for(indices)
         num_classes = self.backbone.num_classes

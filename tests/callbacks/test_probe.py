@@ -12,7 +12,7 @@ def measure(monitor, module, datamodule, seed=0):
 
 
 def test_defaults_are_those_of_lcf_table_3():
-    assert ProbeMonitor().fit == {
+    assert ProbeMonitor().protocol.fit() == {
         "epochs": 15,
         "batch_size": 128,
         "lr": 1e-3,

@@ -102,11 +102,11 @@ def test_a_reference_file_of_adm_is_taken_as_it_is(tmp_path, module, datamodule)
 
 
 def test_classes_are_balanced_or_drawn(conditional_module):
-    balanced = conditional_module._labels_for(range(20), 0, None, "balanced")
-    drawn = conditional_module._labels_for(range(20), 0, None, "random")
+    balanced = conditional_module.labels_for(range(20), 0, None, "balanced")
+    drawn = conditional_module.labels_for(range(20), 0, None, "random")
     assert balanced.tolist() == [*range(10), *range(10)]
     assert drawn.tolist() != balanced.tolist()
-    assert drawn[5:].tolist() == conditional_module._labels_for(range(5, 20), 0, None, "random").tolist()
+    assert drawn[5:].tolist() == conditional_module.labels_for(range(5, 20), 0, None, "random").tolist()
 
 
 def test_the_batch_size_changes_nothing(tmp_path, module, datamodule):
