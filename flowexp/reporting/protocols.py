@@ -50,11 +50,13 @@ def flatten(protocol: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _is_luck(field: str) -> bool:
     from flowexp.metrics.card import NOT_PROTOCOL  # the metrics' package takes seconds to import
 
-    return field.rpartition(".")[2] in (*NOT_PROTOCOL, "short_hash")
+    return field.rpartition(".")[2] in (*NOT_PROTOCOL, "card", "short_hash")
 
 
 def card_hash(protocol: Mapping[str, Any]) -> str | None:
-    """The short hash of a protocol card: `short_hash`, or that of the card that the protocol is or has as `card`."""
+    """The short hash of a protocol card: `short_hash`, `card`, or that of the card that either is."""
+    if isinstance(protocol.get("card"), str):
+        return str(protocol["card"])
     for candidate in (protocol, protocol.get("card")):
         if isinstance(candidate, Mapping) and "short_hash" in candidate:
             return str(candidate["short_hash"])

@@ -16,7 +16,7 @@ TRAINING = ("train/loss", "train/grad_norm", "train/lr", "train/steps_per_second
 NOISE_LEVELS = ("noise_levels/loss", "noise_levels/velocity_ratio")
 PROBE = ("probe/peak", "probe/at_clean", "probe/dip", "probe/t_peak")
 FRECHET = "frechet/efficientnet_lite"  # of the default encoder
-METRICS = "^(frechet|fid|sfid|kid|inception_score|precision|recall)(/.*|_.*)?$"
+METRICS = "^(frechet|fid|sfid|kid|mmd|inception_score|nearest_neighbour|precision|recall)(/.*|_.*)?$"
 TERMS = "^train/(?:[a-z0-9_]+)$"
 # Curves over the noise level: the table that holds one, its value, and what tells its lines apart.
 CURVES = (

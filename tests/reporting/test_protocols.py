@@ -37,6 +37,6 @@ def test_luck_decides_nothing():
 def test_a_card_has_its_hash_wherever_it_lies():
     card = CARD.to_dict()
     assert card_hash(card) == card_hash({"card": card}) == CARD.short_hash
-    assert card_hash({"short_hash": "abc"}) == "abc"
+    assert card_hash({"short_hash": "abc"}) == card_hash(card | {"card": "abc", "weights": "ema"}) == "abc"
     assert card_hash({"num_samples": 3}) is None
     assert card_hash({"card": card | {"from_the_future": 1}}) is None

@@ -33,6 +33,8 @@ def logged() -> set[str]:
     """Keys in the sources of the monitors, of the step log and of what a module hands it; pictures and tables too."""
     monitors = strings_of(*(SOURCE / "callbacks").glob("*.py"))
     keys = {word for word in monitors if re.fullmatch(r"[a-z_]+/[a-z_]+", word)}
+    source = "".join(path.read_text() for path in (SOURCE / "callbacks").glob("*.py"))
+    keys |= {f"probe/{key}" for key in re.findall(r'f"\{prefix\}/([a-z_]+)"', source)}
     steps = strings_of(SOURCE / "modules/flow_matching.py") & {"loss", "grad_norm"}
     encoder = strings_of(*(SOURCE / "encoders").glob("*.py")) & {"frechet/efficientnet_lite", "efficientnet_lite"}
     names = {word for word in monitors if word in ("noise_levels", "probe", "samples")}
