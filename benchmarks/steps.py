@@ -12,9 +12,9 @@ from torch import Tensor
 from benchmarks.sizes import Size
 from flowexp.backbones import Backbone
 from flowexp.data import ImageSet, to_float
+from flowexp.draws import StepKey
 from flowexp.ema import ExponentialMovingAverage
 from flowexp.modules import FlowMatching
-from flowexp.draws import StepKey
 from flowexp.optimization import Optimization
 
 

@@ -109,7 +109,7 @@ def _run_swept_job(command: str, config: DictConfig, run: RunFolder) -> float | 
 
 
 def _wait_for(job: subprocess.Popen[bytes]) -> int:
-    """The exit code of a job. SIGTERM to the sweep reaches the job, which saves its run, and ends the sweep after it."""
+    """The exit code of a job. SIGTERM to the sweep reaches the job, which saves its run, and then ends the sweep."""
     if threading.current_thread() is not threading.main_thread():  # of a launcher that runs jobs in threads
         return job.wait()
     asked: list[int] = []

@@ -21,9 +21,9 @@ from benchmarks.table import Promise, Result, Row, compare, to_markdown
 from benchmarks.timing import Comparison, Spread, Timings, stopwatch
 from benchmarks.training import update_by_loop
 from flowexp.data import Digits, to_float
+from flowexp.draws import StepKey
 from flowexp.ema import ExponentialMovingAverage
 from flowexp.modules import FlowMatching
-from flowexp.draws import StepKey
 from flowexp.randomness import keyed_generator
 from flowexp.sampling import Sampler
 

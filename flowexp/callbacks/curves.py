@@ -1,4 +1,4 @@
-"""Monitors of the diagnostics along the noise level: when they are measured, on which images, and how they are drawn."""
+"""Monitors of the diagnostics along the noise level: when they run, on which images, and how they are drawn."""
 
 from __future__ import annotations
 

@@ -133,5 +133,3 @@ def _as_encoder(encoder: str | Mapping[str, Any] | FeatureNet) -> FeatureNet:
     if isinstance(encoder, FeatureNet):
         return encoder
     return create_encoder(encoder) if isinstance(encoder, str) else create_encoder(**encoder)
-
-

@@ -21,6 +21,7 @@ from flowexp.data.images import to_uint8
 from flowexp.data.latent_cache import LatentCache
 from flowexp.data.npy_files import ShardedArray
 from flowexp.data.pick import Batch, Images, Pick, subset_rows
+from flowexp.data.pictured import PicturedSet
 from flowexp.randomness import SampleNoise, hash_key
 
 _POSTERIOR = 0x1A7E  # keeps this stream apart from others with the same seed
@@ -90,6 +91,7 @@ class Latents(ImageDataModule):
         vae: the autoencoder that made the latents.
         pictures: the dataset that they were made of; its files may be gone until something is compared with them.
         root, batch_size, train_size, flip, seed: see ImageDataModule; `flip` needs a cache with both flips.
+        with_pictures: batches have the pictures too, which REPA's teacher looks at; their files must be there.
         decoder: decodes samples in place of `vae`: ft_mse and ft_ema differ in their decoders only, and REPA encodes
             with the one and decodes with the other.
 
@@ -109,11 +111,13 @@ class Latents(ImageDataModule):
         flip: bool | None = None,
         seed: int = 0,
         decoder: Autoencoder | None = None,
+        with_pictures: bool = False,
     ) -> None:
         self.name = f"{pictures.name}_latents_{pictures.resolution}"
         super().__init__(root, batch_size, train_size, pictures.flips if flip is None else flip, seed)
         self.vae = vae
         self.decoder = decoder
+        self.with_pictures = with_pictures
         self.pictures = pictures
         self.num_classes = pictures.num_classes
         self.resolution = pictures.resolution // _FACTOR
@@ -121,7 +125,11 @@ class Latents(ImageDataModule):
 
     def load(self) -> tuple[Images, Images]:
         self.check_cache()
-        return self.latents("train"), self.latents("test")
+        return self.pictured(self.latents("train")), self.latents("test")
+
+    def pictured(self, latents: Images) -> Images:
+        """The training latents, with their pictures where those are asked for."""
+        return PicturedSet(latents, self.pictures.load()[0]) if self.with_pictures else latents
 
     def check_cache(self) -> None:
         """Refuses a cache of other latents.
@@ -207,7 +215,7 @@ class TextLatents(Latents):
 
     def load(self) -> tuple[Images, Images]:
         self.check_cache()
-        return self._embedded("train"), self._embedded("test")
+        return self.pictured(self._embedded("train")), self._embedded("test")
 
     def _embedded(self, split: str) -> EmbeddedSet:
         numbers = CaptionNumbers.of(torch.from_numpy(self.cache.small(f"{split}_captions")))

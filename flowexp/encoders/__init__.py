@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowexp.encoders.base import FeatureNet
+from flowexp.encoders.base import FeatureNet, FeatureSet
 from flowexp.encoders.dinov2 import DINOv2
 from flowexp.encoders.efficientnet_lite import EfficientNetLite
 from flowexp.encoders.inception import Inception
 from flowexp.encoders.teachers import TEACHERS, Teacher, create_teacher
-from flowexp.encoders.text import ClipText, MiniLMText, TextEncoder
 from flowexp.encoders.token_cache import TokenCache
-from flowexp.encoders.vae import VAE, Posterior
 
 ENCODERS: dict[str, type[FeatureNet]] = {net.name: net for net in (DINOv2, EfficientNetLite, Inception)}
 
@@ -21,6 +19,7 @@ __all__ = [
     "DINOv2",
     "EfficientNetLite",
     "FeatureNet",
+    "FeatureSet",
     "Inception",
     "Teacher",
     "TokenCache",

@@ -25,7 +25,7 @@ _TIME = "t_embedder.mlp.0.weight"
 
 
 def read_official(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The EMA weights of a checkpoint file, a bare state dict or the entry `ema` of a training checkpoint, and its hash.
+    """The EMA weights of a checkpoint file, a bare state dict or a training checkpoint's entry `ema`, and its hash.
 
     Raises:
         ValueError: the file is not there, is damaged, or holds code.

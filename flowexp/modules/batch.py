@@ -37,6 +37,7 @@ class TrainingBatch:
         label: class of each row as the network sees it, (B,), or None.
         everyone_t: noise levels of the global batch on the CPU, (world_size * B,); `t` for one process.
         key: names the batch, for whoever needs a further draw.
+        pixels: uint8 pictures (B, C, H, W) of the data where the network works on latents and a term looks at them.
     """
 
     data: Tensor
@@ -45,6 +46,7 @@ class TrainingBatch:
     label: Tensor | None = None
     everyone_t: Tensor | None = None
     key: StepKey = field(default_factory=lambda: StepKey(seed=0, step=0))
+    pixels: Tensor | None = None
 
     def t_on_device(self) -> Tensor:
         return self.t.to(self.data.device, non_blocking=True)

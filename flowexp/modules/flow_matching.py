@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,7 @@ class FlowMatching(pl.LightningModule):
             target,
             rows,
             features,
+            batch.pixels,
         )
 
     def error(self, step: Step) -> Tensor:
@@ -188,8 +190,9 @@ class FlowMatching(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         part = batch_idx % self.trainer.accumulate_grad_batches
         key = StepKey(self.seed, self.global_step, part, self.global_rank, self.trainer.world_size)
-        self._accumulated = [*(self._accumulated if part else []), self.draw(batch["image"], batch["label"], key)]
-        losses = self.losses(self._accumulated[-1])
+        drawn = replace(self.draw(batch["image"], batch["label"], key), pixels=batch.get("pixels"))
+        self._accumulated = [*(self._accumulated if part else []), drawn]
+        losses = self.losses(drawn)
         self.latest = {"loss": losses.loss.detach(), **losses.terms}
         return {"loss": losses.loss, "error": losses.error, "t": losses.t}
 
@@ -204,9 +207,7 @@ class FlowMatching(pl.LightningModule):
 
     # --- sampling ----------------------------------------------------------------------------------------------------
 
-    def sample(
-        self, indices: Sequence[int], seed: int, label: int | None = None, labels: str = "balanced"
-    ) -> Samples:
+    def sample(self, indices: Sequence[int], seed: int, label: int | None = None, labels: str = "balanced") -> Samples:
         """Draws the samples numbered `indices`; sample i is the same in any batch and on any number of processes.
 
         A class-conditional network gives sample i the class i mod num_classes, with labels="random" a class drawn for
@@ -248,7 +249,9 @@ class FlowMatching(pl.LightningModule):
     def _text_for(self, indices: Sequence[int]) -> Tensor:
         found = None if self.conditions is None else self.conditions(indices, self.device)
         if found is None:
-            raise ValueError("a network that takes text samples for captions: give a dataset that has some, as data=coco")
+            raise ValueError(
+                "a network that takes text needs captions: choose a dataset that has some, such as data=coco"
+            )
         return found
 
     # --- optimization and the EMA ------------------------------------------------------------------------------------

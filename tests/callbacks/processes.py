@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 
 from flowexp.backbones import create_backbone
-from flowexp.callbacks.sample_metrics import SampleMetrics
 from flowexp.callbacks.noise_levels import NoiseLevelMonitor
 from flowexp.callbacks.probe import ProbeMonitor
+from flowexp.callbacks.sample_metrics import SampleMetrics
 from flowexp.callbacks.samples import SampleGridMonitor
 from flowexp.data import Digits
 from flowexp.modules import FlowMatching

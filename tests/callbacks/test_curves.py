@@ -13,7 +13,7 @@ from flowexp.callbacks.curves import (
     VelocityNorms,
 )
 from flowexp.callbacks.ssc_calibration import SSCCalibration
-from flowexp.diagnostics import verdict, velocity_norms
+from flowexp.diagnostics import velocity_norms, verdict
 
 LEVELS = [0.05, 0.3, 0.7, 0.95]
 MONITORS = {

@@ -170,7 +170,9 @@ def test_inceptions_distance_alone_is_recorded_as_fid(tmp_path, module, datamodu
 
 def test_the_default_features_measure_digits(tmp_path, module, datamodule):
     small = replace_train(datamodule, 60)
-    found = measure(SampleMetrics({"name": "efficientnet_lite", "input_size": 48}, num_samples=20, cache=tmp_path), module, small)
+    found = measure(
+        SampleMetrics({"name": "efficientnet_lite", "input_size": 48}, num_samples=20, cache=tmp_path), module, small
+    )
     assert found.scalars["frechet/efficientnet_lite"] > 0
 
 

@@ -7,22 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from flowexp.building import build, build_callbacks, build_module, build_monitors
-from flowexp.data import ImageDataModule
 from flowexp.data.cifar10 import CIFAR10
-from flowexp.data.images import ImageSet
-from flowexp.encoders import FeatureNet, create_encoder
 from flowexp.errors import nearest
 from flowexp.launch import COMMANDS, config_folder
-from flowexp.plan import describe, total_steps
 from flowexp.runs import RunFolder
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
-SMALL = ["backbone.depth=2", "backbone.width=16", "backbone.heads=2"]
 
 
 @pytest.fixture
@@ -139,32 +132,3 @@ def test_an_experiment_is_given_with_or_without_a_plus(in_process, workdir: Path
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return compose("train", ["run_dir=somewhere", *overrides])
-
-
-def fake_load(datamodule: ImageDataModule) -> tuple[ImageSet, ImageSet]:
-    shape = (datamodule.channels, datamodule.resolution, datamodule.resolution)
-    images = ImageSet(torch.zeros(512, *shape, dtype=torch.uint8), torch.zeros(512, dtype=torch.int64))
-    return images, images
-
-
-@pytest.fixture(scope="module")
-def encoder() -> FeatureNet:
-    return create_encoder("efficientnet_lite")
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_builds_all_its_parts(
-    name: str, encoder: FeatureNet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    config = composed(f"experiment={name}", *(f"++{override}" for override in SMALL))
-    monkeypatch.setattr("flowexp.encoders.create_encoder", lambda **_: encoder)  # Inception would be downloaded
-    datamodule = build(config.data)
-    monkeypatch.setattr(type(datamodule), "load", fake_load)
-    datamodule.setup("fit")
-    module = build_module(config, datamodule)
-    monitors = build_monitors(config)
-    build_callbacks(config, RunFolder(tmp_path), monitors, total_steps(config, datamodule))
-    assert name == config.name
-    assert config.data.batch_size == datamodule.batch_size
-    assert "objective" in describe(config, module, datamodule)
-    assert {monitor.at_end for monitor in monitors} == {True}
