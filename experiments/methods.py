@@ -6,8 +6,10 @@ Training-free methods (SSC, solvers, guidance) measure the weights of the method
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ def main() -> None:
     methods = OmegaConf.load(Path(__file__).with_suffix(".yaml")).methods
     recipe.results.mkdir(parents=True, exist_ok=True)
     if not recipe.redraw:
-        runs = {name: run_of(overrides_of(method, recipe.settings.shared)) for name, method in methods.items()}
+        runs = train_all(methods, recipe.settings)
         rows = [row_of(name, method, runs[name]) for name, method in methods.items()]
         add_costs(rows, methods, recipe.settings)
         write_csv(recipe.results / "methods.csv", rows)
@@ -44,6 +46,22 @@ def main() -> None:
     (recipe.results / "table.md").write_text(markdown_table(rows))
     print(f"\n{(recipe.results / 'table.md').read_text()}")
     print(f"the table: {recipe.results / 'table.md'} (and methods.csv), with its protocol in protocol.json")
+
+
+def train_all(methods: Mapping[str, DictConfig], settings: DictConfig) -> dict[str, RunFolder]:
+    """The runs of all methods, `settings.side_by_side` at a time; those that measure another's weights come last."""
+    runs: dict[str, RunFolder] = {}
+    for training_free in (False, True):
+        names = [name for name, method in methods.items() if ("from" in method) == training_free]
+        wanted = [[*overrides_of(methods[name], settings.shared), f"name={folder_of(name)}"] for name in names]
+        with ThreadPoolExecutor(settings.side_by_side) as pool:
+            runs |= zip(names, pool.map(run_of, wanted), strict=True)
+    return {name: runs[name] for name in methods}
+
+
+def folder_of(name: str) -> str:
+    """A method's name as that of a folder, so that runs which start in one second have folders of their own."""
+    return "methods_" + re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_")
 
 
 def overrides_of(method: DictConfig, shared: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -21,6 +22,7 @@ from flowexp.recording import read_history
 from flowexp.runs import RunFolder, measuring_key, runs_below, training_key
 from flowexp.tables import read_csv
 
+_composing = Lock()  # Hydra composes one config at a time
 RUNS = Path("outputs/recipes")  # all recipes look for their runs here, so that shared ones are trained once
 
 
@@ -82,11 +84,15 @@ def run_of(overrides: Sequence[str]) -> RunFolder:
 
 def compose_run(overrides: Sequence[str]) -> DictConfig:
     """The config of `flowexp.train` with these overrides, for a run that recipes share."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        # conf/ lists the group, so that Hydra takes the name without the plus that our commands accept
-        plain = [f"output_root={RUNS}", *(override.replace("+experiment=", "experiment=") for override in overrides)]
-        return compose("train", plain)
+    with _composing:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            return compose("train", _plain(overrides))
+
+
+def _plain(overrides: Sequence[str]) -> list[str]:
+    """Where the runs of recipes lie, and `overrides`; conf/ lists the group, so Hydra takes no plus before its name."""
+    return [f"output_root={RUNS}", *(override.replace("+experiment=", "experiment=") for override in overrides)]
 
 
 def _finished(training: str, measuring: str) -> RunFolder | None:

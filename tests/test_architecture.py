@@ -16,8 +16,8 @@ PROGRAMS = [path for folder in ("experiments", "benchmarks") for path in sorted(
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 
 DOORS = {  # run before torch is needed
-    "launch", "sweeps", "jobs", "errors", "runs", "train", "sample", "evaluate", "encode", "adopt", "replay", "diagnose",
-    "report",
+    "launch", "sweeps", "jobs", "errors", "runs", "train", "sample", "evaluate", "encode", "adopt", "replay",
+    "diagnose", "report",
 }  # fmt: skip
 KNOW_HYDRA = DOORS | {"building", "plan"}
 MATHEMATICS = {

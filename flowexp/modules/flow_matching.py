@@ -211,8 +211,8 @@ class FlowMatching(pl.LightningModule):
         """Draws the samples numbered `indices`; sample i is the same in any batch and on any number of processes.
 
         A class-conditional network gives sample i the class i mod num_classes, with labels="random" a class drawn for
-        it, or `label` to all; a network that takes text gives it the i-th of `conditions`. The weights are those of the moment: `with module.averaged():` for the
-        EMA. Warns where VD's limits speak against the sampler's SSC.
+        it, or `label` to all; a network that takes text gives it the i-th of `conditions`. The weights are those of the
+        moment: `with module.averaged():` for the EMA. Warns where VD's limits speak against the sampler's SSC.
         """
         shape = (self.backbone.channels, self.backbone.resolution, self.backbone.resolution)
         for message in ssc_warnings(self.sampler, self.objective, math.prod(shape)):
