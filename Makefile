@@ -5,7 +5,7 @@ BUDGET ?= cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench reproduce-fig4 lock clean
+.PHONY: help demo test check format bench reproduce-fig4 methods catalogue lock clean
 
 # Nothing of the caller's own environment reaches the one built here.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX UV_PYTHON UV_SYSTEM_PYTHON UV_PROJECT_ENVIRONMENT \
@@ -53,6 +53,12 @@ bench: $(READY)  ## measure speed side by side: Lightning, LCF, MAFM, bf16, comp
 
 reproduce-fig4: $(READY)  ## LCF's Figure 4, probe accuracy over the noise level (BUDGET=smoke, cpu, gpu or paper)
 	$(PY) -m experiments.lcf.fig04_probe_curve budget=$(BUDGET)
+
+methods: $(READY)  ## train every method of both papers for a short while, and put them side by side (BUDGET=smoke, cpu or gpu)
+	$(PY) -m experiments.methods budget=$(BUDGET)
+
+catalogue: $(READY)  ## write docs/experiments.md, the list of all experiments with their cost
+	$(PY) -m experiments.catalogue
 
 lock: $(READY)  ## choose the newest versions that pyproject.toml allows and write requirements.lock
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-emit-index-url --no-annotate \
