@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from benchmarks.sizes import Size
-from flowexp.data import Digits, ImageDataModule, ImageSet
+from flowexp.data import Digits, ImageDataModule, Images, ImageSet
 
 
 def enlarged_digits(size: Size) -> ImageDataModule:
@@ -30,7 +30,7 @@ def enlarged_digits(size: Size) -> ImageDataModule:
     return datamodule
 
 
-def one_batch(size: Size) -> ImageSet:
+def one_batch(size: Size) -> Images:
     """`size.batch_size` training images on the device."""
     return enlarged_digits(replace(size, num_images=size.batch_size)).train.to(size.device)
 

@@ -14,7 +14,7 @@ from benchmarks.table import Promise, Result, compare
 from benchmarks.timing import Comparison, Contestant, stopwatch
 from flowexp.backbones import Backbone
 from flowexp.callbacks.probe import LEVELS
-from flowexp.data import ImageSet, to_float
+from flowexp.data import Images, to_float
 from flowexp.diagnostics import ProbeResult, extract_features, fit_probes
 from flowexp.interpolants import Linear
 
@@ -52,7 +52,7 @@ def whole_probe(size: Size) -> dict[str, Contestant]:
     }
 
 
-def probe_all(network: Backbone, train: ImageSet, test: ImageSet, num_classes: int, size: Size) -> Tensor:
+def probe_all(network: Backbone, train: Images, test: Images, num_classes: int, size: Size) -> Tensor:
     """Accuracy at every level, (10,), as the probe monitor measures it."""
     features = []
     for seed, images in enumerate((train.images, test.images)):
@@ -69,8 +69,8 @@ class ProbeInTheLoop:
     """A linear probe at one noise level whose features are computed anew in every epoch, as in DDAE's linear probe."""
 
     network: Backbone
-    train: ImageSet
-    test: ImageSet
+    train: Images
+    test: Images
     num_classes: int
     size: Size
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.sizes import Size
 from flowexp.backbones import Backbone
-from flowexp.data import ImageSet, to_float
+from flowexp.data import Images, to_float
 from flowexp.draws import StepKey
 from flowexp.ema import ExponentialMovingAverage
 from flowexp.modules import FlowMatching
@@ -27,7 +27,7 @@ class Training:
         size: gives the precision.
     """
 
-    def __init__(self, network: Backbone, images: ImageSet, size: Size) -> None:
+    def __init__(self, network: Backbone, images: Images, size: Size) -> None:
         self.network = network
         self.data, self.label = to_float(images.images), images.labels
         self.size = size
@@ -62,7 +62,7 @@ class BareLoop:
     numbers of `Optimization`'s defaults; no seeds, no logs, no checks.
     """
 
-    def __init__(self, network: Backbone, images: ImageSet, size: Size) -> None:
+    def __init__(self, network: Backbone, images: Images, size: Size) -> None:
         self.network = network
         self.images = images.images.to(size.device)
         self.size = size

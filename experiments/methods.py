@@ -61,7 +61,7 @@ def train_all(methods: Mapping[str, DictConfig], settings: DictConfig) -> dict[s
 
 def folder_of(name: str) -> str:
     """A method's name as that of a folder, so that runs which start in one second have folders of their own."""
-    return "methods_" + re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_")
+    return "methods_" + re.sub(r"[^a-z0-9.-]+", "_", name.lower()).strip("_")
 
 
 def overrides_of(method: DictConfig, shared: Sequence[str]) -> list[str]:

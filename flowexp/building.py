@@ -63,11 +63,11 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatchin
 
 def build_backbone(config: DictConfig, datamodule: ImageDataModule) -> Backbone:
     """The network for a dataset's pictures, and its classes or the size of its embedded captions."""
-    text = {}
+    node = config.backbone.copy()
     if datamodule.text_shape is not None and "text_dim" in config.backbone:
-        text = dict(zip(("text_length", "text_dim"), datamodule.text_shape, strict=True))
+        node.text_length, node.text_dim = datamodule.text_shape
     return build(
-        OmegaConf.merge(config.backbone, text),
+        node,
         resolution=datamodule.resolution,
         channels=datamodule.channels,
         num_classes=datamodule.num_classes if config.class_conditional else None,

@@ -63,12 +63,9 @@ def _curves(monitors: list[Any]) -> dict[str, Any]:
 
 
 def _write_page(folder: RunFolder) -> None:
-    from flowexp.reporting.page import render_runs
-    from flowexp.reporting.reading import read_runs
+    from flowexp.report import write_report
 
-    page = folder.path / "report.html"
-    page.write_text(render_runs(read_runs([folder.path])))
-    print(f"the page: {page}")
+    print(f"the page: {write_report([folder.path])}")
 
 
 def main() -> int:

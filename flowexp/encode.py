@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from flowexp.data import COCO, CaptionedSet, ImageDataModule, Images, LatentCache, Manifest, Shard
-    from flowexp.encoders import VAE
+    from flowexp.encoders.vae import VAE
     from flowexp.runs import RunFolder
 
 _CAPTIONS_AT_ONCE = 256

@@ -7,6 +7,7 @@ ranks different settings (hydra #2070, Lightning #11300). torch is imported by t
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from flowexp.runs import RunFolder, find_run, training_key
 from flowexp.sweeps import JobResult, print_table, swept_folders
 
 COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt")
+_WITHOUT_A_JOB = ("report", "replay")  # they read a run's folder and make none
 _GIVEN_BY_A_LAUNCHER = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
@@ -39,10 +41,12 @@ def config_folder() -> Path:
 
 def main() -> int:
     """The console script: `flowexp train ...` is `python -m flowexp.train ...`."""
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        print(f"usage: flowexp {{{','.join(COMMANDS)}}} [key=value ...]   (flowexp train --help lists the keys)")
+    names = (*COMMANDS, *_WITHOUT_A_JOB)
+    if len(sys.argv) < 2 or sys.argv[1] not in names:
+        print(f"usage: flowexp {{{','.join(names)}}} [key=value ...]   (flowexp train --help lists the keys)")
         return 0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2
-    return open_door(sys.argv[1], sys.argv[2:])
+    sys.argv = sys.argv[1:]
+    return int(importlib.import_module(f"flowexp.{sys.argv[0]}").main())
 
 
 def open_door(command: str, arguments: Sequence[str]) -> int:

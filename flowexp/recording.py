@@ -27,6 +27,7 @@ class Measurement:
         rows: a table in long format, one dict per row; may be empty.
         figure: a matplotlib figure, or None.
         image: a uint8 picture (H, W, C), or None.
+        pictures: uint8 pictures (N, C, H, W) for a logger that shows them one by one, or None.
         protocol: everything that a reader needs to obtain the same number again.
     """
 
@@ -35,6 +36,7 @@ class Measurement:
     rows: list[dict[str, Any]] = field(default_factory=list)
     figure: Figure | None = None
     image: Tensor | None = None
+    pictures: Tensor | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
 
 
@@ -90,6 +92,16 @@ class Recorder:
             if measurement.rows and hasattr(logger, "log_table"):
                 columns, data = as_columns(measurement.rows)
                 logger.log_table(f"{measurement.name}_table", columns=columns, data=data, step=step)
+            if measurement.pictures is not None and hasattr(logger, "log_table"):
+                _log_pictures(logger, f"{measurement.name}_each", measurement.pictures, step)
+
+
+def _log_pictures(logger: Any, name: str, pictures: Tensor, step: int) -> None:
+    """Single pictures as a table of W&B, which can be sorted, filtered and compared over runs."""
+    import wandb
+
+    data = [[i, wandb.Image(picture.permute(1, 2, 0).cpu().numpy())] for i, picture in enumerate(pictures)]
+    logger.log_table(name, columns=["index", "picture"], data=data, step=step)
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -97,6 +109,14 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     path = folder / "measurements.jsonl"
     if not path.exists():
         return []
-    entries = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    entries = [entry for line in path.read_text().splitlines() if (entry := _parsed(line))]
     latest = {(entry["name"], entry["step"]): entry for entry in entries}
     return sorted(latest.values(), key=lambda entry: entry["step"])
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """A line of the history; None for one that a kill cut off."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None

@@ -37,7 +37,7 @@ class SampleGridMonitor(Monitor):
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         with autocast(self.precision, module.device):
             samples = module.sample(range(self.num_samples), seed)
-        grid = image_grid(datamodule.to_pictures(samples.images), self.columns)
+        pictures = datamodule.to_pictures(samples.images)
         protocol = {
             "num_samples": self.num_samples,
             "nfe": samples.nfe,
@@ -46,4 +46,4 @@ class SampleGridMonitor(Monitor):
             "precision": self.precision,
             "sampler": module.sampler.protocol(),
         }
-        return Measurement("samples", image=grid, protocol=protocol)
+        return Measurement("samples", image=image_grid(pictures, self.columns), pictures=pictures, protocol=protocol)

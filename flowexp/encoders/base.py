@@ -101,6 +101,7 @@ class FeatureNet(nn.Module, ABC):
 
 
 def as_rgb(images: Tensor) -> Tensor:
+    """Pictures, uint8 (B, 1 or 3, H, W), as colour pictures (B, 3, H, W). Raises ValueError for anything else."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             f"an encoder needs uint8 pictures of shape (B, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}: "

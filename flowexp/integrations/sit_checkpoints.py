@@ -33,7 +33,7 @@ def read_official(path: Path) -> tuple[dict[str, Tensor], str]:
     if not path.is_file():
         raise ValueError(f"there is no file {path}: give SiT's or REPA's released .pt file")
     content, fingerprint = read_state_dict(path)
-    return dict(content.get("ema", content)), fingerprint  # type: ignore[call-overload]
+    return dict(content.get("ema", content)), fingerprint
 
 
 def convert(official: Mapping[str, Tensor], backbone: Backbone, convention: str) -> dict[str, Tensor]:

@@ -205,7 +205,7 @@ class _Everything(FeatureNet):
 @pytest.mark.parametrize("name", [marked(name) for name in EXPERIMENTS])
 def test_every_experiment_builds_its_monitors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose_experiment(name)
-    monkeypatch.setattr("flowexp.callbacks.sample_metrics.create_encoder", lambda **_: _Everything())
+    monkeypatch.setattr("flowexp.encoders.create_encoder", lambda **_: _Everything())
     assert all(monitor.at_end for monitor in build_monitors(config))
 
 
