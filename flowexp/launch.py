@@ -27,6 +27,7 @@ from flowexp.runs import RunFolder, find_run, training_key
 from flowexp.sweeps import JobResult, print_table, swept_folders
 
 COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt")
+_OF_A_RUN = ("sample", "evaluate", "diagnose")
 _WITHOUT_A_JOB = ("report", "replay")  # they read a run's folder and make none
 _GIVEN_BY_A_LAUNCHER = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
@@ -154,7 +155,7 @@ def _prepare(command: str, config: DictConfig, sweep: Path | None) -> DictConfig
         if command == "train":
             _continue_a_run(config)
             _share_training(config, sweep)
-        elif "run" in config:
+        elif command in _OF_A_RUN:
             _take_from_run(config)
         resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
         assert isinstance(resolved, DictConfig)

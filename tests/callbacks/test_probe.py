@@ -19,7 +19,7 @@ def test_defaults_are_those_of_lcf_table_3():
         "weight_decay": 0.01,
         "optimizer": "adamw",
     }
-    assert ProbeMonitor(optimizer="adam").fit["weight_decay"] == 0  # and says so in the protocol
+    assert ProbeMonitor(optimizer="adam").protocol.weight_decay == 0  # and says so in the protocol
     assert ProbeMonitor().levels == list(LEVELS) and min(LEVELS) == 0
 
 

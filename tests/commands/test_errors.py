@@ -102,7 +102,7 @@ def test_a_folder_that_is_no_run_is_refused_and_left_alone(complaint, workdir: P
     assert not list((workdir / "holiday").iterdir())
 
 
-@pytest.mark.parametrize("command", ["sample", "evaluate"])
+@pytest.mark.parametrize("command", ["sample", "evaluate", "diagnose"])
 def test_a_run_must_be_given(complaint, command: str):
     assert "run is needed: the folder of a training run" in complaint(command)
 
