@@ -94,3 +94,17 @@ def test_the_three_methods_are_shown_side_by_side(tmp_path: Path) -> None:
     assert {"samples_fm.png", "samples_lcf.png", "samples_mafm.png", "probe_curve.png", "noise_levels.png"} <= made
     table = (results / "numbers.md").read_text()
     assert all(word in table for word in ("FM", "LCF", "MAFM", "frechet/efficientnet_lite", "probe/peak"))
+
+
+def test_the_laws_of_the_training_time_have_densities_of_integral_one() -> None:
+    from experiments.lcf.fig08_time_densities import densities
+
+    laws = OmegaConf.load(ROOT / "experiments/lcf/fig08_time_densities.yaml").budgets.cpu.laws
+    rows = densities(laws, 400)
+    for law in laws:
+        own = [row["density"] for row in rows if row["law"] == law]
+        assert sum(own) / len(own) == pytest.approx(1, abs=1e-3)
+    first = {law: next(row["t"] for row in rows if row["law"] == law) for law in laws}
+    low = {law: sum(r["density"] for r in rows if r["law"] == law and r["t"] < 0.2) / 400 for law in laws}
+    assert set(first.values()) == {0.5 / 400}
+    assert low["logit-normal, m = -0.5"] > low["logit-normal, m = 0"] > low["logit-normal, m = 0.5"]
