@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart by colour-blind readers too; markers tell lines apart in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
+MOST_MARKERS = 60  # a line of more points shows none
 LINEAR_BELOW = 0.01  # where a logarithmic axis becomes linear, so that t = 0 has a place on it
 SMALLEST_CELL = 48  # pixels per side below which a sample is enlarged
 
@@ -64,6 +65,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], x: str, y: str, series: str | N
         if points:
             across, up = zip(*sorted(points), strict=True)
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+            marker = marker if len(points) <= MOST_MARKERS else ""
             axes.plot(across, up, label=str(line), color=colour, marker=marker, markersize=3.5, linewidth=1.4)
     if series and axes.lines:
         axes.legend(title=series, frameon=False, fontsize="small")
