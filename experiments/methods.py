@@ -93,15 +93,12 @@ def row_of(name: str, method: DictConfig, run: RunFolder) -> dict[str, Any]:
 def last_losses(run: RunFolder) -> dict[str, float]:
     """The parts of the loss that the run logged last, by name."""
     tables = sorted(run.path.glob("csv/version_*/metrics.csv"))
-    if not tables:
+    logged = [row for table in tables for row in read_csv(table) if isinstance(row.get("train/loss"), float)]
+    if not logged:  # a run shorter than `log_every_n_steps`
         return {}
-    last = read_csv(tables[-1])[-1]
     hidden = ("train/loss", "train/grad_norm", "train/lr", "train/steps_per_second")
-    return {
-        key.removeprefix("train/"): value
-        for key, value in last.items()
-        if key.startswith("train/") and key not in hidden
-    }
+    last = {key: value for key, value in logged[-1].items() if key.startswith("train/") and key not in hidden}
+    return {key.removeprefix("train/"): value for key, value in last.items() if isinstance(value, float)}
 
 
 def add_costs(rows: list[dict[str, Any]], methods: Mapping[str, DictConfig], settings: DictConfig) -> None:
