@@ -1,30 +1,19 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from flowexp.metrics import FeatureCollector, MetricPlan, Needs, Statistics, frechet_distance, moments_of
+from flowexp.metrics import MetricPlan, Needs, frechet_distance, moments_of
 from flowexp.metrics.plan import NEEDS, subset_of
 
-DIMS = {"features": 12, "spatial": 9, "logits": 6}
-OPTIONS = {"kid_subsets": 5, "kid_subset_size": 20, "split_size": 40, "resamples": 20, "pairwise_reference": 70}
-ALL = MetricPlan(tuple(NEEDS), **OPTIONS)
-
-
-def outputs(num: int, seed: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(num, dim, generator=generator) + 0.1 * seed for name, dim in DIMS.items()}
-
-
-def collect(num: int, seed: int, needs: Needs, rank: int = 0, world_size: int = 1) -> Statistics:
-    found, collector = outputs(num, seed), FeatureCollector(num, DIMS, needs, split_size=40)
-    for rows in torch.arange(num)[rank::world_size].split(13):
-        collector.update({name: found[name][rows] for name in needs.outputs}, rows)
-    return collector.compute()
+sys.path.append(str(Path(__file__).parent))  # processes of their own import what they run
+from metric_processes import ALL, DIMS, OPTIONS, collect, measure, outputs
 
 
 def test_one_pass_gives_every_score():
@@ -108,19 +97,11 @@ def test_the_protocol_names_the_options_of_the_chosen_metrics_only():
     }
 
 
-def measure(rank, world_size, folder):
-    if world_size > 1:
-        dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    samples = collect(101, 1, ALL.samples, rank, world_size)
-    scores = ALL.compute(samples, collect(90, 0, ALL.reference, rank, world_size))
-    (folder / f"{world_size}_{rank}.json").write_text(json.dumps(scores))
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not dist.is_available() or "fork" not in mp.get_all_start_methods(), reason="needs fork and gloo")
+@pytest.mark.skipif(not dist.is_available(), reason="needs gloo")
 def test_two_processes_measure_what_one_does(tmp_path):
     for world_size in (1, 2):
-        mp.start_processes(measure, (world_size, tmp_path), nprocs=world_size, start_method="fork")
+        mp.spawn(measure, (world_size, tmp_path), nprocs=world_size)
     alone, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1_0", "2_0", "2_1"))
     assert len(alone) == 14
     assert first == pytest.approx(alone, rel=1e-6) and second == first
