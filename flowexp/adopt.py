@@ -19,7 +19,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from pathlib import Path
 
     from flowexp import building
-    from flowexp.checkpoints import AtomicCheckpointIO
+    from flowexp.checkpoints import AtomicCheckpointIO, path_of
     from flowexp.integrations.sit_checkpoints import convert, read_official
     from flowexp.runs import describe_origin
 
@@ -28,7 +28,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     official, fingerprint = read_official(path)
     backbone.load_state_dict(convert(official, backbone, config.convention))
     state = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
-    checkpoint = folder.checkpoints / f"step_{config.step:08d}.ckpt"
+    checkpoint = path_of(folder.checkpoints, config.step)
     AtomicCheckpointIO().save_checkpoint({"state_dict": state, "global_step": config.step}, checkpoint)
     adopted = {"file": path.name, "sha256": fingerprint, "convention": config.convention}
     folder.write_json(folder.path / "run.json", describe_origin(config) | {"adopted": adopted, "plan": {}})

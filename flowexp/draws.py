@@ -6,7 +6,7 @@ split over more processes draw the same t, noise and label drops for the same ro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import torch
@@ -46,12 +46,35 @@ class StepKey:
         return self.generator(_Purpose.CANDIDATES, "cpu")
 
     def for_term(self, number: int, device: torch.device | str = "cpu") -> torch.Generator:
-        """For the draws of a loss term, which differ between processes; `number` tells its draws apart."""
-        return keyed_generator(self.seed, self.step, self.part, int(_Purpose.TERM), self.rank, number, device=device)
+        """For the draws of a loss term for the rows of all processes; `number` tells its draws apart."""
+        return keyed_generator(self.seed, self.step, self.part, int(_Purpose.TERM), number, device=device)
 
     def rows(self, num_rows: int) -> slice:
         """This process's rows of the global batch, when each process holds `num_rows`."""
         return slice(self.rank * num_rows, (self.rank + 1) * num_rows)
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Data with everything that a step draws for it.
+
+    Arguments:
+        data: clean images in [-1, 1], (B, C, H, W).
+        noise: Gaussian noise, (B, C, H, W).
+        t: noise levels of these rows on the CPU, (B,).
+        label: class of each row as the network sees it, (B,), or None.
+        everyone_t: noise levels of the global batch on the CPU, (world_size * B,); None where these rows are all.
+        key: names the batch, for whoever needs a further draw.
+        pixels: uint8 pictures (B, C, H, W) of the data where the network works on latents and a term looks at them.
+    """
+
+    data: Tensor
+    noise: Tensor
+    t: Tensor
+    label: Tensor | None = None
+    everyone_t: Tensor | None = None
+    key: StepKey = field(default_factory=lambda: StepKey(seed=0, step=0))
+    pixels: Tensor | None = None
 
 
 def draw_times(key: StepKey, time_sampler: TimeSampler, num_rows: int, interval: tuple[float, float]) -> Tensor:

@@ -1,10 +1,12 @@
 """The LightningModules: FM, LCF, MAFM and ExFM over one base."""
 
-from flowexp.modules.batch import StepLosses, TrainingBatch
+from flowexp.draws import TrainingBatch
 from flowexp.modules.explicit import ExplicitFlowMatching
-from flowexp.modules.flow_matching import FlowMatching, NonFiniteGradientError
+from flowexp.modules.flow_matching import FlowMatching
+from flowexp.modules.incident import NonFiniteGradientError
 from flowexp.modules.local_contrastive import LocalContrastiveFlow
 from flowexp.modules.magnitude_aware import MagnitudeAwareFlowMatching
+from flowexp.modules.step_losses import StepLosses
 
 __all__ = [
     "ExplicitFlowMatching",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from flowexp.draws import StepKey
-from flowexp.modules.batch import TrainingBatch
+from flowexp.draws import StepKey, TrainingBatch
+from flowexp.ema import whole
+
+
+class NonFiniteGradientError(RuntimeError):
+    """The gradient of a step is NaN or infinite; the weights, the optimizer and the EMA are those before the step."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,22 @@ class Incident:
             raise ValueError(f"{path} is no saved step: give a file nonfinite_step_*.pt of a run's folder")
         batches = [TrainingBatch(**batch | {"key": StepKey(**batch["key"])}) for batch in content.pop("batches")]
         return cls(batches=batches, **content)
+
+
+def save_incident(module: pl.LightningModule, batches: Sequence[TrainingBatch], losses: Mapping[str, Tensor]) -> Path:
+    """Saves the step of `module` that has just failed in the run's folder, a file per process; returns the file."""
+    rank = f"_rank{module.global_rank}" if module.global_rank else ""
+    file = Path(module.trainer.default_root_dir) / f"nonfinite_step_{module.global_step:08d}{rank}.pt"
+    Incident(
+        step=module.global_step,
+        batches=batches,
+        weights={name: whole(value) for name, value in module.state_dict().items()},
+        gradients=largest_gradients(module),
+        losses={name: float(value) for name, value in losses.items()},
+        precision=str(module.trainer.precision),
+        rng_state=torch.get_rng_state(),
+    ).save(file)
+    return file
 
 
 def _as_plain(batch: TrainingBatch) -> dict[str, Any]:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowexp.backbones import State
-from flowexp.draws import draw_noise
+from flowexp.draws import TrainingBatch, draw_noise
+from flowexp.gathering import gather_rows
 from flowexp.losses import feature_vectors, local_contrastive_error
-from flowexp.modules.batch import StepLosses, TrainingBatch
 from flowexp.modules.flow_matching import FlowMatching
-from flowexp.modules.gathering import gather_rows
+from flowexp.modules.sides import Sides, sides_of
+from flowexp.modules.step_losses import StepLosses
 from flowexp.randomness import keyed_generator
-from flowexp.terms import Step, Tapped
+from flowexp.terms import Tapped
 from flowexp.time import as_noise_level
-
-
-@dataclass(frozen=True)
-class _Split:
-    """Rows of a batch on either side of T_min, and what is needed to average over the global batch."""
-
-    low: Tensor
-    regressed: Tensor
-    low_share: float
-    regressed_share: float
-    any_low: bool
 
 
 class LocalContrastiveFlow(FlowMatching):
@@ -52,6 +41,8 @@ class LocalContrastiveFlow(FlowMatching):
         contrasts: "global" contrasts with the rows of all processes, "local" with those of the anchor's own.
         parts: those of FlowMatching.
     """
+
+    objective = "lcf"
 
     def __init__(
         self,
@@ -87,10 +78,6 @@ class LocalContrastiveFlow(FlowMatching):
         self.regress_below = regress_below
         self.contrasts = contrasts
 
-    @property
-    def objective(self) -> str:
-        return "lcf"
-
     def describe(self, batch_size: int) -> dict[str, str]:
         draws = self.time_sampler(100_000, keyed_generator(self.seed), self.interpolant.train_interval)
         share = float((draws < self.t_min).float().mean())
@@ -103,57 +90,39 @@ class LocalContrastiveFlow(FlowMatching):
         }
 
     def losses(self, batch: TrainingBatch) -> StepLosses:
-        split = self._split(batch)
-        t = batch.t_on_device()
-        xt = self.interpolant.interpolate(batch.data, batch.noise, t)
-        features: dict[int, Tapped] = {}
-        state = self.backbone.encode(xt, t, batch.label, tap=self.tap, on_block=self.tapping(features))
-        step, error, velocity = self._regress(batch, state, xt, t, split, features)
-        parts = {"velocity": (1.0, velocity)}
-        if self.lam:
-            parts["contrast"] = (self.lam, self._contrast(batch, state.tokens, split))
-        return self.total(step, error, parts)
-
-    def _split(self, batch: TrainingBatch) -> _Split:
-        """Which rows are low is decided on the CPU, where t was drawn, for the global batch."""
-        everyone = batch.t if batch.everyone_t is None else batch.everyone_t
-        num_low, processes = int((everyone < self.t_min).sum()), len(everyone) / len(batch.t)
-        low = (batch.t < self.t_min).nonzero().squeeze(1)
-        regressed = torch.arange(len(batch.t)) if self.regress_below else (batch.t >= self.t_min).nonzero().squeeze(1)
-        num_regressed = len(everyone) if self.regress_below else len(everyone) - num_low
-        return _Split(
-            low=low.to(batch.data.device, non_blocking=True),
-            regressed=regressed.to(batch.data.device, non_blocking=True),
-            low_share=processes / max(1, num_low),  # gradients are averaged over processes, rows over the global batch
-            regressed_share=processes / max(1, num_regressed),
-            any_low=num_low > 0,
-        )
-
-    def _regress(
-        self, batch: TrainingBatch, state: State, xt: Tensor, t: Tensor, split: _Split, features: dict[int, Tapped]
-    ) -> tuple[Step, Tensor, Tensor]:
-        """Algorithm 1, line 6. A process without a regressed row still sends one through, with weight 0."""
-        rows = split.regressed if len(split.regressed) else torch.zeros_like(split.low[:1])
-        output = self.backbone.decode(state.select(rows), on_block=self.tapping(features, rows))
-        step = self.make_step(batch, xt, t, output, self.target(batch, xt, t)[rows], features, rows)
+        """Algorithm 1, lines 3 to 8."""
+        xt, t = self.noised(batch)  # line 3
+        sides = sides_of(self.t_min, batch, self.regress_below)  # line 4
+        rows, features = sides.regressed, dict[int, Tapped]()
+        state = self.backbone.encode(xt, t, batch.label, tap=self.tap, on_block=self.tapping(features))  # line 5: z
+        output = self.backbone.decode(state.select(rows), on_block=self.tapping(features, rows))  # line 5: v_theta
+        features = {tap: _shared(tapped, sides) for tap, tapped in features.items()}
+        step = self.make_step(batch, xt, t, output, features, rows)
         error = self.error(step)
-        weight = split.regressed_share if len(split.regressed) else 0.0
-        return step, error[: len(split.regressed)], weight * error.sum()
+        parts = {"velocity": (1.0, sides.regressed_weight * error.sum())}  # line 6
+        if self.lam:
+            parts["contrast"] = (self.lam, self._contrast(batch, state.tokens, sides))  # line 7
+        return self.total(step, error[: sides.num_regressed], parts)  # line 8
 
-    def _contrast(self, batch: TrainingBatch, tokens: Tensor, split: _Split) -> Tensor:
-        """Algorithm 1, line 7. Without an anchor anywhere there is nothing to compute; every process knows it."""
-        if not split.any_low:
+    def _contrast(self, batch: TrainingBatch, tokens: Tensor, sides: Sides) -> Tensor:
+        """Line 7. Without an anchor anywhere there is nothing to compute; every process knows it."""
+        if not sides.any_low:
             return tokens.new_zeros((), dtype=torch.float32)
         features = feature_vectors(tokens, **self.reading)
-        everyone, first_row = self._contrasts(features)
-        error = local_contrastive_error(
-            features[split.low],
-            self._positives(batch, split.low),
-            everyone,
-            own=split.low + first_row,
-            **self.contrast,
-        )
-        return split.low_share * error.sum()
+        contrasts, first_row = self._contrasts(features)
+        anchors, own = features[sides.low], sides.low + first_row
+        positives = self._positives(batch, sides.low)
+        return sides.low_weight * local_contrastive_error(anchors, positives, contrasts, own, **self.contrast).sum()
+
+    @torch.no_grad()
+    def _positives(self, batch: TrainingBatch, low: Tensor) -> Tensor:
+        """Line 5, a = h(x_{T_min}) of the anchors, (K, F)."""
+        noise = batch.noise if self.shared_noise else draw_noise(batch.key, batch.data, fresh=True)
+        data, t = batch.data[low], torch.full((len(low),), self.t_min, device=low.device)
+        xt = self.interpolant.interpolate(data, noise[low], t)
+        label = None if batch.label is None else batch.label[low]
+        state = self.backbone.encode(xt, t, label, tap=self.tap)
+        return feature_vectors(state.tokens, **self.reading)
 
     def _contrasts(self, features: Tensor) -> tuple[Tensor, int]:
         """What anchors are contrasted with, (B, F), and the row at which this process's rows begin in it."""
@@ -161,12 +130,7 @@ class LocalContrastiveFlow(FlowMatching):
             return features.detach(), 0
         return gather_rows(features.detach())
 
-    @torch.no_grad()
-    def _positives(self, batch: TrainingBatch, low: Tensor) -> Tensor:
-        """h(x_{T_min}) of the anchors, (K, F)."""
-        noise = batch.noise if self.shared_noise else draw_noise(batch.key, batch.data, fresh=True)
-        data, t = batch.data[low], torch.full((len(low),), self.t_min, device=low.device)
-        xt = self.interpolant.interpolate(data, noise[low], t)
-        label = None if batch.label is None else batch.label[low]
-        state = self.backbone.encode(xt, t, label, tap=self.tap)
-        return feature_vectors(state.tokens, **self.reading)
+
+def _shared(tapped: Tapped, sides: Sides) -> Tapped:
+    """What of a block's output belongs to the regressed rows alone, with their share in those of all processes."""
+    return tapped if tapped.rows is None else replace(tapped, share=sides.regressed_weight * sides.num_regressed)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from flowexp.draws import TrainingBatch
 from flowexp.losses import magnitude_error
-from flowexp.modules.batch import StepLosses, TrainingBatch
 from flowexp.modules.flow_matching import FlowMatching
+from flowexp.modules.step_losses import StepLosses
 from flowexp.profiles import create_profile, unit_weight
 from flowexp.time import progress
 
@@ -30,6 +31,8 @@ class MagnitudeAwareFlowMatching(FlowMatching):
         parts: those of FlowMatching.
     """
 
+    objective = "mafm"
+
     def __init__(self, *, lam: float = 0.3, profile: str = "linear", form: str = "rms_squared", **parts: Any) -> None:
         super().__init__(**parts)
         if lam < 0:
@@ -38,13 +41,10 @@ class MagnitudeAwareFlowMatching(FlowMatching):
         self.weight = unit_weight(create_profile(profile))
         self.form = form
 
-    @property
-    def objective(self) -> str:
-        return "mafm"
-
     def losses(self, batch: TrainingBatch) -> StepLosses:
         step = self.forward_step(batch)
         error = self.error(step)
-        weight = self.weight(progress(step.regressed(step.t)))
-        magnitude = (weight * magnitude_error(step.velocity, step.target, form=self.form)).mean()
+        xt, t = step.regressed(step.xt), step.regressed(step.t)
+        target = self.parameterization.attainable(step.target, xt, t, self.interpolant)
+        magnitude = (self.weight(progress(t)) * magnitude_error(step.velocity, target, form=self.form)).mean()
         return self.total(step, error, {"velocity": (1.0, error.mean()), "magnitude": (self.lam, magnitude)})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from flowexp.backbones import Backbone
-from flowexp.draws import StepKey
+from flowexp.draws import TrainingBatch
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,13 @@ class Tapped:
     Arguments:
         tokens: (R, N, D).
         rows: which rows of the batch these are, (R,); None is all of them, in order.
+        share: what a mean over these rows is multiplied by, so that its mean over processes is that over the rows of
+            the global batch; 1 where every process has as many.
     """
 
     tokens: Tensor
     rows: Tensor | None = None
+    share: float = 1.0
 
     def of(self, everyone: Tensor) -> Tensor:
         """The rows of `everyone` (B, ...) that belong to the tokens, (R, ...)."""
@@ -30,34 +33,27 @@ class Tapped:
 
 @dataclass(frozen=True)
 class Step:
-    """What a training step has computed when terms are added to its loss.
+    """A pass of the network in training, as the terms of the loss see it.
 
     Arguments:
-        data, noise, xt: (B, ...), in the space that the network works in.
-        t: noise levels (B,), on the device.
-        label: the condition as the network saw it, or None.
-        key: names the batch, for further random draws.
+        batch: the data (B, ...), in the space that the network works in, and what was drawn for them.
+        xt, t: what the network saw: (B, ...), and noise levels (B,) on the device.
         backbone: the network, for terms that need another pass of it.
         output: what the network returned for the regressed rows, (R, ...).
         velocity, target: the same as a velocity, and the velocity that it was compared with, (R, ...).
         rows: the regressed rows of the batch, (R,); None is all of them.
         features: outputs of the blocks that terms asked for, by tap.
-        pixels: uint8 pictures (B, C, H, W) of the data where the network works on latents, else None.
     """
 
-    data: Tensor
-    noise: Tensor
+    batch: TrainingBatch
     xt: Tensor
     t: Tensor
-    label: Tensor | None
-    key: StepKey
     backbone: Backbone
     output: Tensor
     velocity: Tensor
     target: Tensor
     rows: Tensor | None = None
     features: dict[int, Tapped] = field(default_factory=dict)
-    pixels: Tensor | None = None
 
     def regressed(self, everyone: Tensor) -> Tensor:
         """The rows of `everyone` (B, ...) that are regressed, (R, ...)."""
@@ -92,7 +88,7 @@ class Term(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, step: Step) -> Tensor:
-        """The unweighted term, a scalar: the mean over this process's rows."""
+        """The unweighted term, a scalar: the mean over this process's rows, times their `share`."""
 
     def after_step(self, backbone: Backbone) -> None:
         """Called after each optimizer step, for what follows the weights."""

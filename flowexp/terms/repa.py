@@ -73,7 +73,7 @@ class RepresentationAlignment(Term):
         if len(tokens) == 0:
             return 0.0 * tokens.sum()
         teacher = self._teacher_tokens(tapped.of(pictures(step)), _side(tokens))
-        return alignment_error(tokens, teacher).mean()
+        return tapped.share * alignment_error(tokens, teacher).mean()
 
     def _teacher_tokens(self, images: Tensor, side: int) -> Tensor:
         """The teacher's tokens (R, side^2, Z)."""
@@ -95,14 +95,15 @@ def projector(width: int, hidden: int, outputs: int) -> nn.Sequential:
 
 def pictures(step: Step) -> Tensor:
     """The clean images of a step as pictures, uint8 (B, C, H, W) with C = 1 or 3."""
-    if step.pixels is not None:
-        return step.pixels
-    if step.data.shape[1] not in (1, 3):
+    if step.batch.pixels is not None:
+        return step.batch.pixels
+    data = step.batch.data
+    if data.shape[1] not in (1, 3):
         raise ValueError(
-            f"terms.repa needs pictures, and the data has {step.data.shape[1]} channels: choose data that keeps the "
+            f"terms.repa needs pictures, and the data has {data.shape[1]} channels: choose data that keeps the "
             "pictures beside its latents"
         )
-    return to_uint8(step.data)
+    return to_uint8(data)
 
 
 def resample(tokens: Tensor, side: int) -> Tensor:

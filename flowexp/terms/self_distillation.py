@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.backbones import Backbone
+from flowexp.gathering import gather_rows
 from flowexp.interpolants import Interpolant, Linear
 from flowexp.losses import view_contrastive_error
 from flowexp.terms.base import Step, Term, check_tap
@@ -23,7 +24,7 @@ class SelfDistillation(Term):
     predictor(projector(h)) of the network and projector(h) of a copy of both that follows with momentum, h being the
     mean token of one block at a low noise level. The views are random crops with padding and flips; both are noised
     anew. Left out are its conditioning on the augmentation and the self-conditioning of later blocks. Keys are those
-    of one process. The MLPs have no batch normalisation.
+    of all processes, as MoCo v3's. The MLPs have no batch normalisation.
 
     The copy (the blocks up to the tap) is a submodule without gradient: it is saved, so that a resumed run is the
     same, and DDP has nothing to exchange. It costs a pass of 2 B rows to the tap with gradient, and one without.
@@ -86,9 +87,9 @@ class SelfDistillation(Term):
         queries = self.student["predictor"](self.student["projector"](self._mean_token(step.backbone, views)))
         with torch.no_grad():
             keys = self.copy["projector"](self._mean_token(self.copy["trunk"], views))
-        (first, second), (first_key, second_key) = queries.chunk(2), keys.chunk(2)
+        (first, second), (first_key, second_key) = queries.chunk(2), map(gather_rows, keys.chunk(2))
         pairs = ((first, second_key), (second, first_key))
-        return torch.cat([view_contrastive_error(query, key, self.tau) for query, key in pairs]).mean()
+        return torch.cat([view_contrastive_error(query, key, self.tau, row) for query, (key, row) in pairs]).mean()
 
     @torch.no_grad()
     def after_step(self, backbone: Backbone) -> None:
@@ -104,9 +105,11 @@ class SelfDistillation(Term):
 
     def _view(self, step: Step, number: int) -> Tensor:
         """A random view of each image at noise level t."""
-        generator = step.key.for_term(number, step.data.device)
-        images = crop_and_flip(step.data, self.shift_frac, generator)
-        noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+        data, key = step.batch.data, step.batch.key
+        rows, num = key.rows(len(data)), key.world_size * len(data)  # drawn for the global batch, then this share
+        generator = key.for_term(number, data.device)
+        images = crop_and_flip(data, self.shift_frac, generator, rows, num)
+        noise = torch.randn((num, *data.shape[1:]), generator=generator, device=data.device, dtype=data.dtype)[rows]
         return self.interpolant.interpolate(images, noise, self._times(images))
 
     def _mean_token(self, backbone: nn.Module, views: Tensor) -> Tensor:

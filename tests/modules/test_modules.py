@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from flowexp.backbones import Backbone, create_backbone
-from flowexp.draws import StepKey
+from flowexp.draws import StepKey, TrainingBatch
 from flowexp.modules import FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
-from flowexp.modules.batch import TrainingBatch
 
 
 def small_backbone(**options) -> Backbone:

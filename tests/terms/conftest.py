@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowexp.backbones import Backbone, create_backbone
-from flowexp.draws import StepKey
+from flowexp.draws import StepKey, TrainingBatch
 from flowexp.interpolants import Linear
 from flowexp.terms import Step, Tapped, Term
 
@@ -39,7 +39,8 @@ def make_step(backbone: Backbone) -> Callable[..., Step]:
         features = {tap: Tapped(tokens, None if rows is None else picked) for tap, tokens in read.items()}
         velocity = noise - data
         key = parts.pop("key", StepKey(seed=3, step=7))
-        return Step(data, noise, xt, t, None, key, backbone, velocity, velocity, velocity, None, features, **parts)
+        batch = TrainingBatch(data, noise, t, key=key, **parts)
+        return Step(batch, xt, t, backbone, velocity, velocity, velocity, features=features)
 
     return make
 

@@ -68,7 +68,7 @@ def test_it_is_repas_projection_loss_loop_by_loop(make_term, make_step):
     first, _, second, _, third = term.projector
     cosines = []
     for i in range(2):
-        teacher = Patches().tokens(to_uint8(step.data[i : i + 1]), 4)[0].tolist()
+        teacher = Patches().tokens(to_uint8(step.batch.data[i : i + 1]), 4)[0].tolist()
         for token, target in zip(step.features[2].tokens[i].tolist(), teacher, strict=True):
             h = [silu(x) for x in linear(first, token)]
             z = linear(third, [silu(x) for x in linear(second, h)])
@@ -131,7 +131,7 @@ def test_a_grid_of_the_teachers_own_is_resampled(make_term, make_step):
     term, step = make_term(grid=2), make_step(2)
     loss = term(step)
     assert teacher_of(term).asked == [(6, 2)]
-    coarse = Patches().tokens(to_uint8(step.data), 2)
+    coarse = Patches().tokens(to_uint8(step.batch.data), 2)
     expected = repa.alignment_error(term.projector(step.features[2].tokens), resample(coarse, 4)).mean()
     torch.testing.assert_close(loss, expected)
 

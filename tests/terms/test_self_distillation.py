@@ -52,8 +52,8 @@ def test_the_term_is_the_symmetric_contrast_of_two_views(backbone, make_term, ma
             parameter.normal_(std=3.0)  # so far apart that views cannot stand for each other
     queries, keys = [], []
     for view in (0, 1):
-        generator = step.key.for_term(view)
-        images = crop_and_flip(step.data, 0.125, generator)
+        generator = step.batch.key.for_term(view)
+        images = crop_and_flip(step.batch.data, 0.125, generator)
         xt = 0.9 * images + 0.1 * torch.randn(images.shape, generator=generator)
         q, k = [], []
         for i in range(len(xt)):
