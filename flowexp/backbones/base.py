@@ -45,10 +45,10 @@ class Backbone(nn.Module, ABC):
 
     A family implements `embed`, `head` and fills `blocks`, a list of modules called as block(hidden, condition); one
     whose blocks take more overrides `run_block`. Blocks are counted from 1, as the papers count them: tap 8 is the
-    output of the 8th block.
+    output of the 8th block. `name` is the registry's, or the class's for a network that is not listed there.
     """
 
-    name: str = ""
+    name: str
     blocks: nn.ModuleList
 
     def __init__(
@@ -56,14 +56,15 @@ class Backbone(nn.Module, ABC):
         *,
         resolution: int,
         channels: int,
-        num_classes: int | None,
-        label_dropout: float,
+        num_classes: int | None = None,
+        label_dropout: float = 0.1,
         depth: int,
         width: int,
     ) -> None:
         super().__init__()
         if not 0.0 <= label_dropout <= 1.0:
             raise ValueError(f"label_dropout is a probability in [0, 1], got {label_dropout}")
+        self.name = type(self).__name__
         self.resolution = resolution
         self.channels = channels
         self.num_classes = num_classes
@@ -86,6 +87,10 @@ class Backbone(nn.Module, ABC):
         if self.null_label is None or label is None:
             return None
         return torch.full_like(label, self.null_label)
+
+    def set_null_text(self, embedding: Tensor) -> None:
+        """Store the embedding (L, D) of the empty caption, on a network that takes text."""
+        raise ValueError(f"{self.name} takes no text, and so no empty caption")
 
     def width_at(self, tap: int) -> int:
         """D of the tokens after a block: `width`, except where blocks differ in width."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -23,6 +25,12 @@ def modulation(width: int, parts: int) -> nn.Sequential:
 def layer_norm(width: int) -> nn.LayerNorm:
     """LayerNorm without weights, as SiT uses everywhere."""
     return nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+
+
+def unpatchify(patches: Tensor, patch: int) -> Tensor:
+    """The square picture (B, C, H, W) of patches (B, N, patch patch C), read row by row; C varies fastest."""
+    side = math.isqrt(patches.shape[1])
+    return rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=side, p=patch, q=patch)
 
 
 @torch.no_grad()
@@ -109,3 +117,11 @@ class AdaLNHead(PlainHead):
     def forward(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
         shift, scale = self.adaLN_modulation(condition).chunk(2, dim=1)
         return self.linear(modulate(self.norm_final(tokens), shift, scale))
+
+
+def check_sizes(resolution: int, patch: int, width: int, heads: int) -> None:
+    """Raises ValueError where a transformer cannot have them."""
+    if resolution % patch:
+        raise ValueError(f"resolution must be a multiple of the patch size {patch}, got {resolution}")
+    if width % heads or width % 4:
+        raise ValueError(f"width must be a multiple of 4 and of the {heads} heads, got {width}")

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
-from einops import rearrange
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from flowexp.backbones.base import Backbone, State
-from flowexp.backbones.blocks import AdaLNHead, AdaLNZeroBlock, PlainBlock, PlainHead
-from flowexp.backbones.embedders import LabelEmbedder, TimestepEmbedder, sincos_2d
+from flowexp.backbones.blocks import AdaLNHead, AdaLNZeroBlock, PlainBlock, PlainHead, check_sizes, unpatchify
+from flowexp.backbones.embedders import (
+    LabelEmbedder,
+    TimestepEmbedder,
+    check_conditioning,
+    sincos_2d,
+    with_label,
+)
 from flowexp.backbones.registry import register_backbone
 from flowexp.backbones.self_conditioning import SelfConditioner
-
-CONDITIONINGS = ("adaln_zero", "none")
 
 
 class DiT(Backbone):
@@ -58,7 +60,8 @@ class DiT(Backbone):
             depth=depth,
             width=width,
         )
-        _check(resolution, patch, width, heads, conditioning, num_classes)
+        check_sizes(resolution, patch, width, heads)
+        check_conditioning(conditioning, num_classes)
         _check_self_conditioning(self_conditioning, depth, conditioning)
         self.patch = patch
         self.learn_sigma = learn_sigma
@@ -84,7 +87,7 @@ class DiT(Backbone):
             return State(tokens, condition=None, block=0)
         time = self.t_embedder(t)
         carried = () if self.self_conditioner is None else (self.self_conditioner.gain(time),)
-        return State(tokens, self._condition(time, label), block=0, carried=carried)
+        return State(tokens, with_label(time, label, self.y_embedder), block=0, carried=carried)
 
     def run_block(self, block: nn.Module, state: State) -> State:
         """One more block; the first behind the self-conditioning tap sees, as all later ones, the new condition."""
@@ -96,9 +99,7 @@ class DiT(Backbone):
     def head(self, state: State) -> Tensor:
         """The velocity (B, C, H, W), in the type of the tokens (float32 under autocast)."""
         patches = self.final_layer(state.hidden, state.condition).to(state.hidden.dtype)
-        side = self.resolution // self.patch
-        image = rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=side, p=self.patch, q=self.patch)
-        return image[:, : self.channels]
+        return unpatchify(patches, self.patch)[:, : self.channels]
 
     @torch.no_grad()
     def initialize(self) -> None:
@@ -107,13 +108,6 @@ class DiT(Backbone):
         for name, weight in self.named_parameters():
             if name != "pos_embed":
                 _draw(name, weight)
-
-    def _condition(self, time: Tensor, label: Tensor | None) -> Tensor:
-        if self.y_embedder is None:
-            return time
-        if label is None:
-            label = torch.full(time.shape[:1], self.y_embedder.null_label, device=time.device)
-        return time + self.y_embedder(label)
 
 
 def _draw(name: str, weight: Tensor) -> None:
@@ -125,17 +119,6 @@ def _draw(name: str, weight: Tensor) -> None:
         nn.init.normal_(weight, std=0.02)
     else:
         nn.init.xavier_uniform_(weight.flatten(1))  # the patch convolution is the Linear map it stands for
-
-
-def _check(resolution: int, patch: int, width: int, heads: int, conditioning: str, num_classes: int | None) -> None:
-    if resolution % patch:
-        raise ValueError(f"resolution must be a multiple of the patch size {patch}, got {resolution}")
-    if width % heads or width % 4:
-        raise ValueError(f"width must be a multiple of 4 and of the {heads} heads, got {width}")
-    if conditioning not in CONDITIONINGS:
-        raise ValueError(f"conditioning must be one of {', '.join(CONDITIONINGS)}, got {conditioning!r}")
-    if conditioning == "none" and num_classes is not None:
-        raise ValueError(f"conditioning='none' has no place for labels: pass num_classes=None, got {num_classes}")
 
 
 def _check_self_conditioning(tap: int | None, depth: int, conditioning: str) -> None:
@@ -159,12 +142,8 @@ SIZES = {  # depth, width, heads
 
 def _register(family: str, size: str, patch: int, time_scale: float) -> None:
     depth, width, heads = SIZES[size]
-    build = partial(_build, depth=depth, width=width, heads=heads, patch=patch, time_scale=time_scale)
+    build = partial(DiT, depth=depth, width=width, heads=heads, patch=patch, time_scale=time_scale)
     register_backbone(f"{family}_{size}{patch}")(build)
-
-
-def _build(**options: Any) -> DiT:
-    return DiT(**options)
 
 
 for _size in ("s", "b", "l", "xl"):  # SiT's sizes, its t in [0, 1]

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+CONDITIONINGS = ("adaln_zero", "none")
+
 
 def sincos_1d(position: Tensor, dim: int) -> Tensor:
     """[sin | cos] of position (N,) at frequencies 10000^(-k / (dim / 2)): (N, dim)."""
@@ -55,3 +57,20 @@ class LabelEmbedder(nn.Module):
 
     def forward(self, label: Tensor) -> Tensor:
         return self.embedding_table(label)
+
+
+def with_label(time: Tensor, label: Tensor | None, embedder: LabelEmbedder | None) -> Tensor:
+    """The condition (B, D): t's vector plus the label's, or "no class" without a label; an embedder None ignores it."""
+    if embedder is None:
+        return time
+    if label is None:
+        label = torch.full(time.shape[:1], embedder.null_label, device=time.device)
+    return time + embedder(label)
+
+
+def check_conditioning(conditioning: str, num_classes: int | None) -> None:
+    """Raises ValueError for an unknown conditioning, or for labels on a network that is conditioned on nothing."""
+    if conditioning not in CONDITIONINGS:
+        raise ValueError(f"conditioning must be one of {', '.join(CONDITIONINGS)}, got {conditioning!r}")
+    if conditioning == "none" and num_classes is not None:
+        raise ValueError(f"conditioning='none' has no place for labels: pass num_classes=None, got {num_classes}")

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from flowexp.backbones.base import Backbone, State
 from flowexp.backbones.blocks import SelfAttention, draw_as_pytorch
-from flowexp.backbones.embedders import LabelEmbedder, TimestepEmbedder
+from flowexp.backbones.embedders import LabelEmbedder, TimestepEmbedder, check_conditioning, with_label
 from flowexp.backbones.registry import register_backbone
 
-CONDITIONINGS = ("adaln_zero", "none")
 TIME_SCALE = 1000.0  # as DiT and ADM, whose sinusoids read steps 0..999
 
 
@@ -117,7 +116,8 @@ class UNet(Backbone):
         attention_levels: Sequence[int],
         head_width: int,
     ) -> None:
-        _check(resolution, width, multipliers, head_width, conditioning, num_classes)
+        _check_sizes(resolution, width, multipliers, head_width)
+        check_conditioning(conditioning, num_classes)
         widths = [width * multiplier for multiplier in multipliers]
         down = _way_down(width, widths, num_res, attention_levels, head_width)
         middle = [Plan(widths[-1], widths[-1], heads=widths[-1] // head_width)]
@@ -154,7 +154,8 @@ class UNet(Backbone):
     def embed(self, x: Tensor, t: Tensor, label: Tensor | None) -> State:
         """The map after the first convolution, which is also the first skip, and the condition."""
         hidden = self.stem(x).to(x.dtype)
-        return State(hidden, self._condition(t, label), block=0, carried=(hidden,))
+        condition = None if self.t_embedder is None else with_label(self.t_embedder(t), label, self.y_embedder)
+        return State(hidden, condition, block=0, carried=(hidden,))
 
     def run_block(self, block: nn.Module, state: State) -> State:
         """One more block, which first takes the last skip, or leaves one, where it is planned to."""
@@ -184,16 +185,6 @@ class UNet(Backbone):
         for name, weight in self.named_parameters():
             if name.startswith("final_conv") or "conv2" in name or "attention.proj" in name:
                 nn.init.zeros_(weight)
-
-    def _condition(self, t: Tensor, label: Tensor | None) -> Tensor | None:
-        if self.t_embedder is None:
-            return None
-        condition = self.t_embedder(t)
-        if self.y_embedder is None:
-            return condition
-        if label is None:
-            label = torch.full(t.shape, self.y_embedder.null_label, device=t.device)
-        return condition + self.y_embedder(label)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -235,23 +226,12 @@ def _way_up(
     return plans
 
 
-def _check(
-    resolution: int,
-    width: int,
-    multipliers: Sequence[int],
-    head_width: int,
-    conditioning: str,
-    num_classes: int | None,
-) -> None:
+def _check_sizes(resolution: int, width: int, multipliers: Sequence[int], head_width: int) -> None:
     halvings = 2 ** (len(multipliers) - 1)
     if resolution % halvings:
         raise ValueError(f"resolution must be a multiple of {halvings} for {len(multipliers)} levels, got {resolution}")
     if width % 32 or width % head_width:
         raise ValueError(f"width must be a multiple of 32 and of head_width={head_width}, got {width}")
-    if conditioning not in CONDITIONINGS:
-        raise ValueError(f"conditioning must be one of {', '.join(CONDITIONINGS)}, got {conditioning!r}")
-    if conditioning == "none" and num_classes is not None:
-        raise ValueError(f"conditioning='none' has no place for labels: pass num_classes=None, got {num_classes}")
 
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -260,9 +240,5 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def _build(**options: Any) -> UNet:
-    return UNet(**options)
-
-
 for _size, _options in SIZES.items():
-    register_backbone(f"unet_{_size}")(partial(_build, **_options))
+    register_backbone(f"unet_{_size}")(partial(UNet, **_options))

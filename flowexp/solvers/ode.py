@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -15,84 +16,86 @@ from flowexp.velocity import Field
 
 
 @dataclass(frozen=True)
-class Euler(Solver):
-    """Euler's method on a uniform grid: num_steps steps, num_steps network calls."""
+class ODEStep:
+    """One step of a grid: where it starts, its middle and its end as noise levels (B,), and its size, below 0."""
 
-    name: ClassVar[str] = "euler"
+    t: Tensor
+    t_middle: Tensor
+    t_after: Tensor
+    size: float
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class RungeKutta(Solver):
+    """An explicit Runge-Kutta method on a uniform grid of num_steps steps."""
+
+    @abstractmethod
+    def advance(self, field: Field, x: Tensor, step: ODEStep) -> Tensor:
+        """The state after one step."""
 
     def integrate(
         self, field: Field, x: Tensor, interpolant: Interpolant, draw: Draw, on_step: OnStep, t_end: float
     ) -> Tensor:
         levels = _grid(interpolant, t_end, self.num_steps)
-        for t, (level, after) in zip(rows_of(levels, x), pairwise(levels), strict=False):
-            x = torch.add(x, field(x, t), alpha=after - level)
+        middles = rows_of([(level + after) / 2 for level, after in pairwise(levels)], x)
+        rows = pairwise(rows_of(levels, x))
+        for (level, after), (t, t_after), t_middle in zip(pairwise(levels), rows, middles, strict=True):
+            x = self.advance(field, x, ODEStep(t, t_middle, t_after, after - level, is_last=after == levels[-1]))
             on_step(after, x)
         return x
 
 
 @dataclass(frozen=True)
-class Heun(Solver):
-    """Heun's method (trapezoidal corrector), the last step Euler: num_steps steps, 2 num_steps - 1 network calls.
+class Euler(RungeKutta):
+    """Euler's method: num_steps network calls."""
+
+    name: ClassVar[str] = "euler"
+
+    def advance(self, field: Field, x: Tensor, step: ODEStep) -> Tensor:
+        return torch.add(x, field(x, step.t), alpha=step.size)
+
+
+@dataclass(frozen=True)
+class Heun(RungeKutta):
+    """Heun's method (trapezoidal corrector), the last step Euler: 2 num_steps - 1 network calls.
 
     The last step takes no velocity at t = 0, as in EDM (Karras et al. 2022, Algorithm 1) and REPA's code.
     """
 
     name: ClassVar[str] = "heun"
 
-    def integrate(
-        self, field: Field, x: Tensor, interpolant: Interpolant, draw: Draw, on_step: OnStep, t_end: float
-    ) -> Tensor:
-        levels = _grid(interpolant, t_end, self.num_steps)
-        rows = rows_of(levels, x)
-        for step, (level, after) in enumerate(pairwise(levels)):
-            velocity = field(x, rows[step])
-            predicted = torch.add(x, velocity, alpha=after - level)
-            if step + 1 < self.num_steps:
-                corrector = velocity + field(predicted, rows[step + 1])
-                predicted = torch.add(x, corrector, alpha=(after - level) / 2)
-            x = predicted
-            on_step(after, x)
-        return x
+    def advance(self, field: Field, x: Tensor, step: ODEStep) -> Tensor:
+        velocity = field(x, step.t)
+        predicted = torch.add(x, velocity, alpha=step.size)
+        if step.is_last:
+            return predicted
+        return torch.add(x, velocity + field(predicted, step.t_after), alpha=step.size / 2)
 
 
 @dataclass(frozen=True)
-class Midpoint(Solver):
-    """The explicit midpoint method, second order: num_steps steps, 2 num_steps network calls, none at t = 0."""
+class Midpoint(RungeKutta):
+    """The explicit midpoint method, second order: 2 num_steps network calls, none at t = 0."""
 
     name: ClassVar[str] = "midpoint"
 
-    def integrate(
-        self, field: Field, x: Tensor, interpolant: Interpolant, draw: Draw, on_step: OnStep, t_end: float
-    ) -> Tensor:
-        levels = _grid(interpolant, t_end, self.num_steps)
-        rows, middles = rows_of(levels, x), rows_of(_middles(levels), x)
-        for step, (level, after) in enumerate(pairwise(levels)):
-            halfway = torch.add(x, field(x, rows[step]), alpha=(after - level) / 2)
-            x = torch.add(x, field(halfway, middles[step]), alpha=after - level)
-            on_step(after, x)
-        return x
+    def advance(self, field: Field, x: Tensor, step: ODEStep) -> Tensor:
+        halfway = torch.add(x, field(x, step.t), alpha=step.size / 2)
+        return torch.add(x, field(halfway, step.t_middle), alpha=step.size)
 
 
 @dataclass(frozen=True)
-class RK4(Solver):
-    """The classical Runge-Kutta method, fourth order: num_steps steps, 4 num_steps network calls, the last at t_end."""
+class RK4(RungeKutta):
+    """The classical Runge-Kutta method, fourth order: 4 num_steps network calls, the last at t_end."""
 
     name: ClassVar[str] = "rk4"
 
-    def integrate(
-        self, field: Field, x: Tensor, interpolant: Interpolant, draw: Draw, on_step: OnStep, t_end: float
-    ) -> Tensor:
-        levels = _grid(interpolant, t_end, self.num_steps)
-        rows, middles = rows_of(levels, x), rows_of(_middles(levels), x)
-        for step, (level, after) in enumerate(pairwise(levels)):
-            size = after - level
-            first = field(x, rows[step])
-            second = field(torch.add(x, first, alpha=size / 2), middles[step])
-            third = field(torch.add(x, second, alpha=size / 2), middles[step])
-            fourth = field(torch.add(x, third, alpha=size), rows[step + 1])
-            x = torch.add(x, first + 2 * (second + third) + fourth, alpha=size / 6)
-            on_step(after, x)
-        return x
+    def advance(self, field: Field, x: Tensor, step: ODEStep) -> Tensor:
+        first = field(x, step.t)
+        second = field(torch.add(x, first, alpha=step.size / 2), step.t_middle)
+        third = field(torch.add(x, second, alpha=step.size / 2), step.t_middle)
+        fourth = field(torch.add(x, third, alpha=step.size), step.t_after)
+        return torch.add(x, first + 2 * (second + third) + fourth, alpha=step.size / 6)
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,3 @@ class Dopri5(Solver):
 def _grid(interpolant: Interpolant, t_end: float, num_steps: int) -> list[float]:
     low, high = interpolant.ode_interval
     return linspace(high, max(low, t_end), num_steps + 1)
-
-
-def _middles(levels: list[float]) -> list[float]:
-    return [(level + after) / 2 for level, after in pairwise(levels)]
