@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from flowexp.backbones import Backbone
-from flowexp.backbones.mmdit import MMDiT
 from flowexp.callbacks.progress import Progress
 from flowexp.callbacks.step_log import StepLog
 from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint
@@ -23,8 +24,19 @@ from flowexp.runs import RunFolder
 
 def build(config: DictConfig, **parts: Any) -> Any:
     """Calls the `_target_` of `config` with its other keys and `parts`. The one place that instantiates."""
-    # parts go to the constructor past Hydra, which would turn those that are dataclasses into configs
-    return instantiate(config, _convert_="all", _partial_=True)(**parts)
+    try:
+        # parts go to the constructor past Hydra, which would turn those that are dataclasses into configs
+        make = instantiate(config, _convert_="all", _partial_=True)
+    except InstantiationException as error:
+        if str(error).startswith("Error locating target"):
+            raise ValueError(_not_found(error)) from error
+        raise
+    return make(**parts)
+
+
+def _not_found(error: InstantiationException) -> str:
+    reason = " ".join(str(error.__cause__).split())
+    return f"{reason} A file of one's own must lie in the folder where the command is started, or on PYTHONPATH"
 
 
 def build_datamodule(config: DictConfig) -> ImageDataModule:
@@ -39,8 +51,7 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatchin
     """The LightningModule with freshly initialised weights, the same for the same seed on every process."""
     pl.seed_everything(config.seed, verbose=False)
     backbone = build_backbone(config, datamodule)
-    batches = datamodule.steps_per_epoch if datamodule.is_read else 1  # of a run that is sampled and not trained
-    steps_per_epoch = max(1, batches // config.trainer.get("accumulate_grad_batches", 1))
+    per_epoch = steps_per_epoch(config, datamodule) if datamodule.is_read else 1  # of a run that is not trained again
     module = build(
         config.objective,
         backbone=backbone,
@@ -49,16 +60,21 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatchin
         parameterization=build(config.parameterization),
         coupling=build(config.coupling),
         terms={name: build(term) for name, term in config.terms.items() if term is not None},
-        optimizer=build(config.optimizer).in_steps(steps_per_epoch),
+        optimizer=build(config.optimizer).in_steps(per_epoch),
         sampler=build(config.sampler),
         seed=config.seed,
     )
     module.conditions = datamodule.conditions
-    if (empty_caption := datamodule.null_text()) is not None and isinstance(backbone, MMDiT):
+    if backbone.takes == "text" and (empty_caption := datamodule.null_text()) is not None:
         backbone.set_null_text(empty_caption)
     if config.compile:
         backbone.compile_blocks()
     return module
+
+
+def steps_per_epoch(config: DictConfig, datamodule: ImageDataModule) -> int:
+    """Optimizer steps in one pass over the training images; Lightning takes the last one with however few batches."""
+    return math.ceil(datamodule.steps_per_epoch / config.trainer.get("accumulate_grad_batches", 1))
 
 
 def build_backbone(config: DictConfig, datamodule: ImageDataModule) -> Backbone:

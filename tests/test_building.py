@@ -1,0 +1,43 @@
+"""From a config to the parts of a run: what is counted, and what is said of a part that is not there."""
+
+from __future__ import annotations
+
+import pytest
+import pytorch_lightning as pl
+from omegaconf import OmegaConf
+
+from flowexp.backbones import create_backbone
+from flowexp.building import build, steps_per_epoch
+from flowexp.data import Digits
+from flowexp.modules import FlowMatching
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 5])
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_the_steps_of_an_epoch_are_those_that_lightning_takes(accumulate: int):
+    datamodule = Digits(batch_size=16, train_size=80)
+    backbone = create_backbone("dit_nano2", resolution=8, channels=1, depth=1, width=16, heads=2)
+    trainer = pl.Trainer(
+        max_epochs=1, accumulate_grad_batches=accumulate, accelerator="cpu", use_distributed_sampler=False,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(FlowMatching(backbone), datamodule=datamodule)
+    config = OmegaConf.create({"trainer": {"accumulate_grad_batches": accumulate}})
+    assert steps_per_epoch(config, datamodule) == trainer.global_step
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("no_such_file.Mine", "No module named 'no_such_file'"),
+        ("flowexp.modules.Fm", "No module named 'flowexp.modules.Fm'"),
+    ],
+)
+def test_a_target_that_is_not_there_is_named_with_where_it_was_looked_for(target: str, reason: str):
+    with pytest.raises(ValueError, match=rf"{reason}.*in the folder where the command is started, or on PYTHONPATH"):
+        build(OmegaConf.create({"_target_": target}))
+
+
+def test_what_a_constructor_refuses_is_told_in_its_own_words():
+    with pytest.raises(ValueError, match=r"optimizer\.lr must be positive, got -1"):
+        build(OmegaConf.create({"_target_": "flowexp.optimization.Optimization", "lr": -1.0}))
