@@ -30,9 +30,9 @@ class Parameterization:
     In any space an error is the velocity's, weighted by a function of t: x-prediction in data space is LCF Figure 11's
     baseline, x-prediction in velocity space is JiT (Li and He, 2025).
 
-    A velocity that follows from data divides by sigma, which is 0 at t = 0; one that follows from noise divides by
-    alpha, which is 0 at t = 1. The divisor is kept at `clamp` at least, in the prediction and in its target alike, in
-    training and in sampling, as JiT does with 0.05. clamp=0 is the exact conversion, infinite at that end.
+    What follows from data divides by sigma, which is 0 at t = 0; what follows from noise divides by alpha, which is 0
+    at t = 1. The divisor is kept at `clamp` at least, in the prediction and in its target alike, in training and in
+    sampling, as JiT does with 0.05. clamp=0 is the exact conversion, infinite at that end.
     """
 
     prediction: str = "velocity"
@@ -48,27 +48,31 @@ class Parameterization:
 
     def velocity(self, output: Tensor, xt: Tensor, t: Tensor, interpolant: Interpolant) -> Tensor:
         """The velocity (B, ...) that an output at (xt, t) stands for."""
-        return self._as_velocity(self.prediction, output, xt, t, interpolant)
+        return self._converted(output, "velocity", xt, t, interpolant)
+
+    def attainable(self, target: Tensor, xt: Tensor, t: Tensor, interpolant: Interpolant) -> Tensor:
+        """The velocity (B, ...) that a perfect output stands for: `target`, but where the divisor is clamped."""
+        perfect = interpolant.convert(target, xt, t, "velocity", self.prediction)
+        return self.velocity(perfect, xt, t, interpolant)
 
     def compared(
         self, output: Tensor, target: Tensor, data: Tensor, noise: Tensor, xt: Tensor, t: Tensor, path: Interpolant
     ) -> tuple[Tensor, Tensor]:
         """The two tensors whose squared difference is the error, (B, ...) each: of the output and of its target.
 
-        target: the velocity that is regressed; its data or noise is taken where the loss asks for that.
+        target: the velocity that is regressed. data, noise: what it is made of, regressed by those who predict them.
         """
-        if self.loss_space == "velocity":
-            if self.prediction == "velocity":
-                return output, target
-            truth = data if self.prediction == "data" else noise
-            return self.velocity(output, xt, t, path), self._as_velocity(self.prediction, truth, xt, t, path)
-        truth = data if self.loss_space == "data" else noise
-        return path.convert(output, xt, t, self.prediction, self.loss_space), truth
+        truth = {"velocity": target, "data": data, "noise": noise}[self.prediction]
+        if self.loss_space == self.prediction:
+            return output, truth
+        where = self.loss_space, xt, t, path
+        return self._converted(output, *where), self._converted(truth, *where)
 
-    def _as_velocity(self, source: str, value: Tensor, xt: Tensor, t: Tensor, path: Interpolant) -> Tensor:
-        if source == "velocity":
-            return value
-        return path.convert(value, xt, t.clamp(*clamped_interval(path, source, self.clamp)), source, "velocity")
+    def _converted(self, value: Tensor, to: str, xt: Tensor, t: Tensor, path: Interpolant) -> Tensor:
+        """A `value` of the kind that is predicted, as another; the divisor is clamped."""
+        if self.prediction != "velocity":
+            t = t.clamp(*clamped_interval(path, self.prediction, self.clamp))
+        return path.convert(value, xt, t, self.prediction, to)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class VelocityNetwork:
 
 @cache
 def clamped_interval(interpolant: Interpolant, source: str, clamp: float) -> tuple[float, float]:
-    """The noise levels at which a velocity follows from `source` with a divisor of at least `clamp`."""
+    """The noise levels at which all else follows from `source` with a divisor of at least `clamp`."""
     if source == "data":
         return _crossing(lambda t: interpolant.sigma(t) - clamp), 1.0
     return 0.0, _crossing(lambda t: clamp - interpolant.alpha(t))

@@ -65,6 +65,32 @@ def test_noise_predictions_are_clamped_at_the_noise_end(pair):
     torch.testing.assert_close(Parameterization("noise").velocity(output, xt, t, path), (output - xt) / divisor)
 
 
+@pytest.mark.parametrize(("prediction", "loss_space"), [("data", "noise"), ("noise", "data")])
+def test_a_loss_in_the_other_space_has_jits_divisor_too(prediction, loss_space, pair):
+    """Without it x-prediction's loss on the noise is the data's times 1 / t^2, infinite at t = 0."""
+    data, noise = pair
+    t = torch.tensor([0.0, 1e-4, 0.049, 0.951, 0.9999, 1.0], dtype=torch.float64)
+    path, divisor = Linear(), (t if prediction == "data" else 1 - t).clamp(min=0.05).view(-1, 1, 1, 1)
+    output, target = (data if prediction == "data" else noise) + 0.1, path.velocity(data, noise, t)
+    compared, truth = Parameterization(prediction, loss_space).compared(
+        output, target, data, noise, path.interpolate(data, noise, t), t, path
+    )
+    torch.testing.assert_close(compared - truth, (-0.1 * (1 - divisor) / divisor).expand_as(data))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("prediction", ["velocity", "data", "noise"])
+def test_a_perfect_output_attains_its_target_but_where_the_divisor_is_clamped(path, prediction, pair):
+    data, noise = pair
+    t = torch.tensor([1e-4, 0.02, 0.3, 0.6, 0.97, 0.9999], dtype=torch.float64)
+    parameterization, xt = Parameterization(prediction), path.interpolate(data, noise, t)
+    target = path.velocity(data, noise, t)
+    found = parameterization.attainable(target, xt, t, path)
+    perfect = {"velocity": target, "data": data, "noise": noise}[prediction]
+    torch.testing.assert_close(found, parameterization.velocity(perfect, xt, t, path))
+    torch.testing.assert_close(found[2:4], target[2:4])
+
+
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_the_clamp_begins_where_the_coefficient_reaches_it(path):
     low, _ = clamped_interval(path, "data", 0.05)
