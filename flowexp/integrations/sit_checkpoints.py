@@ -43,10 +43,11 @@ def convert(official: Mapping[str, Tensor], backbone: Backbone, convention: str)
     (learn_sigma) and REPA's projectors are left out.
 
     Raises:
-        ValueError: the tensors do not fit the network.
+        ValueError: the tensors do not fit the network, or it reads t on another scale than theirs.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    _check_time_scale(backbone)
     weights = {_modern(name, official): value for name, value in official.items() if not name.startswith("projectors")}
     own = backbone.state_dict()
     for name in _HEAD:
@@ -80,6 +81,14 @@ def _of_reversed_time(weight: Tensor) -> Tensor:
     frequency = torch.exp(torch.arange(half, dtype=torch.float64) * (-math.log(10000.0) / half))
     cos, sin = frequency.cos(), frequency.sin()
     return torch.cat([on_cos * cos + on_sin * sin, on_cos * sin - on_sin * cos], dim=1).to(weight.dtype)
+
+
+def _check_time_scale(backbone: Backbone) -> None:
+    scale = getattr(getattr(backbone, "t_embedder", None), "time_scale", 1.0)
+    if scale != 1:
+        raise ValueError(
+            f"SiT's and REPA's weights read t in [0, 1], and this network reads {scale:g} t: choose a backbone sit_..."
+        )
 
 
 def _check(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

@@ -45,6 +45,13 @@ def test_weights_of_another_network_are_refused_by_name():
         convert({k: v for k, v in network().state_dict().items() if "blocks.2" not in k}, network(), "sit")
 
 
+@pytest.mark.parametrize("convention", ["sit", "repa"])
+def test_a_network_that_reads_t_on_another_scale_is_refused(convention):
+    """dit_s2 has the weights' names and shapes too, but multiplies t by 1000."""
+    with pytest.raises(ValueError, match=r"read t in \[0, 1\], and this network reads 1000 t"):
+        convert(network().state_dict(), create_backbone("dit_s2", **SHAPE), convention)
+
+
 def test_an_unknown_convention_is_refused():
     with pytest.raises(ValueError, match="convention must be one of sit, repa, got 'edm'"):
         convert({}, network(), "edm")
