@@ -16,6 +16,7 @@ def explicit_velocity(
     candidates: Tensor,
     interpolant: Interpolant,
     *,
+    allowed: Tensor | None = None,
     t_min: float = 1.0e-3,
     chunk: int = 4096,
 ) -> Tensor:
@@ -27,6 +28,8 @@ def explicit_velocity(
 
     xt: (B, ...). t: noise levels (B,). candidates: c (N, ...), of any dtype and on any device, the data that xt were
     made from among them: without them the field near clean data is that of other images.
+    allowed: which candidates a row can come from, bool (B, N), at least one of each row; None is all. With those of the
+        row's class it is the velocity given the class.
     t_min: smaller t are taken for it, in the weights and in the velocity; at t = 0 there is none.
     chunk: candidates looked at together; memory is B x chunk and chunk images.
 
@@ -37,22 +40,27 @@ def explicit_velocity(
     xt = at_least_float32(xt)
     t = t.to(xt.dtype).clamp(min=t_min)
     with torch.autocast(xt.device.type, enabled=False):
-        data = _posterior_mean(xt.flatten(1), interpolant.alpha(t), interpolant.sigma(t), candidates.flatten(1), chunk)
+        alpha, sigma = interpolant.alpha(t)[:, None], interpolant.sigma(t)[:, None]
+        data = _posterior_mean(xt.flatten(1), alpha, sigma, candidates.flatten(1), allowed, chunk)
         return interpolant.velocity_from_data(data.view_as(xt), xt, t)
 
 
-def _posterior_mean(xt: Tensor, alpha: Tensor, sigma: Tensor, candidates: Tensor, chunk: int) -> Tensor:
-    """sum_k w_k c_k, (B, F), with a softmax that is kept up to date from chunk to chunk.
+def _posterior_mean(
+    xt: Tensor, alpha: Tensor, sigma: Tensor, candidates: Tensor, allowed: Tensor | None, chunk: int
+) -> Tensor:
+    """sum_k w_k c_k, (B, F), with a softmax that is kept up to date from chunk to chunk; alpha and sigma are (B, 1).
 
     Everything is moved to the centre of some candidates first: weights do not change, rounding becomes smaller.
     """
     centre = candidates[:chunk].to(xt).mean(dim=0)
-    near = xt - alpha[:, None] * centre
-    largest = xt.new_full((len(xt), 1), -torch.inf)
+    near = xt - alpha * centre
+    largest = xt.new_full((len(xt), 1), torch.finfo(xt.dtype).min)  # finite, for rows that a chunk has nothing for
     total, mean = torch.zeros_like(largest), torch.zeros_like(xt)
-    for part in candidates.split(chunk):
-        part = part.to(xt) - centre
-        logits = _logits(near, alpha[:, None], sigma[:, None], part)
+    for start in range(0, len(candidates), chunk):
+        part = candidates[start : start + chunk].to(xt) - centre
+        logits = _logits(near, alpha, sigma, part)
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed[:, start : start + chunk], -torch.inf)
         before, largest = largest, torch.maximum(largest, logits.amax(dim=1, keepdim=True))
         weights, kept = (logits - largest).exp(), (before - largest).exp()
         total = kept * total + weights.sum(dim=1, keepdim=True)
