@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,12 @@ MARKERS = "osD^vP*"
 MOST_MARKERS = 60  # a line of more points shows none
 LINEAR_BELOW = 0.01  # where a logarithmic axis becomes linear, so that t = 0 has a place on it
 SMALLEST_CELL = 48  # pixels per side below which a sample is enlarged
+MOST_MAPS = 6  # of one figure
+LOG_COLOURS = 30  # a map whose values span more than this factor has colours by their logarithm
+LEVEL_TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of a logarithmic axis of noise levels
 
 Row = Mapping[str, Any]
+Cells = Mapping[tuple[int, float], float]  # a value by (step, noise level)
 
 
 def plot_curves(
@@ -48,33 +53,127 @@ def plot_curves(
     names = names or {}
     figure = Figure(figsize=(4.8 * len(columns), 3.4), dpi=150, layout="constrained")
     for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
-        _draw_panel(axes, rows, x, column, series)
-        axes.set(xlabel=names.get(x, x), ylabel=names.get(column, column))
-        if log_x:
-            axes.set_xscale("symlog", linthresh=LINEAR_BELOW)
-        if log_y:
-            axes.set_yscale("log")
+        _draw_series(axes, rows, x, column, series)
+        _dress(axes, names.get(x, x), names.get(column, column), log_x, log_y)
     figure.suptitle(title)
     return figure
 
 
-def _draw_panel(axes: Axes, rows: Sequence[Row], x: str, y: str, series: str | None) -> None:
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes that shows several columns of a table together.
+
+    Arguments:
+        title: what is seen.
+        y: what the vertical axis measures, and in which unit.
+        lines: what the legend says, by column.
+        log_y: whether that axis is logarithmic; values <= 0 are then left out.
+        level: a value worth a thin line across, such as 1 for a ratio.
+        exact: columns that are known and not measured: drawn as a broad pale line, so that what lies on it is seen.
+    """
+
+    title: str
+    y: str
+    lines: Mapping[str, str]
+    log_y: bool = False
+    level: float | None = None
+    exact: tuple[str, ...] = ()
+
+
+def plot_panels(rows: Sequence[Row], x: str, panels: Iterable[Panel], x_name: str = "", log_x: bool = False) -> Figure:
+    """Panels side by side over the column `x`; a column that no row has a number of is left out."""
+    from matplotlib.figure import Figure
+
+    panels = list(panels)
+    figure = Figure(figsize=(4.8 * len(panels), 3.6), dpi=150, layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        if panel.level is not None:
+            axes.axhline(panel.level, color="0.6", linewidth=0.9, zorder=0)
+        for place, (column, label) in enumerate(panel.lines.items()):
+            points = [(row[x], row[column]) for row in rows if _is_number(row.get(column))]
+            _draw_line(axes, points, place, label, column in panel.exact)
+        _dress(axes, x_name or x, panel.y, log_x, panel.log_y)
+        axes.set_title(panel.title, loc="left", fontsize="medium")
+        if len(axes.get_legend_handles_labels()[1]) > 1:
+            axes.legend(framealpha=0.85, edgecolor="none", fontsize="small")
+    return figure
+
+
+def _draw_series(axes: Axes, rows: Sequence[Row], x: str, y: str, series: str | None) -> None:
     lines = list(dict.fromkeys(row[series] for row in rows)) if series else [None]
     for place, line in enumerate(lines):
-        points = [(row[x], row[y]) for row in rows if (not series or row[series] == line) and _is_number(row[y])]
-        if points:
-            across, up = zip(*sorted(points), strict=True)
-            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-            marker = marker if len(points) <= MOST_MARKERS else ""
-            axes.plot(across, up, label=str(line), color=colour, marker=marker, markersize=3.5, linewidth=1.4)
+        own = [row for row in rows if not series or row[series] == line]
+        _draw_line(axes, [(row[x], row[y]) for row in own if _is_number(row[y])], place, str(line))
     if series and axes.lines:
         axes.legend(title=series, frameon=False, fontsize="small")
+
+
+def _draw_line(axes: Axes, points: Sequence[tuple[Any, Any]], place: int, label: str, exact: bool = False) -> None:
+    if not points:
+        return
+    across, up = zip(*sorted(points), strict=True)
+    marker = MARKERS[place % len(MARKERS)] if len(points) <= MOST_MARKERS else ""
+    if exact:
+        axes.plot(across, up, label=label, color="0.8", linewidth=5, solid_capstyle="round", zorder=1)
+        return
+    colour = COLOURS[place % len(COLOURS)]
+    axes.plot(across, up, label=label, color=colour, marker=marker, markersize=3.5, linewidth=1.4)
+
+
+def _dress(axes: Axes, x: str, y: str, log_x: bool, log_y: bool) -> None:
+    """Names, scales and a light grid."""
+    axes.set(xlabel=x, ylabel=y)
+    if log_x:
+        axes.set_xscale("symlog", linthresh=LINEAR_BELOW)
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in LEVEL_TICKS if low <= tick <= high]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    if log_y:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: _between(value, *axes.get_ylim()))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _between(value: float, low: float, high: float) -> str:
+    """What stands at a small tick of a logarithmic axis: 2 and 5 where it has few large ones."""
+    return f"{value:g}" if high < 100 * low and f"{value:e}"[0] in "25" else ""
+
+
+def plot_maps(maps: Mapping[str, Cells]) -> Figure:
+    """Values over (step, noise level), a panel for each title, each with its own colours; of the first six maps."""
+    from matplotlib.figure import Figure
+
+    shown = dict([*maps.items()][:MOST_MAPS])
+    figure = Figure(figsize=(4.8 * len(shown), 3.6), dpi=150, layout="constrained")
+    for axes, (title, cells) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+        draw_map(axes, cells, title, min(cells.values()), max(cells.values()))
+    return figure
+
+
+def draw_map(axes: Axes, cells: Cells, label: str, low: float, high: float) -> None:
+    """Cells of equal size, since levels and steps lie unevenly; a gap where nothing was measured.
+
+    label: what the colours mean; they reach from `low` to `high`, by the logarithm where that spans much.
+    """
+    from matplotlib.colors import LogNorm, Normalize
+
+    steps, levels = sorted({step for step, _ in cells}), sorted({t for _, t in cells})
+    grid = [[cells.get((step, t), math.nan) for step in steps] for t in levels]
+    norm = LogNorm(low, high) if 0 < low * LOG_COLOURS < high else Normalize(low, high)
+    mesh = axes.pcolormesh(grid, cmap="viridis", norm=norm)
+    for axis, values in ((axes.xaxis, [f"{step:,}" for step in steps]), (axes.yaxis, [f"{t:g}" for t in levels])):
+        stride = math.ceil(len(values) / 6)
+        axis.set_ticks([place + 0.5 for place in range(0, len(values), stride)], values[::stride])
+    axes.set(xlabel="step", ylabel="noise level t")
+    axes.figure.colorbar(mesh, ax=axes, label=label).outline.set_visible(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(labelsize="small")
+
+
 def _is_number(value: Any) -> bool:
-    return value is not None and not math.isnan(value)
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def image_grid(images: Tensor, columns: int | None = None, scale: int | None = None, gap: int = 2) -> Tensor:

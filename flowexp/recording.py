@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowexp.figures import save_figure, save_image
-from flowexp.tables import as_columns, write_csv
+from flowexp.figures import plot_maps, save_figure, save_image
+from flowexp.tables import as_columns, read_csv, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pytorch_lightning.loggers import Logger
     from torch import Tensor
+
+SERIES = ("split", "probe", "tap")  # columns that tell the rows of one noise level apart
+MAP = "over_steps"  # the picture of all steps, beside those of each
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class Measurement:
         image: a uint8 picture (H, W, C), or None.
         pictures: uint8 pictures (N, C, H, W) for a logger that shows them one by one, or None.
         protocol: everything that a reader needs to obtain the same number again.
+        about: a sentence for a reader of the page: what is seen, and in which unit.
+        verdicts: what the numbers say, in plain sentences.
+        maps: columns of `rows` that become a heat map over (step, t) once they are measured at two steps.
     """
 
     name: str
@@ -38,6 +45,9 @@ class Measurement:
     image: Tensor | None = None
     pictures: Tensor | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
+    about: str = ""
+    verdicts: list[str] = field(default_factory=list)
+    maps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class Recorder:
     """Writes measurements below `folder` and to the loggers.
 
     A measurement `probe` at step 500 becomes `measurements/probe/step_00000500.csv`, `.png` and `.json`, and one
-    line of `measurements.jsonl`, which is the history of the run.
+    line of `measurements.jsonl`, which is the history of the run. `measurements/probe/over_steps.png` has all steps.
     """
 
     folder: Path
@@ -57,6 +67,7 @@ class Recorder:
         stem.parent.mkdir(parents=True, exist_ok=True)
         self._write_table(measurement, stem)
         self._write_picture(measurement, stem)
+        self._write_maps(measurement, stem)
         self._append_history(measurement, step, stem)
         self._log(measurement, step, stem)
         return stem
@@ -71,13 +82,19 @@ class Recorder:
         elif measurement.image is not None:
             save_image(measurement.image, stem.with_suffix(".png"))
 
+    def _write_maps(self, measurement: Measurement, stem: Path) -> None:
+        if measurement.maps and (maps := maps_over_steps(stem.parent, measurement.maps)):
+            save_figure(plot_maps(maps), stem.with_name(f"{MAP}.png"))
+
     def _append_history(self, measurement: Measurement, step: int, stem: Path) -> None:
-        entry = {
+        entry: dict[str, Any] = {
             "name": measurement.name,
             "step": step,
             "scalars": measurement.scalars,
             "protocol": measurement.protocol,
         }
+        words = {"about": measurement.about, "verdicts": measurement.verdicts, "maps": measurement.maps}
+        entry |= {key: value for key, value in words.items() if value}
         stem.with_suffix(".json").write_text(json.dumps(entry, indent=2) + "\n")
         with (self.folder / "measurements.jsonl").open("a") as history:
             history.write(json.dumps(entry) + "\n")
@@ -87,8 +104,12 @@ class Recorder:
         for logger in self.loggers:
             if measurement.scalars:
                 logger.log_metrics(measurement.scalars, step=step)
+            if (cards := measurement.protocol.get("cards")) and hasattr(logger, "log_image"):
+                logger.experiment.summary.update({f"card/{key}": card for key, card in cards.items()})
             if picture.exists() and hasattr(logger, "log_image"):  # W&B has pictures and tables, CSV has not
                 logger.log_image(measurement.name, [str(picture)], step=step)
+            if measurement.maps and (drawn := stem.with_name(f"{MAP}.png")).exists() and hasattr(logger, "log_image"):
+                logger.log_image(f"{measurement.name}_{MAP}", [str(drawn)], step=step)
             if measurement.rows and hasattr(logger, "log_table"):
                 columns, data = as_columns(measurement.rows)
                 logger.log_table(f"{measurement.name}_table", columns=columns, data=data, step=step)
@@ -102,6 +123,29 @@ def _log_pictures(logger: Any, name: str, pictures: Tensor, step: int) -> None:
 
     data = [[i, wandb.Image(picture.permute(1, 2, 0).cpu().numpy())] for i, picture in enumerate(pictures)]
     logger.log_table(name, columns=["index", "picture"], data=data, step=step)
+
+
+def maps_over_steps(folder: Path, columns: Sequence[str]) -> dict[str, dict[tuple[int, float], float]]:
+    """Values by (step, t) of the tables in `folder`, for each column and series of it; empty with fewer than two steps.
+
+    Rows of training are left out: they have other levels than those of the held-out images.
+    """
+    tables = {int(path.stem.removeprefix("step_")): read_csv(path) for path in sorted(folder.glob("step_*.csv"))}
+    if len(tables) < 2:
+        return {}
+    maps: dict[str, dict[tuple[int, float], float]] = {}
+    for column in columns:
+        for step, row in ((step, row) for step, rows in tables.items() for row in rows):
+            if row.get("split") != "train" and isinstance(value := row.get(column), float) and math.isfinite(value):
+                maps.setdefault(_series_of(column, row), {})[step, row["t"]] = value
+    return maps
+
+
+def _series_of(column: str, row: dict[str, Any]) -> str:
+    """A column's name with what tells this row from others of its level: `accuracy, linear probe, tap 4`."""
+    kinds = [(kind, row[kind]) for kind in SERIES if kind in row and kind != "split"]
+    words = [f"tap {cell:g}" if kind == "tap" else f"{cell} {kind}" for kind, cell in kinds]
+    return ", ".join([column, *words])
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flowexp.figures import image_grid, plot_curves, save_figure, save_image
+from flowexp.figures import Panel, image_grid, plot_curves, plot_maps, plot_panels, save_figure, save_image
 
 ROWS = [
     {"t": 0.5, "loss": 0.2, "split": "test"},
@@ -33,6 +33,28 @@ def test_every_column_is_a_panel(tmp_path):
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "t"]
     save_figure(figure, tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").width > 600
+
+
+def test_a_panel_shows_columns_together_under_their_own_names():
+    lines = {"t": "level", "loss": "of the test", "missing": "never"}
+    panels = [Panel("losses", "nats", lines, log_y=True, level=0.5, exact=("t",))]
+    (axes,) = plot_panels(ROWS, "t", panels, "noise level t", log_x=True).axes
+    level, exact, line = axes.lines
+    assert exact.get_linewidth() > 3 * line.get_linewidth()
+    assert list(line.get_xdata()) == [0.0, 0.1, 0.5] and list(level.get_ydata()) == [0.5, 0.5]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["level", "of the test"]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title("left")) == ("noise level t", "nats", "losses")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.01", "0.02", "0.05", "0.1", "0.2", "0.5"]
+
+
+def test_a_map_has_a_cell_for_each_step_and_level_and_a_gap_where_nothing_was_measured():
+    cells = {(10, 0.1): 1.0, (20, 0.1): 2.0, (20, 0.5): 100.0}
+    axes = plot_maps({"loss": cells}).axes[0]
+    (mesh,) = axes.collections
+    values = np.ma.filled(mesh.get_array(), np.nan).reshape(2, 2)
+    assert np.array_equal(values, [[1.0, 2.0], [np.nan, 100.0]], equal_nan=True)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0.1", "0.5"]
+    assert type(mesh.norm).__name__ == "LogNorm"  # the values span a factor of 100
 
 
 def test_a_column_without_a_number_is_an_empty_panel():

@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 
 from flowexp.figures import plot_curves
-from flowexp.recording import Measurement, Recorder, read_history
+from flowexp.recording import Measurement, Recorder, maps_over_steps, read_history
 from flowexp.tables import read_csv
+from flowexp.tracking import wandb_logger
 
 ROWS = [{"t": 0.1, "split": "test", "loss": 2.0}, {"t": 0.2, "split": "test", "loss": 1.5}]
 
@@ -41,6 +43,14 @@ def test_scalars_reach_the_loggers(tmp_path: Path) -> None:
     assert read_csv(Path(logger.log_dir) / "metrics.csv") == [{"m/x": 3.0, "step": 5.0}]
 
 
+@pytest.mark.slow
+def test_the_card_of_a_number_stands_beside_it_in_wandb(tmp_path: Path) -> None:
+    logger = wandb_logger(tmp_path, "run", {}, offline=True)
+    Recorder(tmp_path, [logger]).record(Measurement("m", {"fid": 3.0}, protocol={"cards": {"fid": "ab12cd34"}}), 5)
+    assert logger.experiment.summary["card/fid"] == "ab12cd34"
+    logger.experiment.finish()
+
+
 def test_a_step_measured_again_after_a_resume_counts_once(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     for step, value in [(10, 1.0), (20, 2.0), (10, 3.0)]:
@@ -50,3 +60,31 @@ def test_a_step_measured_again_after_a_resume_counts_once(tmp_path: Path) -> Non
 
 def test_a_run_without_measurements_has_an_empty_history(tmp_path: Path) -> None:
     assert read_history(tmp_path) == []
+
+
+def test_a_map_over_steps_is_drawn_from_the_second_step_on(tmp_path: Path) -> None:
+    recorder, drawn = Recorder(tmp_path), tmp_path / "measurements/curve/over_steps.png"
+    train = {"t": 0.15, "split": "train", "loss": 9.0}
+    for step, factor in [(10, 1.0), (20, 3.0)]:
+        assert not drawn.exists()
+        rows = [train, *({**row, "loss": factor * row["loss"]} for row in ROWS)]
+        recorder.record(Measurement("curve", rows=rows, maps=("loss",)), step)
+    assert Image.open(drawn).width > 400
+    assert maps_over_steps(drawn.parent, ["loss"]) == {
+        "loss": {(10, 0.1): 2.0, (10, 0.2): 1.5, (20, 0.1): 6.0, (20, 0.2): 4.5}
+    }
+
+
+def test_a_map_has_each_layer_and_probe_by_itself(tmp_path: Path) -> None:
+    for step in (1, 2):
+        rows = [{"t": 0.5, "tap": tap, "probe": probe, "accuracy": 0.1 * tap} for tap in (2, 4) for probe in ("knn",)]
+        Recorder(tmp_path).record(Measurement("probe", rows=rows), step)
+    maps = maps_over_steps(tmp_path / "measurements/probe", ["accuracy"])
+    assert list(maps) == ["accuracy, knn probe, tap 2", "accuracy, knn probe, tap 4"]
+    assert maps["accuracy, knn probe, tap 4"] == {(1, 0.5): 0.4, (2, 0.5): 0.4}
+
+
+def test_what_a_measurement_says_in_words_is_kept(tmp_path: Path) -> None:
+    spoken = Measurement("m", about="lengths in metres", verdicts=["long"], maps=("x",))
+    content = json.loads(Recorder(tmp_path).record(spoken, 1).with_suffix(".json").read_text())
+    assert (content["about"], content["verdicts"], content["maps"]) == ("lengths in metres", ["long"], ["x"])

@@ -1,4 +1,4 @@
-"""Monitors of the diagnostics along the noise level: when they run, on which images, and how they are drawn."""
+"""Monitors of the diagnostics along the noise level: on which images they run, and how they are drawn and told."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from flowexp.callbacks.monitor import Monitor
+from flowexp.callbacks.sampling_protocol import sampling_protocol
 from flowexp.callbacks.sharing import collect, share
 from flowexp.data import ImageDataModule
 from flowexp.diagnostics import (
@@ -23,7 +24,14 @@ from flowexp.diagnostics import (
     tapped_encoder,
     velocity_norms,
 )
-from flowexp.figures import plot_curves
+from flowexp.diagnostics.verdict import (
+    condition_verdict,
+    gradient_verdict,
+    jacobian_verdict,
+    lag_verdict,
+    norms_verdict,
+)
+from flowexp.figures import Panel, plot_panels
 from flowexp.modules import FlowMatching
 from flowexp.recording import Measurement
 from flowexp.time import as_noise_level
@@ -34,16 +42,21 @@ LEVELS = (0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7
 class CurveMonitor(Monitor):
     """A diagnostic of held-out images at some noise levels, which processes share.
 
+    A diagnostic of one's own is a subclass with a `name`, what to draw and `curve`; a yaml beside those in
+    conf/callbacks gives it its settings. See docs/diagnostics/README.md.
+
     Arguments:
         levels: noise levels, or numbers of 1000.
         num_images: test images, a fixed random subset.
         batch_size: images that go through the network at once.
     """
 
-    name: ClassVar[str]
-    drawn: ClassVar[tuple[str, ...]]  # fields of a point that get a panel
+    name: ClassVar[str]  # of its folder, its numbers and its section on the page
+    about: ClassVar[str] = ""  # a sentence for the page: what is seen, and in which unit
+    panels: ClassVar[tuple[Panel, ...]]  # of the picture
+    log_x: ClassVar[bool] = False  # whether the picture spreads the low noise levels
     told: ClassVar[tuple[tuple[str, str, str], ...]] = ()  # scalars: key, end ("data" or "noise"), field
-    log_y: ClassVar[bool] = False
+    maps: ClassVar[tuple[str, ...]] = ()  # fields that become a heat map over (step, t)
 
     def __init__(
         self,
@@ -59,21 +72,35 @@ class CurveMonitor(Monitor):
             raise ValueError(f"{self.name} needs a noise level and at least 2 images, got {self.levels}, {num_images}")
         self.num_images = num_images
         self.batch_size = batch_size
-        self.found: Curve[Any] | None = None
 
     @abstractmethod
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
         """The diagnostic at `levels`."""
 
-    def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
-        self.found = self._of_all_processes(module, datamodule, seed)
-        ends = {"data": self.found.data_end, "noise": self.found.noise_end}
-        scalars = {f"{self.name}/{key}": float(getattr(ends[end], field)) for key, end, field in self.told}
-        rows = self.found.rows()
-        figure = plot_curves(rows, "t", list(self.drawn), names={"t": "noise level t"}, log_y=self.log_y)
-        return Measurement(self.name, scalars, rows, figure, protocol=self.protocol(datamodule, seed))
+    def verdicts(self, curve: Curve[Any]) -> list[str]:
+        """What the curve says, in plain sentences."""
+        return []
 
-    def protocol(self, datamodule: ImageDataModule, seed: int) -> dict[str, Any]:
+    def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
+        found = self._of_all_processes(module, datamodule, seed)
+        rows = found.rows()
+        return Measurement(
+            self.name,
+            self.scalars(found),
+            rows,
+            plot_panels(rows, "t", self.panels, "noise level t", self.log_x),
+            protocol=self.protocol(module, datamodule, seed),
+            about=self.about,
+            verdicts=self.verdicts(found),
+            maps=self.maps,
+        )
+
+    def scalars(self, curve: Curve[Any]) -> dict[str, float]:
+        """The numbers that loggers show."""
+        ends = {"data": curve.data_end, "noise": curve.noise_end}
+        return {f"{self.name}/{key}": float(getattr(ends[end], field)) for key, end, field in self.told}
+
+    def protocol(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[str, Any]:
         """What decides the curve beside the weights."""
         num = min(self.num_images, len(datamodule.test))
         return {"images": f"{num} test images of {datamodule.name}", "weights": "ema", "seed": seed}
@@ -83,13 +110,16 @@ class CurveMonitor(Monitor):
         chosen = datamodule.test.subset(min(self.num_images, len(datamodule.test)))
         return chosen.images, chosen.labels
 
-    def common(self, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, Any]:
-        """What every diagnostic takes."""
+    def feed(self, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, Any]:
+        """How the images reach the network, as every diagnostic takes it."""
         return {"batch_size": self.batch_size, "device": module.device, "prepare": datamodule.to_data}
 
-    def labels_for(self, module: FlowMatching, labels: Tensor) -> Tensor | None:
-        """The labels that the network takes."""
-        return labels if module.backbone.takes == "class" else None
+    def seen(self, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, Any]:
+        """The network, its path, the images and the labels that it takes, as diagnostics of a velocity take them."""
+        images, labels = self.images(datamodule)
+        taken = labels if module.backbone.takes == "class" else None
+        parts = {"network": module.velocity_network, "interpolant": module.interpolant, "images": images}
+        return {**parts, "labels": taken, **self.feed(module, datamodule)}
 
     def _of_all_processes(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Curve[Any]:
         own = self.curve(module, datamodule, share(self.levels), seed)
@@ -101,49 +131,91 @@ class VelocityNorms(CurveMonitor):
     """|v| against |v*|, the noise's and the data's norm, the cosine and the deficit (VD Figs. 1 and 2)."""
 
     name = "velocity_norms"
-    drawn = ("velocity", "target", "ratio", "cosine")
+    about = (
+        "Lengths of the network's velocity v, of its target v* and of the target's two parts (VD Figs. 1 and 2), as "
+        "norms divided by √d: 1 is one unit per pixel. A field that knows only xt is shorter than v* by necessity; "
+        "a best scale above 1 says that the network is shorter than it has to be."
+    )
+    panels = (
+        Panel(
+            "length of the velocity",
+            "norm / √d",
+            {"velocity": "network |v|", "target": "target |v*|", "noise": "its noise part", "data": "its data part"},
+        ),
+        Panel("deficit and direction", "1: no deficit", {"ratio": "|v| / |v*|", "cosine": "cosine of v, v*"}, level=1),
+        Panel("scale with the least error", "factor on v", {"best_scale": "E<v, v*> / E|v|²"}, level=1),
+    )
     told = (("deficit_at_noise", "noise", "deficit"), ("deficit_at_data", "data", "deficit"))
+    maps = ("ratio", "cosine")
 
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
-        images, labels = self.images(datamodule)
-        return velocity_norms(
-            module.velocity_network, module.interpolant, images, levels, seed, self.labels_for(module, labels),
-            **self.common(module, datamodule),
-        )  # fmt: skip
+        return velocity_norms(levels=levels, seed=seed, **self.seen(module, datamodule))
+
+    def verdicts(self, curve: Curve[Any]) -> list[str]:
+        return norms_verdict(curve)
 
 
 class ConditionNumber(CurveMonitor):
     """The local condition number kappa_E of the target in closed form, and of the network as measured (LCF Prop. 1)."""
 
     name = "condition_number"
-    drawn = ("noise_exact", "noise_target", "noise_network")
+    about = (
+        "Local condition number κ = |Δv| / |Δx| of velocity regression (LCF Proposition 1): how much the velocity "
+        "changes where the state changes. The target's grows without bound towards clean data (t to 0); a network that "
+        "stays far below has given up there."
+    )
+    panels = tuple(
+        Panel(
+            title,
+            "κ = |Δv| / |Δx|",
+            {
+                f"{pair}_exact": "target, closed form",
+                f"{pair}_target": "target, measured",
+                f"{pair}_network": "network",
+                f"{pair}_local": "network, Jacobian",
+            },
+            log_y=True,
+            exact=(f"{pair}_exact",),
+        )
+        for pair, title in (("noise", "one image, two noises"), ("data", "two images, one noise"))
+    )
+    log_x = True
     told = (("demanded", "data", "noise_exact"), ("of_network", "data", "noise_network"))
-    log_y = True
+    maps = ("noise_network",)
 
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
-        images, labels = self.images(datamodule)
-        return measure_condition(
-            module.velocity_network, module.interpolant, images, levels, seed, self.labels_for(module, labels),
-            **self.common(module, datamodule),
-        )  # fmt: skip
+        return measure_condition(levels=levels, seed=seed, **self.seen(module, datamodule))
+
+    def verdicts(self, curve: Curve[Any]) -> list[str]:
+        return condition_verdict(curve)
 
 
 class GradientShare(CurveMonitor):
     """How much of the flow-matching loss's gradient each noise level has. Every process computes all levels."""
 
     name = "gradient_share"
-    drawn = ("share", "along", "loss")
+    about = (
+        "Where the gradient g of the flow-matching loss comes from (LCF section 4.2): each level's share of the sum of "
+        "norms, and its part along the whole gradient G, which is negative for a level that the others overrule. "
+        "Levels are weighted equally, so the shares sum to 1."
+    )
+    panels = (
+        Panel("share of the gradient", "share", {"share": "|g| / Σ|g|", "along": "<g, G> / |G|²"}, level=0),
+        Panel("velocity error", "|v - v*|² / d", {"loss": "loss"}),
+    )
+    log_x = True
     told = (("at_data", "data", "share"),)
+    maps = ("share",)
 
     def _of_all_processes(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Curve[Any]:
         return self.curve(module, datamodule, self.levels, seed)
 
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
-        images, labels = self.images(datamodule)
-        return gradient_share(
-            module.velocity_network, module.backbone.parameters(), module.interpolant, images, levels, seed,
-            self.labels_for(module, labels), **self.common(module, datamodule),
-        )  # fmt: skip
+        parameters = module.backbone.parameters()
+        return gradient_share(parameters=parameters, levels=levels, seed=seed, **self.seen(module, datamodule))
+
+    def verdicts(self, curve: Curve[Any]) -> list[str]:
+        return gradient_verdict(curve)
 
 
 class EncoderJacobian(CurveMonitor):
@@ -156,8 +228,20 @@ class EncoderJacobian(CurveMonitor):
     """
 
     name = "jacobian"
-    drawn = ("g_sem", "g_noise", "frobenius")
+    about = (
+        "How strongly the features react to a unit change of the input (LCF Fig. 9): E|J v|² for directions v between "
+        "class means, and for all others. Features have no fixed length, so compare levels, or the two lines, and not "
+        "the gains of two networks."
+    )
+    panels = (
+        Panel(
+            "gain of the features", "E|J v|²", {"g_sem": "along class means", "g_noise": "other directions"}, log_y=True
+        ),
+        Panel("whole Jacobian", "|J|, Frobenius", {"frobenius": "|J|"}, log_y=True),
+    )
+    log_x = True
     told = (("ratio_at_data", "data", "ratio"),)
+    maps = ("g_sem", "g_noise")
 
     def __init__(
         self, levels: Sequence[float] = LEVELS, num_images: int = 128, tap: int | None = None, num_probes: int = 4,
@@ -167,14 +251,21 @@ class EncoderJacobian(CurveMonitor):
         self.tap = tap
         self.num_probes = num_probes
 
+    def protocol(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[str, Any]:
+        tap = module.backbone.default_tap if self.tap is None else self.tap
+        return super().protocol(module, datamodule, seed) | {"tap": tap, "num_probes": self.num_probes}
+
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
         images, _ = self.images(datamodule)
         train = datamodule.train.subset(min(5000, len(datamodule.train)))
         basis = semantic_subspace(train.images, train.labels, prepare=datamodule.to_data)
         return encoder_jacobian(
             tapped_encoder(module.backbone, self.tap), module.interpolant, images, levels, basis, seed,
-            self.num_probes, **self.common(module, datamodule),
+            self.num_probes, **self.feed(module, datamodule),
         )  # fmt: skip
+
+    def verdicts(self, curve: Curve[Any]) -> list[str]:
+        return jacobian_verdict(curve)
 
 
 class IntegrationLag(CurveMonitor):
@@ -188,8 +279,17 @@ class IntegrationLag(CurveMonitor):
     """
 
     name = "integration_lag"
-    drawn = ("fld", "fld_marginal", "lag")
+    about = (
+        "Whether the sampler's states are where their noise level says (VD Fig. 3): their Fréchet distance from clean "
+        "data (FLD, in squared pixel units) beside that of as many samples of the exact marginal, and the level whose "
+        "marginal they look like. Lag above 0 is behind schedule; the second line is what chance and few samples show."
+    )
+    panels = (
+        Panel("distance from clean data", "FLD", {"fld": "sampler", "fld_marginal": "exact marginal"}, log_y=True),
+        Panel("lag", "t it looks like − t", {"lag": "sampler", "lag_marginal": "exact marginal"}, level=0),
+    )
     told = (("excess_at_data", "data", "excess"),)
+    maps = ("lag",)
 
     def __init__(
         self, num_samples: int = 1000, num_images: int = 5000, num_levels: int = 12, max_dim: int | None = 128,
@@ -200,15 +300,13 @@ class IntegrationLag(CurveMonitor):
         self.num_levels = num_levels
         self.max_dim = max_dim
 
-    def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
-        measurement = super().measure(module, datamodule, seed)
-        assert self.found is not None
-        worst = max(self.found, key=lambda point: abs(point.lag))
-        measurement.scalars["integration_lag/largest"] = float(worst.lag)
-        return measurement
+    def scalars(self, curve: Curve[Any]) -> dict[str, float]:
+        worst = max(curve, key=lambda point: abs(point.lag))
+        return super().scalars(curve) | {f"{self.name}/largest": float(worst.lag)}
 
-    def protocol(self, datamodule: ImageDataModule, seed: int) -> dict[str, Any]:
-        return super().protocol(datamodule, seed) | {"num_samples": self.num_samples, "max_dim": self.max_dim}
+    def protocol(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[str, Any]:
+        own = {"num_samples": self.num_samples, "max_dim": self.max_dim, "sampler": sampling_protocol(module)}
+        return super().protocol(module, datamodule, seed) | own
 
     def _of_all_processes(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Curve[Any]:
         return self.curve(module, datamodule, self.levels, seed)
@@ -221,6 +319,9 @@ class IntegrationLag(CurveMonitor):
             module.labels_for(range(self.num_samples), seed), self.num_levels, self.max_dim, self.batch_size,
             module.device, guide=module.guide,
         )  # fmt: skip
+
+    def verdicts(self, curve: Curve[Any]) -> list[str]:
+        return lag_verdict(curve)
 
 
 class CrossTerms(Monitor):
@@ -239,4 +340,8 @@ class CrossTerms(Monitor):
         found = cross_terms(images, seed, device=module.device, prepare=datamodule.to_data)
         scalars = {f"cross_terms/{name}": value for name, value in vars(found.relative).items()}
         protocol = {"images": f"{found.num_pairs} test images of {datamodule.name}", "seed": seed}
-        return Measurement("cross_terms", scalars, found.rows(), protocol=protocol)
+        about = (
+            "Inner products of an image and its noise (VD appendix D), over |data|² + |noise|² (relative) or over "
+            "|data| |noise| (cosine): 0 is orthogonal, as |v*|² = |data|² + |noise|² assumes. No network takes part."
+        )
+        return Measurement("cross_terms", scalars, found.rows(), protocol=protocol, about=about)

@@ -17,6 +17,11 @@ from flowexp.modules import FlowMatching
 from flowexp.recording import Measurement
 
 Row = dict[str, Any]
+ABOUT = (
+    "The velocity error |v - v*|² / d at each noise level: of training batches (raw weights, the rows that the "
+    "objective regresses) and of test images (EMA weights, all levels), and there the length "
+    "of v as a share of its target's."
+)
 
 
 class NoiseLevelMonitor(Monitor):
@@ -66,7 +71,9 @@ class NoiseLevelMonitor(Monitor):
             "num_bins": self.sums.num_bins,
             "seed": seed,
         }
-        return Measurement("noise_levels", scalars, rows, _draw(rows), protocol=protocol)
+        return Measurement(
+            "noise_levels", scalars, rows, _draw(rows), protocol=protocol, about=ABOUT, maps=("loss", "velocity_ratio")
+        )
 
     def _training_rows(self) -> list[Row]:
         """A row for each bin that training reached, over all processes; begins the next report."""
@@ -85,9 +92,9 @@ class NoiseLevelMonitor(Monitor):
             test.images,
             share(bin_centres(self.sums.num_bins)),
             seed,
-            labels,
-            self.batch_size,
-            module.device,
+            labels=labels,
+            batch_size=self.batch_size,
+            device=module.device,
             prepare=datamodule.to_data,
         )
         return dict(sorted(collect(found).items()))
@@ -104,5 +111,5 @@ def _mean(values: list[float]) -> float:
 
 
 def _draw(rows: list[Row]) -> Any:
-    names = {"t": "noise level t", "loss": "velocity error", "velocity_ratio": "|v| / |v*|"}
+    names = {"t": "noise level t", "loss": "velocity error, |v - v*|² / d", "velocity_ratio": "|v| / |v*|"}
     return plot_curves(rows, "t", ["loss", "velocity_ratio"], series="split", names=names)

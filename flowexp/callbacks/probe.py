@@ -15,12 +15,18 @@ from flowexp.callbacks.sharing import collect, rank_and_world_size, share
 from flowexp.data import ImageDataModule, Images
 from flowexp.diagnostics import ProbeCurve, ProbeProtocol, create_protocol, extract_features, probe_curves
 from flowexp.diagnostics.probe import OPTIMIZERS, PROBES
+from flowexp.diagnostics.verdict import probe_verdict
 from flowexp.figures import plot_curves
 from flowexp.modules import FlowMatching
 from flowexp.recording import Measurement
 from flowexp.time import as_noise_level
 
 LEVELS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8)  # T = 0 to 800 of 1000, dense where LCF's curve bends
+ABOUT = (
+    "How well classes can be read off a layer of the frozen network at each noise level (LCF Fig. 4), as the share of "
+    "test images that a probe names correctly. Features that get worse towards clean data (t to 0) are the low-noise "
+    "pathology; the dip is the peak less the value at the cleanest level, at the peak's layer."
+)
 
 
 class ProbeMonitor(Monitor):
@@ -72,12 +78,15 @@ class ProbeMonitor(Monitor):
         self.probes = tuple(probes)
         if not self.probes or set(self.probes) - set(PROBES):
             raise ValueError(f"probes must be some of {', '.join(PROBES)}, got {', '.join(self.probes) or 'none'}")
-        self.found: ProbeCurve | None = None
         self.max_train_images = max_train_images
         self.extract_batch_size = extract_batch_size
         self.precision = check_precision(precision)
 
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
+        if not datamodule.num_classes:
+            raise ValueError(
+                f"a probe reads classes, and {datamodule.name} has none: choose a dataset that has, by data="
+            )
         train = self._training_set(datamodule)
         own = self._accuracy(module, train, datamodule, seed)
         curves = {
@@ -86,10 +95,18 @@ class ProbeMonitor(Monitor):
         }
         if any(math.isnan(value) for curve in curves.values() for value in curve.accuracy.values()):
             raise ValueError("the network's features are NaN or infinite at some noise level: training has diverged")
-        self.found = curves.get("linear")
         scalars = {key: value for probe, curve in curves.items() for key, value in _scalars(probe, curve).items()}
         rows = [{**row, "probe": probe} for probe, curve in curves.items() for row in curve.rows()]
-        return Measurement("probe", scalars, rows, _draw(rows), protocol=self._protocol(datamodule, len(train), seed))
+        return Measurement(
+            "probe",
+            scalars,
+            rows,
+            _draw(rows),
+            protocol=self._protocol(datamodule, len(train), seed),
+            about=ABOUT,
+            verdicts=[sentence for probe, curve in curves.items() for sentence in _told(probe, curve)],
+            maps=("accuracy",),
+        )
 
     def _accuracy(
         self, module: FlowMatching, train: Images, datamodule: ImageDataModule, seed: int
@@ -132,7 +149,9 @@ class ProbeMonitor(Monitor):
 
     def _protocol(self, datamodule: ImageDataModule, num_train: int, seed: int) -> dict[str, Any]:
         return {
+            "protocol": self.protocol.name,
             **self.protocol.fit(),
+            "departures": list(self.protocol.departures),
             "probes": list(self.probes),
             "data": datamodule.name,
             "num_train": num_train,
@@ -158,8 +177,14 @@ def _scalars(probe: str, curve: ProbeCurve) -> dict[str, float]:
     }
 
 
+def _told(probe: str, curve: ProbeCurve) -> list[str]:
+    """The verdict on a curve; that of another probe than the linear one says whose it is."""
+    sentences = probe_verdict(curve)
+    return sentences if probe == "linear" else [f"{sentence} ({probe} probe)" for sentence in sentences]
+
+
 def _draw(rows: list[dict[str, Any]]) -> Any:
-    names = {"t": "noise level t (linear below 0.01)", "accuracy": "probe accuracy"}
+    names = {"t": "noise level t (linear below 0.01)", "accuracy": "probe accuracy, share of test images"}
     several = len({row["probe"] for row in rows}) > 1
     lines = [{**row, "tap": f"{row['probe']}, {row['tap']}" if several else row["tap"]} for row in rows]
     return plot_curves(lines, "t", "accuracy", series="tap", names=names, log_x=True)

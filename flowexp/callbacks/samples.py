@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.precision import autocast, check_precision
+from flowexp.callbacks.sampling_protocol import sampling_protocol
 from flowexp.data import ImageDataModule
 from flowexp.figures import image_grid
 from flowexp.modules import FlowMatching
 from flowexp.recording import Measurement
+
+ABOUT = "Samples of the EMA network, from the same noise at every step."
 
 
 class SampleGridMonitor(Monitor):
@@ -44,6 +47,7 @@ class SampleGridMonitor(Monitor):
             "seed": seed,
             "weights": "ema",
             "precision": self.precision,
-            "sampler": module.sampler.protocol(),
+            "sampler": sampling_protocol(module),
         }
-        return Measurement("samples", image=image_grid(pictures, self.columns), pictures=pictures, protocol=protocol)
+        grid = image_grid(pictures, self.columns)
+        return Measurement("samples", image=grid, pictures=pictures, protocol=protocol, about=ABOUT)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from flowexp.diagnostics.curve import Curve, LevelPoint
 from flowexp.diagnostics.derivatives import directional_derivative
-from flowexp.diagnostics.noised import NoisedBatch, Prepare, further_noise, noised_batches
+from flowexp.diagnostics.noised import Feed, NoisedBatch, along_levels, further_noise
 from flowexp.interpolants import Interpolant
 from flowexp.velocity import Network
 
@@ -67,10 +68,7 @@ def measure_condition(
     images: Tensor,
     levels: Iterable[float],
     seed: int,
-    labels: Tensor | None = None,
-    batch_size: int = 256,
-    device: torch.device | str = "cpu",
-    prepare: Prepare | None = None,
+    **feed: Unpack[Feed],
 ) -> Curve[LevelCondition]:
     """How much velocities differ where states differ: what the target demands, and what the network does.
 
@@ -78,17 +76,18 @@ def measure_condition(
     batch, seen with the first one's label. Where states cannot differ (sigma = 0, or alpha = 0) a ratio is inf or nan,
     and the JVP is taken along the difference of the noise or of the data itself.
 
-    images: (N, C, H, W), N >= 2. labels, prepare: see `noised_batches`.
+    images: (N, C, H, W), N >= 2. feed: labels, batch_size, device, prepare: see `noised_batches`.
     """
     if len(images) < 2:
         raise ValueError(f"pairs need at least 2 images, got {len(images)}")
-    points = []
-    for level in levels:
-        batches = noised_batches(images, level, seed, batch_size, device, prepare, labels)
-        energies = sum(_energies(network, interpolant, b, further_noise(b, level, seed, 1)) for b in batches)
-        assert isinstance(energies, Tensor)
-        points.append(_point(interpolant, level, energies))
-    return Curve(points)
+
+    def energies(batch: NoisedBatch, level: float) -> Tensor:
+        return _energies(network, interpolant, batch, further_noise(batch, level, seed, 1))[..., None]
+
+    def point(level: float, parts: Tensor) -> LevelCondition:
+        return _point(interpolant, level, parts.sum(dim=-1))
+
+    return Curve(along_levels(energies, point, images, levels, seed, **feed))
 
 
 def _energies(network: Network, interpolant: Interpolant, batch: NoisedBatch, other_noise: Tensor) -> Tensor:

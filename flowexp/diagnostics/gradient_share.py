@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from flowexp.diagnostics.curve import Curve, LevelPoint
-from flowexp.diagnostics.noised import NoisedBatch, Prepare, noised_batches
+from flowexp.diagnostics.noised import Feed, NoisedBatch, noised_batches
 from flowexp.interpolants import Interpolant
 from flowexp.losses import velocity_error
 from flowexp.velocity import Network
@@ -40,11 +41,8 @@ def gradient_share(
     images: Tensor,
     levels: Sequence[float],
     seed: int,
-    labels: Tensor | None = None,
     weights: Sequence[float] | None = None,
-    batch_size: int = 256,
-    device: torch.device | str = "cpu",
-    prepare: Prepare | None = None,
+    **feed: Unpack[Feed],
 ) -> Curve[LevelGradient]:
     """The gradient of the velocity error of given images, split by noise level; no `.grad` is touched.
 
@@ -52,12 +50,13 @@ def gradient_share(
 
     parameters: of the network; those that ask for no gradient are left out.
     weights: how often training draws each level (a density at the levels, of any scale); None is uniform.
+    feed: labels, batch_size, device, prepare: see `noised_batches`.
     """
     wanted = [parameter for parameter in parameters if parameter.requires_grad]
     weight = _normalised(weights, len(levels))
 
     def gradient(level: float) -> tuple[Gradient, float, float]:
-        batches = noised_batches(images, level, seed, batch_size, device, prepare, labels)
+        batches = noised_batches(images, level, seed, **feed)
         return _mean_gradient(network, wanted, interpolant, batches, len(images))
 
     whole = [torch.zeros_like(parameter) for parameter in wanted]

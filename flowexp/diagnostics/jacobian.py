@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from flowexp.backbones import Backbone
 from flowexp.diagnostics.curve import Curve, LevelPoint
 from flowexp.diagnostics.derivatives import directional_derivative
-from flowexp.diagnostics.noised import NoisedBatch, Prepare, further_noise, noised_batches
+from flowexp.diagnostics.noised import Feed, NoisedBatch, Prepare, along_levels, further_noise
 from flowexp.interpolants import Interpolant
 
 Encoder = Callable[[Tensor, Tensor], Tensor]
@@ -105,9 +106,7 @@ def encoder_jacobian(
     basis: Tensor,
     seed: int,
     num_probes: int = 4,
-    batch_size: int = 256,
-    device: torch.device | str = "cpu",
-    prepare: Prepare | None = None,
+    **feed: Unpack[Feed],
 ) -> Curve[LevelJacobian]:
     """G_sem, G_noise and |J|_F of an encoder by JVPs on noised images.
 
@@ -116,17 +115,20 @@ def encoder_jacobian(
     further pass. Where num_probes >= d every direction of the space is taken once instead, and the result is exact.
 
     encode: (xt (B, ...), t (B,)) -> features (B, ...). basis: orthonormal (d, r), 0 < r < d.
-    num_probes: random vectors per image and level; each costs two JVPs.
+    num_probes: random vectors per image and level; each costs two JVPs. feed: batch_size, device, prepare: see
+    `noised_batches`; the encoder sees no labels.
     """
     size, rank = basis.shape
     if not 0 < rank < size or size != images[0].numel():
         raise ValueError(f"basis must be (d, r) with 0 < r < d = {images[0].numel()}, got {tuple(basis.shape)}")
-    points = []
-    for level in levels:
-        batches = noised_batches(images, level, seed, batch_size, device, prepare)
-        parts = [_gains(encode, interpolant, batch, level, basis, seed, num_probes) for batch in batches]
-        points.append(_point(level, torch.cat(parts, dim=1), rank, size))
-    return Curve(points)
+
+    def gains(batch: NoisedBatch, level: float) -> Tensor:
+        return _gains(encode, interpolant, batch, level, basis, seed, num_probes)
+
+    def point(level: float, parts: Tensor) -> LevelJacobian:
+        return _point(level, parts, rank, size)
+
+    return Curve(along_levels(gains, point, images, levels, seed, **feed))
 
 
 def _gains(

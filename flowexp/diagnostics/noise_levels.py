@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from flowexp.diagnostics.noised import NoisedBatch, Prepare, noised_batches
+from flowexp.diagnostics.noised import Feed, NoisedBatch, along_levels
 from flowexp.interpolants import Interpolant
 from flowexp.velocity import Network
 
@@ -78,22 +79,20 @@ def loss_by_noise_level(
     images: Tensor,
     levels: Iterable[float],
     seed: int,
-    labels: Tensor | None = None,
-    batch_size: int = 256,
-    device: torch.device | str = "cpu",
-    prepare: Prepare | None = None,
+    **feed: Unpack[Feed],
 ) -> dict[float, LevelVelocity]:
     """The velocity error on `images` (N, C, H, W) at each level, with the same noise whatever was trained and how.
 
-    network: (xt, t, label) -> velocity. labels: (N, ...), for a conditional network. prepare: from stored images to
-    data, see `noised_batches`.
+    network: (xt, t, label) -> velocity. feed: labels, batch_size, device, prepare: see `noised_batches`.
     """
-    found = {}
-    for level in levels:
-        batches = noised_batches(images, level, seed, batch_size, device, prepare, labels)
-        parts = [_compare(network, interpolant, batch) for batch in batches]
-        found[level] = LevelVelocity(*torch.cat(parts, dim=1).mean(dim=1).tolist())
-    return found
+
+    def compare(batch: NoisedBatch, level: float) -> Tensor:
+        return _compare(network, interpolant, batch)
+
+    def mean(level: float, parts: Tensor) -> tuple[float, LevelVelocity]:
+        return level, LevelVelocity(*parts.mean(dim=1).tolist())
+
+    return dict(along_levels(compare, mean, images, levels, seed, **feed))
 
 
 def _compare(network: Network, interpolant: Interpolant, batch: NoisedBatch) -> Tensor:

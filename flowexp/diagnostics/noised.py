@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypedDict, TypeVar, Unpack
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ BLOCK = 256  # images whose noise is drawn by one generator; a generator per ima
 _LEVELS = 10**6  # noise levels are told apart to six decimals
 
 Prepare = Callable[[Tensor], Tensor]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,39 @@ class NoisedBatch:
     label: Tensor | None = None
 
 
+class Feed(TypedDict, total=False):
+    """How images go through a network: the options that every diagnostic passes on to `noised_batches`."""
+
+    labels: Tensor | None
+    batch_size: int
+    device: torch.device | str
+    prepare: Prepare | None
+
+
+def along_levels(
+    part: Callable[[NoisedBatch, float], Tensor],
+    point: Callable[[float, Tensor], Found],
+    images: Tensor,
+    levels: Iterable[float],
+    seed: int,
+    **feed: Unpack[Feed],
+) -> list[Found]:
+    """point(level, parts) at each level: the walk over levels and batches that diagnostics of a network share.
+
+    part: what is found of a batch at a level, (..., B). parts: that of all images, (..., N).
+    """
+    found = []
+    for level in levels:
+        batches = noised_batches(images, level, seed, **feed)
+        found.append(point(level, torch.cat([part(batch, level) for batch in batches], dim=-1)))
+    return found
+
+
 def noised_batches(
     images: Tensor,
     level: float,
     seed: int,
-    batch_size: int,
+    batch_size: int = 256,
     device: torch.device | str = "cpu",
     prepare: Prepare | None = None,
     labels: Tensor | None = None,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from flowexp.diagnostics.curve import Curve, LevelPoint
-from flowexp.diagnostics.noised import NoisedBatch, Prepare, noised_batches
+from flowexp.diagnostics.noised import Feed, NoisedBatch, along_levels
 from flowexp.interpolants import Interpolant
 from flowexp.velocity import Network
 
@@ -46,20 +47,17 @@ def velocity_norms(
     images: Tensor,
     levels: Iterable[float],
     seed: int,
-    labels: Tensor | None = None,
-    batch_size: int = 256,
-    device: torch.device | str = "cpu",
-    prepare: Prepare | None = None,
+    **feed: Unpack[Feed],
 ) -> Curve[LevelNorms]:
     """`LevelNorms` of a network, (xt, t, label) -> velocity, on `images` (N, C, H, W) at each level.
 
-    labels, prepare: see `noised_batches`.
+    feed: labels, batch_size, device, prepare: see `noised_batches`.
     """
-    points = []
-    for level in levels:
-        batches = noised_batches(images, level, seed, batch_size, device, prepare, labels)
-        points.append(_point(level, torch.cat([_products(network, interpolant, batch) for batch in batches], dim=1)))
-    return Curve(points)
+
+    def products(batch: NoisedBatch, level: float) -> Tensor:
+        return _products(network, interpolant, batch)
+
+    return Curve(along_levels(products, _point, images, levels, seed, **feed))
 
 
 def _products(network: Network, interpolant: Interpolant, batch: NoisedBatch) -> Tensor:

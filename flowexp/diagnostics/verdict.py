@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flowexp.diagnostics.condition_number import LevelCondition
 from flowexp.diagnostics.curve import Curve
 from flowexp.diagnostics.gradient_share import LevelGradient
 from flowexp.diagnostics.integration_lag import LevelLag
 from flowexp.diagnostics.jacobian import LevelJacobian
 from flowexp.diagnostics.probe import ProbeCurve
+from flowexp.diagnostics.ssc_calibration import SamplerScore, SSCProposal
 from flowexp.diagnostics.velocity_norms import LevelNorms
 
 STANDARD_ERRORS = 2.0  # a difference of fewer standard errors is no difference
 DEFICIT = 0.02  # a mean |v| / |v*| within 2 % of 1 is no deficit; batches of 1,000 images scatter by less than that
 UNDERESTIMATES = 0.01  # a best scale within 1 % of 1 is that of an optimal field
 LAG = 0.01  # of t; half a step of 50
-CHANCE = 2.0  # a lag below twice the largest one that samples of the exact marginals show is chance
+CHANCE = 1.0  # a lag below the largest one that samples of the exact marginals show is chance
 LOW_NOISE = 0.1  # levels that count as low noise: LCF's T_min is 0.02 to 0.2
 FLAT = 1.1  # a gain that changes by less than 10 % is flat
 
@@ -48,7 +51,7 @@ def probe_verdict(probe: ProbeCurve) -> list[str]:
     sure = "" if probe.num_test is None else f" (standard error {_points(probe.dip_se or 0.0)})"
     return [
         f"low-noise pathology: dip of {_points(probe.dip)}{sure}, onset t = {max(fallen):g}; "
-        f"peak {probe.peak:.1%} at t = {probe.t_peak:g}, block {probe.tap_peak}"
+        f"peak {100 * probe.peak:.1f} % at t = {probe.t_peak:g}, block {probe.tap_peak}"
     ]
 
 
@@ -61,7 +64,7 @@ def condition_verdict(condition: Curve[LevelCondition]) -> list[str]:
     met = point.noise_network / point.noise_exact
     return [
         f"condition number: the target demands {point.noise_exact:.3g} at t = {point.t:g}, "
-        f"the network's velocity has {point.noise_network:.3g} ({met:.0%})"
+        f"the network's velocity has {point.noise_network:.3g} ({_percent(met)})"
     ]
 
 
@@ -84,8 +87,8 @@ def gradient_verdict(gradient: Curve[LevelGradient]) -> list[str]:
     if not low:
         return []
     return [
-        f"gradient: {sum(low):.0%} of the gradient norms come from t < {LOW_NOISE:g}, "
-        f"{len(low) / len(gradient):.0%} of the levels"
+        f"gradient: {_percent(sum(low))} of the gradient norms come from t < {LOW_NOISE:g}, "
+        f"{_percent(len(low) / len(gradient))} of the levels"
     ]
 
 
@@ -93,7 +96,7 @@ def norms_verdict(norms: Curve[LevelNorms]) -> list[str]:
     """The deficit at both ends (2 % and more), and whether it is more than the optimal field has (1 % and more)."""
     sentences = []
     for name, point in (("noise", norms.noise_end), ("data", norms.data_end)):
-        found = f"{point.deficit:.0%} at the {name} end (t = {point.t:g}, cosine {point.cosine:.2f})"
+        found = f"{_percent(point.deficit)} at the {name} end (t = {point.t:g}, cosine {point.cosine:.2f})"
         sentences.append(f"velocity deficit: {found}" if point.deficit > DEFICIT else f"no velocity deficit: {found}")
     worst = max(norms, key=_underestimate)
     if _underestimate(worst) > UNDERESTIMATES:
@@ -111,16 +114,55 @@ def _underestimate(point: LevelNorms) -> float:
 
 
 def lag_verdict(lag: Curve[LevelLag]) -> list[str]:
-    """The largest lag on either side of the schedule, if it is 0.01 or more and beyond chance."""
-    worst = max(lag, key=lambda point: abs(point.lag))
-    if abs(worst.lag) < max(LAG, CHANCE * max(abs(point.lag_marginal) for point in lag)):
-        return [f"no integration lag: states keep to their level within {abs(worst.lag):.3f} in t"]
-    side = "behind" if worst.lag > 0 else "ahead of"
+    """The largest lag on either side of the schedule, if it is 0.01 or more and beyond chance.
+
+    A lag is what the states show less what as many samples of the exact marginal show: both have the bias of so few.
+    """
+    worst = max(lag, key=lambda point: abs(_net(point)))
+    chance = CHANCE * max(abs(point.lag_marginal) for point in lag)
+    size = abs(_net(worst))
+    if size < max(LAG, chance):
+        return [f"no integration lag: states keep to their level within {size:.3f} in t, chance is {chance:.3f}"]
+    side = "behind" if _net(worst) > 0 else "ahead of"
     return [
-        f"integration lag: up to {abs(worst.lag):.3f} in t {side} schedule, at t = {worst.t:g}; "
+        f"integration lag: up to {size:.3f} in t {side} schedule, at t = {worst.t:g}; "
         f"FLD {worst.fld:.3g} against {worst.fld_marginal:.3g} of the exact marginal"
     ]
 
 
+def _net(point: LevelLag) -> float:
+    return point.lag - point.lag_marginal
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 def _points(share: float) -> str:
     return f"{100 * share:.1f} points"
+
+
+def ssc_verdict(proposal: SSCProposal, scores: Sequence[SamplerScore]) -> list[str]:
+    """What is proposed, and in how many comparisons each scale is surely better than none (an interval below 0).
+
+    scores: named "solver-steps-scale", as `ssc_controls` names them, each compared with plain.
+    """
+    sentences = [_proposed(proposal)]
+    scales = dict.fromkeys(score.name.split("-", 2)[2] for score in scores if not score.name.endswith("-plain"))
+    counts = {}
+    for scale in scales:
+        own = [score.better for score in scores if score.name.split("-", 2)[2] == scale]
+        counts[scale] = f"{scale.replace('_', ' ')} in {sum(own)} of {len(own)}"
+    proposed = ("proposal",) if proposal.source != "none" else ()
+    first = [counts.pop(scale) for scale in proposed if scale in counts]
+    controls = [text for scale, text in counts.items() if scale not in ("proposal", "mean") or proposed]
+    return [*sentences, f"SSC beside its controls: surely better than no SSC are {', '.join([*first, *controls])}"]
+
+
+def _proposed(proposal: SSCProposal) -> str:
+    if proposal.source == "none":
+        return "SSC proposal: none; states are not behind their schedule"
+    return (
+        f"SSC proposal: s0 = {proposal.s0:.3f}, s1 = {proposal.s1:g}, profile {proposal.profile}, from the "
+        f"{proposal.source}; the least velocity error at the noise end is at {proposal.s0_error:.3f}"
+    )

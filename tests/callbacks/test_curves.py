@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+import torch
 
 from flowexp.callbacks.curves import (
     ConditionNumber,
@@ -12,8 +17,11 @@ from flowexp.callbacks.curves import (
     IntegrationLag,
     VelocityNorms,
 )
-from flowexp.callbacks.ssc_calibration import SSCCalibration
-from flowexp.diagnostics import velocity_norms, verdict
+from flowexp.callbacks.ssc_calibration import SSCCalibration, _different
+from flowexp.diagnostics import SSCProposal, ssc_controls, velocity_norms
+
+sys.path.append(str(Path(__file__).parent))
+from processes import random_module
 
 LEVELS = [0.05, 0.3, 0.7, 0.95]
 MONITORS = {
@@ -37,8 +45,9 @@ def test_a_diagnostic_leaves_a_table_and_named_numbers(name, module, datamodule)
     assert found.name == name and found.rows
     assert found.scalars and all(key.startswith(f"{name}/") for key in found.scalars)
     assert found.protocol["seed"] == 0
+    assert found.about.endswith(".") and set(found.maps) <= set(found.rows[0])
     if name != "cross_terms":
-        assert found.figure is not None
+        assert found.figure is not None and found.maps
 
 
 def test_the_curve_is_the_diagnostic_of_the_test_images(module, datamodule):
@@ -56,12 +65,30 @@ def test_the_curve_is_the_diagnostic_of_the_test_images(module, datamodule):
     assert found.scalars["velocity_norms/deficit_at_noise"] == expected.noise_end.deficit
 
 
-def test_what_monitors_found_gives_a_verdict(module, datamodule):
-    norms, jacobian = MONITORS["velocity_norms"](), MONITORS["jacobian"]()
-    for monitor in (norms, jacobian):
-        measure(monitor, module, datamodule)
-    sentences = verdict(norms=norms.found, jacobian=jacobian.found)
-    assert any("velocity deficit" in sentence for sentence in sentences)
+def test_every_panel_shows_columns_of_the_table(module, datamodule):
+    for name in MONITORS.keys() - {"cross_terms"}:
+        found = measure(MONITORS[name](), module, datamodule)
+        columns = {column for panel in MONITORS[name]().panels for column in panel.lines}
+        assert columns <= set(found.rows[0]), name
+
+
+@pytest.mark.parametrize("name", ["velocity_norms", "condition_number", "gradient_share", "integration_lag"])
+def test_what_was_found_is_said_in_plain_words(name, module, datamodule):
+    assert measure(MONITORS[name](), module, datamodule).verdicts
+
+
+def test_a_lag_names_its_sampler_and_the_guide_by_its_weights(module, datamodule):
+    plain = measure(MONITORS["integration_lag"](), module, datamodule).protocol["sampler"]
+    assert plain == module.sampler.protocol()
+    module.sampler = replace(module.sampler, autoguidance_scale=2.0)
+    guides = []
+    for seed in (1, 1, 2):
+        module.guide = random_module().velocity_network
+        torch.manual_seed(seed)
+        for parameter in module.guide.backbone.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+        guides.append(measure(MONITORS["integration_lag"](), module, datamodule).protocol["sampler"]["guide"])
+    assert guides[0] == guides[1] != guides[2] and len(guides[0]["weights"]) == 16
 
 
 def test_a_conditional_network_is_diagnosed_under_its_labels(conditional_module, datamodule):
@@ -81,7 +108,29 @@ def test_calibration_runs_every_control_on_the_same_noise(module, datamodule):
     assert {row["num_steps"] for row in found.rows} == {2, 3}
     plain = [row for row in found.rows if row["scale"] == "plain"]
     assert all(row["difference"] == row["low"] == row["high"] == 0 for row in plain)
-    assert found.figure is not None and found.scalars["ssc/s0"] >= 1
+    assert found.figure is not None and found.scalars["ssc_calibration/s0"] >= 1
+    assert found.protocol["num_samples"] == 24 and any("SSC proposal" in sentence for sentence in found.verdicts)
+
+
+BUDGET = {"encoder": {"name": "efficientnet_lite", "input_size": 48}, "num_steps": [2], "solvers": ["euler"]}
+
+
+def samplers_of(sampler):
+    return ssc_controls(sampler, None, [1.05], ["euler"], [2])
+
+
+def test_a_budget_of_network_calls_decides_how_many_samples_are_drawn(module):
+    samplers = samplers_of(module.sampler)  # plain, vd, late, constant: 8 calls for a sample of each
+    assert SSCCalibration(**BUDGET, budget=400)._affordable(samplers) == 37  # three quarters of 400, by 8
+    assert SSCCalibration(**BUDGET, budget=10**9, num_samples=50)._affordable(samplers) == 50
+    with pytest.raises(ValueError, match=r"pays for 9 samples .* raise it to 171"):
+        SSCCalibration(**BUDGET, budget=100)._affordable(samplers)
+
+
+def test_equal_samplers_are_drawn_once(module):
+    none = SSCProposal(1.0, 1.0, "quad_in", "none", 1.0, 1.2, 1.0, 1.0, 0.0)
+    samplers = ssc_controls(module.sampler, none, [1.0, 1.05], ["euler"], [2])
+    assert list(_different(samplers)) == ["euler-2-plain", "euler-2-vd", "euler-2-late", "euler-2-constant_1.05"]
 
 
 @pytest.mark.parametrize("wrong", [{"levels": []}, {"num_images": 1}, {"levels": [2000]}])

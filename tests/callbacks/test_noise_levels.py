@@ -48,6 +48,6 @@ def test_a_conditional_network_sees_the_labels_of_the_test_images(conditional_mo
     found = measure(NoiseLevelMonitor(num_bins=2, num_images=16), module, datamodule)
     with module.averaged():
         expected = loss_by_noise_level(
-            module.backbone, module.interpolant, test.images, [0.25, 0.75], 0, test.labels, prepare=to_float
+            module.backbone, module.interpolant, test.images, [0.25, 0.75], 0, labels=test.labels, prepare=to_float
         )
     assert [row["loss"] for row in found.rows] == pytest.approx([expected[t].loss for t in (0.25, 0.75)])

@@ -71,10 +71,10 @@ def test_a_transformers_local_number_is_that_of_a_pair_close_together():
     images, labels = torch.randn(5, 1, 4, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
     close = images[:1] + 1e-4 * torch.randn(5, 1, 4, 4, dtype=torch.float64)  # all nearly one image
     same = torch.zeros_like(labels)
-    point = measure_condition(network, Linear(), close, [0.0], 0, same).data_end
+    point = measure_condition(network, Linear(), close, [0.0], 0, labels=same).data_end
     assert point.data_network == pytest.approx(point.data_local, rel=1e-2)
-    assert measure_condition(network, Linear(), images, [0.3], 0, labels) != measure_condition(
-        network, Linear(), images, [0.3], 0, same
+    assert measure_condition(network, Linear(), images, [0.3], 0, labels=labels) != measure_condition(
+        network, Linear(), images, [0.3], 0, labels=same
     )
 
 

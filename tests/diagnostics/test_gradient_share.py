@@ -38,7 +38,9 @@ def test_the_gradient_for_gaussian_data_has_its_closed_form():
 def test_shares_and_parts_sum_to_one_and_follow_the_weights():
     network, images = Multiple(), torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8)
     even, uneven = (
-        gradient_share(network, network.parameters(), Linear(), images, LEVELS, 0, None, weights, 16, prepare=to_float)
+        gradient_share(
+            network, network.parameters(), Linear(), images, LEVELS, 0, weights, batch_size=16, prepare=to_float
+        )
         for weights in (None, [3.0, 3.0, 0.0])
     )
     for curve in (even, uneven):
@@ -61,7 +63,10 @@ def test_the_gradient_is_that_of_the_mean_error_whatever_the_batches():
     gradient = torch.autograd.grad(loss, list(network.parameters()))
     for size in (30, 7):
         with torch.no_grad():  # a measurement runs without gradient, and this one needs its own
-            point = gradient_share(field, network.parameters(), Linear(), images, [0.3], 0, labels, None, size).data_end
+            curve = gradient_share(
+                field, network.parameters(), Linear(), images, [0.3], 0, labels=labels, batch_size=size
+            )
+            point = curve.data_end
         assert point.loss == pytest.approx(loss.item(), rel=1e-5)
         assert point.norm == pytest.approx(float(torch.cat([g.flatten() for g in gradient]).norm()), rel=1e-4)
         assert point.batch_norm >= point.norm * (1 - 1e-5)

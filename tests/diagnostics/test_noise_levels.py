@@ -88,7 +88,9 @@ def test_each_image_meets_its_own_label():
             return x / expand(t, x) * expand(label.float(), x)
 
     labels = torch.tensor([0, 1, 2] * 100)
-    found = loss_by_noise_level(ByLabel(), Linear(), torch.zeros(300, 1, 4, 4), [0.5], 0, labels, batch_size=32)[0.5]
+    found = loss_by_noise_level(ByLabel(), Linear(), torch.zeros(300, 1, 4, 4), [0.5], 0, labels=labels, batch_size=32)[
+        0.5
+    ]
     assert found.velocity_ratio == pytest.approx(1)  # the mean of 0, 1 and 2
 
 

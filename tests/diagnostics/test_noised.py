@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flowexp.data import to_float
-from flowexp.diagnostics.noised import BLOCK, further_noise, noised_batches
+from flowexp.diagnostics.noised import BLOCK, along_levels, further_noise, noised_batches
 
 
 def noise_of(images, batch_size, level=0.1, seed=0):
@@ -52,3 +52,16 @@ def test_each_image_keeps_its_label():
     labels = torch.arange(BLOCK + 40)
     batches = noised_batches(torch.zeros(BLOCK + 40, 1, 1, 1), 0.1, 0, 30, labels=labels)
     assert torch.equal(torch.cat([batch.label for batch in batches]), labels)
+
+
+def test_a_walk_over_levels_gives_each_point_what_was_found_of_all_images():
+    images, labels = torch.randn(30, 1, 2, 2), torch.arange(30)
+    parts = along_levels(
+        lambda batch, level: torch.stack([batch.noise.flatten(1)[:, 0], batch.label + level]),
+        lambda level, found: (level, found),
+        images, [0.5, 0.1], 0, labels=labels, batch_size=7,
+    )  # fmt: skip
+    for (level, found), expected in zip(parts, [0.5, 0.1], strict=True):
+        assert level == expected
+        assert torch.equal(found[0], noise_of(images, 30, level).flatten(1)[:, 0])
+        assert torch.equal(found[1], labels + level)

@@ -48,6 +48,6 @@ def test_each_image_meets_its_own_label():
     labels = torch.tensor([0.0, 1.0, 2.0] * 100)
     curve = velocity_norms(
         lambda x, t, label: x / t.reshape(-1, 1, 1, 1) * label.reshape(-1, 1, 1, 1),
-        Linear(), torch.zeros(300, 1, 4, 4), [0.5], 0, labels, batch_size=32,
+        Linear(), torch.zeros(300, 1, 4, 4), [0.5], 0, labels=labels, batch_size=32,
     )  # fmt: skip
     assert curve.data_end.ratio == pytest.approx(1)  # the mean of 0, 1 and 2

@@ -11,8 +11,11 @@ from flowexp.diagnostics import (
     LevelLag,
     LevelNorms,
     ProbeCurve,
+    SamplerScore,
+    SSCProposal,
     verdict,
 )
+from flowexp.diagnostics.verdict import ssc_verdict
 
 NORMS = LevelNorms(0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.9, 1.0, 0.001)
 LAG = LevelLag(0.5, 3.0, 2.0, 0.5, 0.5, 0.0, 0.001, 0.1)
@@ -27,7 +30,7 @@ def test_a_dip_beyond_the_standard_error_is_the_pathology():
     (sentence,) = verdict(probe(0.729, 0.735, 0.742, 0.76, 0.4))
     assert sentence == (
         "low-noise pathology: dip of 3.1 points (standard error 0.6 points), onset t = 0.04; "
-        "peak 76.0% at t = 0.1, block 8"
+        "peak 76.0 % at t = 0.1, block 8"
     )
 
 
@@ -52,8 +55,8 @@ def test_the_standard_error_of_a_dip_is_that_of_a_difference_of_shares():
 def test_a_deficit_is_told_at_both_ends_and_apart_from_an_underestimate():
     ends = [replace(NORMS, t=0.05, deficit=0.01), replace(NORMS, t=0.95, deficit=0.12)]
     assert verdict(norms=Curve(ends)) == [
-        "velocity deficit: 12% at the noise end (t = 0.95, cosine 0.90)",
-        "no velocity deficit: 1% at the data end (t = 0.05, cosine 0.90)",
+        "velocity deficit: 12 % at the noise end (t = 0.95, cosine 0.90)",
+        "no velocity deficit: 1 % at the data end (t = 0.05, cosine 0.90)",
         "the deficit is an optimal field's: at no level has a larger scale less velocity error",
     ]
     short = Curve([*ends, replace(NORMS, t=0.5, best_scale=1.04)])
@@ -65,11 +68,13 @@ def test_a_deficit_is_told_at_both_ends_and_apart_from_an_underestimate():
 def test_a_lag_has_a_side():
     late, early = replace(LAG, lag=0.03), replace(LAG, t=0.2, lag=-0.05)
     assert verdict(lag=Curve([LAG, late])) == [
-        "integration lag: up to 0.030 in t behind schedule, at t = 0.5; FLD 3 against 2 of the exact marginal"
+        "integration lag: up to 0.029 in t behind schedule, at t = 0.5; FLD 3 against 2 of the exact marginal"
     ]
-    assert "0.050 in t ahead of schedule, at t = 0.2" in verdict(lag=Curve([late, early]))[0]
-    assert verdict(lag=Curve([replace(late, lag_marginal=-0.02)]))[0].startswith("no integration lag")
-    assert verdict(lag=Curve([LAG])) == ["no integration lag: states keep to their level within 0.000 in t"]
+    assert "0.051 in t ahead of schedule, at t = 0.2" in verdict(lag=Curve([late, early]))[0]
+    assert verdict(lag=Curve([replace(late, lag_marginal=0.02)]))[0].startswith("no integration lag")
+    assert verdict(lag=Curve([LAG])) == [
+        "no integration lag: states keep to their level within 0.001 in t, chance is 0.001"
+    ]
 
 
 def test_a_jacobian_is_reallocated_where_noise_gains_and_semantics_do_not():
@@ -86,10 +91,25 @@ def test_a_jacobian_is_reallocated_where_noise_gains_and_semantics_do_not():
 def test_condition_number_and_gradient_are_told_beside_what_they_are_measured_by():
     point = LevelCondition(0.02, 50.0, 50.0, 10.0, 9.0, 1.0, 1.0, 1.0, 1.0)
     assert verdict(condition=Curve([replace(point, t=0.0, noise_exact=math.inf), point])) == [
-        "condition number: the target demands 50 at t = 0.02, the network's velocity has 10 (20%)"
+        "condition number: the target demands 50 at t = 0.02, the network's velocity has 10 (20 %)"
     ]
     low, high = LevelGradient(0.05, 1.0, 3.0, 0.75, 0.8, 4.0), LevelGradient(0.5, 1.0, 1.0, 0.25, 0.2, 4.0)
     assert verdict(gradient=Curve([low, high])) == [
-        "gradient: 75% of the gradient norms come from t < 0.1, 50% of the levels"
+        "gradient: 75 % of the gradient norms come from t < 0.1, 50 % of the levels"
     ]
     assert verdict() == []
+
+
+def test_a_proposal_is_told_beside_what_its_controls_reach():
+    proposal = SSCProposal(1.08, 1.0, "quad_in", "lag", 1.1, 1.4, 1.08, 1.002, 0.1)
+    names = {"plain": False, "late": True, "constant_1.05": True, "proposal": True, "mean": False}
+    scores = [SamplerScore(f"euler-50-{name}", 9.0, -1.0, -2.0, -0.5, better) for name, better in names.items()]
+    assert ssc_verdict(proposal, scores) == [
+        "SSC proposal: s0 = 1.080, s1 = 1, profile quad_in, from the lag; the least velocity error at the noise end is "
+        "at 1.002",
+        "SSC beside its controls: surely better than no SSC are proposal in 1 of 1, late in 1 of 1, constant 1.05 in "
+        "1 of 1, mean in 0 of 1",
+    ]
+    none = ssc_verdict(replace(proposal, s0=1.0, source="none"), scores)
+    assert none[0] == "SSC proposal: none; states are not behind their schedule"
+    assert "proposal in" not in none[1] and "mean" not in none[1]
