@@ -1,65 +1,74 @@
 """`python -m flowexp.diagnose run=FOLDER`: curves over the noise level, a verdict in plain words, and one page.
 
+`python -m flowexp.diagnose probe run=FOLDER data=digits` probes the network, here on another labelled dataset.
 `python -m flowexp.diagnose ssc run=FOLDER` calibrates SSC for the run and measures the controls beside the proposal.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from flowexp.data import ImageDataModule
+    from flowexp.modules import FlowMatching
     from flowexp.runs import RunFolder
 
-_KEYS = {  # a monitor's name in measurements, and the argument of `verdict` that takes its curve
-    "probe": "probe",
-    "velocity_norms": "norms",
-    "condition_number": "condition",
-    "gradient_share": "gradient",
-    "jacobian": "jacobian",
-    "integration_lag": "lag",
-}
+SHORTHANDS = {"probe": "callbacks=probe_only", "ssc": "callbacks=ssc_calibration"}
 
 
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Measures `config.run` with the diagnostics of `config.callbacks`; writes curves, verdicts and report.html."""
-    from pathlib import Path
-
     from flowexp import building
     from flowexp.callbacks.monitor import Monitor, measure_now
-    from flowexp.diagnostics import verdict
+    from flowexp.guides import guided_by
     from flowexp.recording import Recorder
     from flowexp.summary import summarise
 
-    checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
-    module, datamodule, step = building.load_run(Path(config.run), checkpoint)
+    monitors = [m for m in building.build_monitors(config) if isinstance(m, Monitor)]
+    module, datamodule, step = _load(config, monitors)
     module.sampler = building.build(config.sampler)
     module.to(building.resolve_device(config.device))
     recorder = Recorder(folder.path, building.build_loggers(config, folder))
-    monitors = [m for m in building.build_monitors(config) if isinstance(m, Monitor)]
-    measured = measure_now(monitors, module, datamodule, recorder, step)
+    with guided_by(module, config.guide, config.guide_checkpoint) as guide:
+        measured = measure_now(monitors, module, datamodule, recorder, step)
     for logger in recorder.loggers:
         logger.finalize("success")
-    verdicts = verdict(**_curves(monitors))
     numbers = {name: (m.scalars, m.protocol) for name, m in measured.items()}
-    summarise(folder, numbers, run=config.run, step=step, verdicts=verdicts)
+    verdicts = [sentence for measurement in measured.values() for sentence in measurement.verdicts]
+    summarise(folder, numbers, run=config.run, step=step, data=datamodule.name, guide=guide, verdicts=verdicts)
     for sentence in verdicts:
         print(f"* {sentence}")
     _write_page(folder)
 
 
-def _curves(monitors: list[Any]) -> dict[str, Any]:
-    """What the monitors found, as `verdict` takes it."""
+def _load(config: DictConfig, monitors: list[Any]) -> tuple[FlowMatching, ImageDataModule, int]:
+    """The run's module with its own dataset, or with that of `data=`, in the shape that the network takes."""
+    from flowexp import building
+    from flowexp.data.fitted import fitted
+
+    checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
+    if "data" not in config:
+        return building.load_run(Path(config.run), checkpoint)
+    module, own, step = building.load_run(Path(config.run), checkpoint, with_data=False)
+    other = building.build_datamodule(config)
+    if other.name != own.name and module.backbone.takes != "nothing":
+        _check_that_labels_are_not_needed(module, own.name, other.name, monitors)
+    return module, fitted(other, module.backbone.channels, module.backbone.resolution), step
+
+
+def _check_that_labels_are_not_needed(module: FlowMatching, own: str, other: str, monitors: list[Any]) -> None:
+    """A probe gives the network no label; other diagnostics would give it those of the other dataset."""
     from flowexp.callbacks.probe import ProbeMonitor
 
-    found = {}
-    for monitor in monitors:
-        name = "probe" if isinstance(monitor, ProbeMonitor) else getattr(monitor, "name", None)
-        if name in _KEYS and getattr(monitor, "found", None) is not None:
-            found[_KEYS[name]] = monitor.found
-    return found
+    if not all(isinstance(monitor, ProbeMonitor) for monitor in monitors):
+        raise ValueError(
+            f"this network takes a {module.backbone.takes} of {own}, which {other} has not: there it can be probed, by "
+            " `python -m flowexp.diagnose probe run=... data=...`"
+        )
 
 
 def _write_page(folder: RunFolder) -> None:
@@ -72,8 +81,8 @@ def main() -> int:
     """The command line. Returns the exit code."""
     from flowexp.launch import open_door
 
-    calibrates = sys.argv[1:2] == ["ssc"]
-    arguments = ["callbacks=ssc_calibration", *sys.argv[2:]] if calibrates else sys.argv[1:]
+    first, *rest = sys.argv[1:] or [""]
+    arguments = [SHORTHANDS[first], *rest] if first in SHORTHANDS else sys.argv[1:]
     return open_door("diagnose", arguments)
 
 

@@ -1,0 +1,63 @@
+"""`python -m flowexp.diagnose`: what it measures, of which run, and on which data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flowexp import diagnose, launch
+
+QUICK = ("callbacks.probe.levels=[0,0.2,0.8]", "callbacks.probe.taps=[1,2]", "callbacks.probe.max_train_images=64")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed"),
+    [
+        (["probe", "run=x"], ["callbacks=probe_only", "run=x"]),
+        (["ssc", "run=x"], ["callbacks=ssc_calibration", "run=x"]),
+        (["run=x"], ["run=x"]),
+        ([], []),
+    ],
+)
+def test_a_first_word_chooses_what_is_measured(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], passed: list[str]
+):
+    seen: list[list[str]] = []
+    monkeypatch.setattr(launch, "open_door", lambda command, given: seen.append([command, *given]) or 0)
+    monkeypatch.setattr(sys, "argv", ["flowexp.diagnose", *arguments])
+    assert diagnose.main() == 0 and seen == [["diagnose", *passed]]
+
+
+@pytest.mark.slow
+def test_a_run_is_probed_on_another_dataset_by_both_probes_under_a_named_protocol(
+    alone: Path, in_process: Callable[..., int], capsys: pytest.CaptureFixture[str]
+):
+    chosen = ("callbacks.probe.protocol=ddae", "callbacks.probe.probes=[linear,knn]", "data=digits", "run_dir=probed")
+    assert in_process("diagnose", "callbacks=probe_only", f"run={alone}", *QUICK, *chosen) == 0
+    measured = json.loads(next(Path("probed/measurements/probe").glob("*.json")).read_text())
+    assert measured["protocol"]["protocol"] == "ddae" and measured["protocol"]["optimizer"] == "adam"
+    assert measured["protocol"]["num_test"] == 360 and any(
+        "DDAE" in said for said in measured["protocol"]["departures"]
+    )
+    numbers = measured["scalars"]
+    for probe in ("probe", "knn"):
+        assert numbers[f"{probe}/dip"] == pytest.approx(numbers[f"{probe}/peak"] - numbers[f"{probe}/at_clean"])
+    assert len(next(Path("probed/measurements/probe").glob("*.csv")).read_text().split()) == 1 + 2 * 3 * 2
+    assert "low-noise pathology" in capsys.readouterr().out
+    assert json.loads(Path("probed/summary.json").read_text())["data"] == "digits"
+
+
+@pytest.mark.slow
+def test_a_diagnosis_bears_the_name_of_its_run(alone: Path, in_process: Callable[..., int]):
+    levels = "callbacks.velocity_norms.levels=[0.1,0.9]"
+    only = [f"callbacks.{name}=null" for name in ("noise_levels", "probe", "condition_number", "gradient_share",
+            "jacobian", "cross_terms", "integration_lag")]  # fmt: skip
+    assert in_process("diagnose", f"run={alone}", levels, *only, "run_dir=found") == 0
+    page = Path("found/report.html").read_text()
+    assert "<h1>digits_lcf</h1>" in page and "Velocity deficit" in page
+    summary = json.loads(Path("found/summary.json").read_text())
+    assert any("velocity deficit" in sentence for sentence in summary["verdicts"])
