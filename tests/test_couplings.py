@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations
 
+import pytest
 import torch
 
 from flowexp.couplings import Independent, MinibatchOT
@@ -33,3 +34,8 @@ def test_optimal_transport_is_found_in_full_precision_under_autocast():
     data, noise = torch.randn(2, 16, 3)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(MinibatchOT().pair(data, noise), MinibatchOT().pair(data, noise))
+
+
+def test_a_batch_that_is_neither_everyones_nor_ones_own_is_refused():
+    with pytest.raises(ValueError, match="must be global or local, got 'all'"):
+        MinibatchOT(batch="all")

@@ -9,14 +9,15 @@ from torch import Tensor
 from flowexp.losses.precision import at_least_float32
 
 
-def view_contrastive_error(queries: Tensor, keys: Tensor, tau: float = 0.2) -> Tensor:
+def view_contrastive_error(queries: Tensor, keys: Tensor, tau: float = 0.2, first_row: int = 0) -> Tensor:
     """How hard it is to find each image's key among all keys: (B,), float32 or wider, never negative.
 
-    -log softmax_j(cos(q_i, k_j) / tau) at j = i, for queries (B, Z) of one view and keys (B, Z) of the other. Keys get
-    no gradient. MoCo v3 multiplies by 2 tau; the weight of a term does that here.
+    -log softmax_j(cos(q_i, k_j) / tau) at j = first_row + i, for queries (B, Z) of one view and keys (N, Z) of the
+    other, which are those of the same images from first_row on. Keys get no gradient. MoCo v3 multiplies by 2 tau; the
+    weight of a term does that here.
     """
     with torch.autocast(queries.device.type, enabled=False):
         queries = F.normalize(at_least_float32(queries), dim=1)
         keys = F.normalize(at_least_float32(keys.detach()), dim=1)
-        own = torch.arange(len(queries), device=queries.device)
+        own = first_row + torch.arange(len(queries), device=queries.device)
         return F.cross_entropy(queries @ keys.T / tau, own, reduction="none")

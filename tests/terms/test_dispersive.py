@@ -45,8 +45,18 @@ def test_only_the_rows_that_reached_the_block_are_compared(backbone, make_step):
 
 
 @pytest.mark.parametrize(
-    ("options", "match"), [({"tau": 0.0}, "positive"), ({"lam": -1.0}, "lam"), ({"tap": 5}, r"1\.\.4")]
+    ("options", "match"),
+    [({"tau": 0.0}, "positive"), ({"lam": -1.0}, "lam"), ({"tap": 5}, r"1\.\.4"), ({"pairs": "all"}, "local")],
 )
 def test_wrong_settings_are_refused(backbone, options, match):
     with pytest.raises(ValueError, match=match):
         Dispersive(**options).attach(backbone)
+
+
+def test_pairs_of_all_processes_need_every_row(backbone, make_step, monkeypatch):
+    monkeypatch.setattr("flowexp.terms.dispersive.num_processes", lambda: 2)
+    everyone, own = Dispersive(tap=1), Dispersive(tap=1, pairs="local")
+    some = make_step(1, rows=[4, 0, 2])
+    assert own(some).isfinite()
+    with pytest.raises(ValueError, match=r"tap to objective\.tap or less, or pairs=local"):
+        everyone(some)
