@@ -35,8 +35,8 @@ def fixed_global_seeds() -> None:
     random.seed(0)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
+    if "torch" in sys.modules:  # torch.manual_seed would write down the stack for devices that are not in use
+        sys.modules["torch"].default_generator.manual_seed(0)
 
 
 @pytest.fixture

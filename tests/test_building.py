@@ -12,6 +12,7 @@ from flowexp.data import Digits
 from flowexp.modules import FlowMatching
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2, 5])
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_the_steps_of_an_epoch_are_those_that_lightning_takes(accumulate: int):

@@ -28,6 +28,7 @@ def test_every_series_is_a_line_in_the_order_of_x():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["test", "train"]
 
 
+@pytest.mark.slow
 def test_every_column_is_a_panel(tmp_path):
     figure = plot_curves(ROWS, "t", ["loss", "t"], log_x=True, log_y=True)
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "t"]

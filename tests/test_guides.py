@@ -44,6 +44,7 @@ def weak(monkeypatch: pytest.MonkeyPatch) -> FlowMatching:
     return loaded
 
 
+@pytest.mark.slow
 def test_the_guide_is_the_ema_network_of_its_run(weak: FlowMatching):
     strong, x, t = module(), torch.randn(2, 1, 8, 8), torch.full((2,), 0.5)
     with weak.averaged():
@@ -58,6 +59,7 @@ def test_the_guide_is_the_ema_network_of_its_run(weak: FlowMatching):
     assert strong.guide is None
 
 
+@pytest.mark.slow
 def test_a_guide_does_not_become_a_part_of_the_network(weak: FlowMatching):
     strong = module()
     before = strong.state_dict().keys()
@@ -65,12 +67,14 @@ def test_a_guide_does_not_become_a_part_of_the_network(weak: FlowMatching):
         assert strong.state_dict().keys() == before
 
 
+@pytest.mark.slow
 def test_without_a_guide_nothing_is_loaded(weak: FlowMatching):
     with guided_by(module(), None, None) as about:
         assert about is None
     assert LOADED == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strong", "guide", "message"),
     [
@@ -89,6 +93,7 @@ def test_a_guide_that_does_not_fit_is_refused(weak: FlowMatching, strong: dict, 
         pass
 
 
+@pytest.mark.slow
 def test_a_guide_that_is_not_used_is_refused(weak: FlowMatching):
     strong = module()
     strong.sampler = Sampler("euler")

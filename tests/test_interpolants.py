@@ -108,6 +108,7 @@ def test_the_paths_are_sit_s_on_the_reversed_axis(path: Interpolant, sit):
         torch.testing.assert_close(score, (r * v - x) / (sigma**2 - r * sigma_dot * sigma))
 
 
+@pytest.mark.slow
 @every_path
 @pytest.mark.parametrize(("source", "target"), list(itertools.product(QUANTITIES, QUANTITIES)))
 def test_every_quantity_gives_every_other(path: Interpolant, source: str, target: str):

@@ -57,6 +57,7 @@ def test_draws_seeds_and_indices_differ():
     assert len(rows.unique(dim=0)) == len(rows)
 
 
+@pytest.mark.slow
 def test_fifty_thousand_samples_have_fifty_thousand_streams():
     """A CPU generator reads 32 bits of its seed: hashed seeds would collide in one such set of four."""
     seeds = {generator.initial_seed() for generator in SampleNoise(0, range(50_000), (1,)).generators}

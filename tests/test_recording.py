@@ -19,6 +19,7 @@ from flowexp.tracking import wandb_logger
 ROWS = [{"t": 0.1, "split": "test", "loss": 2.0}, {"t": 0.2, "split": "test", "loss": 1.5}]
 
 
+@pytest.mark.slow
 def test_a_measurement_leaves_table_picture_and_protocol(tmp_path: Path) -> None:
     figure = plot_curves(ROWS, "t", "loss")
     stem = Recorder(tmp_path).record(Measurement("curve", {"curve/loss": 1.75}, ROWS, figure, protocol={"nfe": 50}), 7)
@@ -62,6 +63,7 @@ def test_a_run_without_measurements_has_an_empty_history(tmp_path: Path) -> None
     assert read_history(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_map_over_steps_is_drawn_from_the_second_step_on(tmp_path: Path) -> None:
     recorder, drawn = Recorder(tmp_path), tmp_path / "measurements/curve/over_steps.png"
     train = {"t": 0.15, "split": "train", "loss": 9.0}

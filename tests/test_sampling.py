@@ -53,6 +53,7 @@ def sample(sampler: Sampler, network: Network | None = None, indices: Sequence[i
     return sampler.sample(network or Network(), Linear(), indices, SHAPE, seed=7, **options)
 
 
+@pytest.mark.slow
 @fixed_step
 def test_a_sample_does_not_depend_on_its_batch_or_process(name: str):
     """Not even where every step draws noise."""
@@ -69,6 +70,7 @@ def test_a_sample_does_not_depend_on_its_batch_or_process(name: str):
         assert torch.equal(together[rank::2], part(slice(rank, None, 2)))
 
 
+@pytest.mark.slow
 def test_an_adaptive_sample_depends_on_its_batch_only_within_the_tolerance():
     sampler = Sampler("dopri5", solver_options={"rtol": 1e-6, "atol": 1e-6})
     alone = torch.cat([sample(sampler, indices=[i]).images for i in range(4)])
@@ -96,6 +98,7 @@ def test_every_solver_samples_every_path(name: str, path: Interpolant):
     assert (images.shape, images.dtype) == ((3, *SHAPE), torch.float32)
 
 
+@pytest.mark.slow
 @every_solver
 def test_samples_have_the_mean_and_spread_of_the_data(name: str):
     label = torch.tensor([0, 2]).repeat(100)
@@ -451,6 +454,7 @@ def root_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "ssc"), [*((name, "linear") for name in SOLVERS), *(("heun", ssc) for ssc in SSC)])
 def test_sampler_configs_take_ssc_configs(root_config: Path, name: str, ssc: str):
     from hydra import compose, initialize_config_dir

@@ -71,6 +71,7 @@ def test_the_low_noise_rows_of_a_stratified_batch_are_floor_or_ceil(T_min: float
     assert counts == {math.floor(256 * T_min), math.ceil(256 * T_min)}
 
 
+@pytest.mark.slow
 def test_every_row_of_a_stratified_batch_is_uniform():
     t = torch.stack([Stratified()(4, keyed_generator(seed)) for seed in range(4000)])
     assert t.mean(0).tolist() == pytest.approx([0.5] * 4, abs=0.02)

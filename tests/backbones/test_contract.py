@@ -44,17 +44,26 @@ def names(variant: str) -> list[str]:
 ARCHITECTURES = {"dit_nano2", "dit_nano4", "sit_s2", "sit_s4", "unet_nano", "unet_76m", "mmdit_nano", "mmdit_repa"}
 
 
+QUICK = {"dit_nano2", "unet_nano", "mmdit_nano"}  # one of each family, for `make check`
+
+
+def unless_quick(name: str) -> list[pytest.MarkDecorator]:
+    return [] if name in QUICK else [pytest.mark.slow]
+
+
 def all_variants() -> list:
     """All variants of each architecture; other names are sizes of these, and shrunk they would be the same network."""
     return [
-        pytest.param(name, options, id=f"{name}-{variant}")
+        pytest.param(name, options, id=f"{name}-{variant}", marks=unless_quick(name))
         for name in list_backbones()
         for variant, options in VARIANTS[family(name)].items()
         if name in ARCHITECTURES or variant == "classes"
     ]
 
 
-every_backbone = pytest.mark.parametrize("name", list_backbones())
+every_backbone = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=unless_quick(name)) for name in list_backbones()]
+)
 every_variant = pytest.mark.parametrize(("name", "variant"), all_variants())
 
 

@@ -30,6 +30,7 @@ def official_keys(depth: int) -> set[str]:
     return keys | {"pos_embed", "y_embedder.embedding_table.weight"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in list_backbones() if name.startswith(("sit", "dit"))])
 def test_the_state_dict_has_the_keys_of_the_official_checkpoints(name: str):
     with torch.device("meta"):

@@ -39,6 +39,7 @@ def measure(monitor, module, datamodule):
         return monitor.measure(module, datamodule, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MONITORS)
 def test_a_diagnostic_leaves_a_table_and_named_numbers(name, module, datamodule):
     found = measure(MONITORS[name](), module, datamodule)
@@ -50,6 +51,7 @@ def test_a_diagnostic_leaves_a_table_and_named_numbers(name, module, datamodule)
         assert found.figure is not None and found.maps
 
 
+@pytest.mark.slow
 def test_the_curve_is_the_diagnostic_of_the_test_images(module, datamodule):
     found = measure(VelocityNorms(LEVELS, num_images=16), module, datamodule)
     with module.averaged():
@@ -65,6 +67,7 @@ def test_the_curve_is_the_diagnostic_of_the_test_images(module, datamodule):
     assert found.scalars["velocity_norms/deficit_at_noise"] == expected.noise_end.deficit
 
 
+@pytest.mark.slow
 def test_every_panel_shows_columns_of_the_table(module, datamodule):
     for name in MONITORS.keys() - {"cross_terms"}:
         found = measure(MONITORS[name](), module, datamodule)
@@ -72,11 +75,13 @@ def test_every_panel_shows_columns_of_the_table(module, datamodule):
         assert columns <= set(found.rows[0]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["velocity_norms", "condition_number", "gradient_share", "integration_lag"])
 def test_what_was_found_is_said_in_plain_words(name, module, datamodule):
     assert measure(MONITORS[name](), module, datamodule).verdicts
 
 
+@pytest.mark.slow
 def test_a_lag_names_its_sampler_and_the_guide_by_its_weights(module, datamodule):
     plain = measure(MONITORS["integration_lag"](), module, datamodule).protocol["sampler"]
     assert plain == module.sampler.protocol()
@@ -91,6 +96,7 @@ def test_a_lag_names_its_sampler_and_the_guide_by_its_weights(module, datamodule
     assert guides[0] == guides[1] != guides[2] and len(guides[0]["weights"]) == 16
 
 
+@pytest.mark.slow
 def test_a_conditional_network_is_diagnosed_under_its_labels(conditional_module, datamodule):
     assert measure(MONITORS["velocity_norms"](), conditional_module, datamodule).rows
 

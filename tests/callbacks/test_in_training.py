@@ -34,6 +34,7 @@ def train(folder, module, datamodule, callbacks, max_steps=4):
     trainer.fit(module, datamodule=datamodule)
 
 
+@pytest.mark.slow
 def test_every_curve_and_picture_lies_in_the_runs_folder(tmp_path, module, datamodule):
     train(tmp_path / "run", module, datamodule, monitors(tmp_path / "cache", every_n_steps=2))
     found = {str(path.relative_to(tmp_path / "run/measurements")) for path in tmp_path.glob("run/measurements/*/*")}
@@ -55,6 +56,7 @@ def test_every_curve_and_picture_lies_in_the_runs_folder(tmp_path, module, datam
     assert keys >= {"probe/peak", "probe/dip", "frechet/efficientnet_lite", "noise_levels/loss"}
 
 
+@pytest.mark.slow
 def test_training_errors_are_all_counted(tmp_path, module, datamodule):
     monitor = NoiseLevelMonitor(num_images=8)
     seen = []

@@ -26,6 +26,7 @@ def test_the_table_has_training_and_test_side_by_side(module, datamodule):
     assert len({tuple(row) for row in found.rows}) == 1 and len(found.figure.axes) == 2
 
 
+@pytest.mark.slow
 def test_a_report_begins_the_next(module, datamodule):
     monitor = NoiseLevelMonitor(num_bins=4, num_images=8)
     monitor.sums.update(torch.tensor([0.1]), torch.tensor([1.0]))
@@ -34,6 +35,7 @@ def test_a_report_begins_the_next(module, datamodule):
         assert sum(row["split"] == "train" for row in rows) == expected
 
 
+@pytest.mark.slow
 def test_the_test_curve_does_not_depend_on_what_was_trained_before(module, datamodule):
     first, second = NoiseLevelMonitor(4, 8), NoiseLevelMonitor(4, 8, batch_size=3)
     first.sums.update(torch.tensor([0.1]), torch.tensor([1.0]))
@@ -43,6 +45,7 @@ def test_the_test_curve_does_not_depend_on_what_was_trained_before(module, datam
     assert curves[0] == pytest.approx(curves[1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_conditional_network_sees_the_labels_of_the_test_images(conditional_module, datamodule):
     module, test = conditional_module, datamodule.test.subset(16)
     found = measure(NoiseLevelMonitor(num_bins=2, num_images=16), module, datamodule)

@@ -8,6 +8,7 @@ from flowexp.data import to_uint8
 from flowexp.figures import image_grid
 
 
+@pytest.mark.slow
 def test_the_grid_shows_the_same_numbered_samples_every_time(module, datamodule):
     with module.averaged():
         found = [SampleGridMonitor(num_samples=6, columns=3).measure(module, datamodule, seed=4) for _ in range(2)]

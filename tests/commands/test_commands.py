@@ -51,6 +51,7 @@ def test_help_and_the_config_are_printed_without_torch(shell, without_torch: str
     assert OmegaConf.create(config).objective._target_ == "flowexp.modules.FlowMatching"
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_plan_and_trains_nothing(in_process, lcf, workdir: Path, capsys):
     assert in_process("train", *lcf, "dry_run=true", "run_dir=dry") == 0
     printed = capsys.readouterr().out

@@ -33,6 +33,7 @@ def complaint(in_process: Callable[..., int], capsys: pytest.CaptureFixture[str]
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong, right",
     [
@@ -51,6 +52,7 @@ def test_a_wrong_key_or_group_names_the_nearest(complaint, wrong: list[str], rig
     assert f"did you mean {right}?" in complaint("train", *wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_knows_its_own_keys(complaint, command: str):
     sentence = complaint(command, "run_dirr=x")
@@ -58,11 +60,13 @@ def test_every_command_knows_its_own_keys(complaint, command: str):
     assert f"flowexp.{command} --cfg job" in sentence
 
 
+@pytest.mark.slow
 def test_a_sweep_over_a_wrong_name_runs_no_job(complaint, workdir: Path):
     assert "did you mean lcf?" in complaint("train", "-m", "objective=fm,lfc")
     assert not list(workdir.rglob("config.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -84,10 +88,12 @@ def test_a_value_out_of_range_is_told_what_is_allowed(complaint, workdir: Path, 
     assert "Traceback" in (workdir / "x" / "log.txt").read_text()  # for whoever wants to know more
 
 
+@pytest.mark.slow
 def test_ckpt_last_without_a_run_says_what_else_to_give(complaint):
     assert "use ckpt=auto to start one" in complaint("train", "ckpt=last")
 
 
+@pytest.mark.slow
 def test_missing_data_without_a_network_say_where_to_put_the_files(complaint, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     sentence = complaint("train", "data=cifar10", "data.root=here", "run_dir=x")
@@ -95,6 +101,7 @@ def test_missing_data_without_a_network_say_where_to_put_the_files(complaint, mo
     assert "choose data=digits" in sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["sample", "evaluate"])
 def test_a_folder_that_is_no_run_is_refused_and_left_alone(complaint, workdir: Path, command: str):
     (workdir / "holiday").mkdir()
@@ -121,6 +128,7 @@ def test_a_fault_of_the_code_keeps_its_stack_trace(in_process, monkeypatch: pyte
     assert "TypeError: a bug" in (workdir / "x" / "log.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spelling", ["experiment=digits_lcf", "+experiment=digits_lcf"])
 def test_an_experiment_is_given_with_or_without_a_plus(in_process, workdir: Path, spelling: str, monkeypatch):
     monkeypatch.setattr("flowexp.train.run", lambda config, folder: None)

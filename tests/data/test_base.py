@@ -139,6 +139,7 @@ def configured(name: str, *overrides: str) -> Any:
     return hydra.utils.instantiate(config.data, _convert_="all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DATASETS | GIVEN)
 def test_the_config_of_a_dataset_builds_it_with_the_seed_of_the_run(name: str):
     datamodule = configured(name)
@@ -151,6 +152,7 @@ def test_every_config_names_a_dataset_tested_here():
     assert {path.stem for path in (CONF / "data").glob("*.yaml")} == set(DATASETS | GIVEN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "channels", "side"), [("imagenet_latents_256", 4, 32), ("imagenet_latents_512", 4, 64)]
 )
@@ -159,6 +161,7 @@ def test_latents_have_an_eighth_of_the_side(name: str, channels: int, side: int)
     assert (datamodule.channels, datamodule.resolution, datamodule.pictures.resolution) == (channels, side, 8 * side)
 
 
+@pytest.mark.slow
 def test_the_autoencoder_and_the_text_encoder_are_chosen_by_name():
     latents = configured("imagenet_latents_256", "vae@data.vae=sd_ft_ema")
     assert latents.vae.weights == "stabilityai/sd-vae-ft-ema" and latents.vae.scale == 0.18215
@@ -168,6 +171,7 @@ def test_the_autoencoder_and_the_text_encoder_are_chosen_by_name():
     assert configured("coco", "text@data.text=minilm").text_shape == (77, 384)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words"),
     [

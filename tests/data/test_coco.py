@@ -114,6 +114,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_the_tree_is_a_sentence(coco: Path, text: Any, fault: str):
     spoil, sentence = FAULTS[fault]
@@ -122,6 +123,7 @@ def test_a_fault_in_the_tree_is_a_sentence(coco: Path, text: Any, fault: str):
         read(coco, text)
 
 
+@pytest.mark.slow
 def test_an_mmdit_trains_a_step_on_pixels_and_captions(coco: Path, text: Any):
     import pytorch_lightning as pl
 

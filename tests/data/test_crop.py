@@ -48,6 +48,7 @@ def test_a_small_picture_is_enlarged_and_a_grey_one_gets_three_channels():
     assert centre_crop(noise(5, 9).convert("L"), 16).shape == (16, 16, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"text", None])
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path, content: bytes | None):
     if content is not None:

@@ -122,6 +122,7 @@ def test_the_message_for_missing_files_names_all_places(small: type[FashionMNIST
         FashionMNIST(root=tmp_path / "root").setup()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FashionMNIST.system_folder.is_dir(), reason="dataset-fashion-mnist is not installed")
 def test_the_real_dataset_is_read_from_the_package_of_debian(tmp_path: Path):
     datamodule = read(tmp_path / "nowhere")

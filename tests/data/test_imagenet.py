@@ -24,6 +24,7 @@ def decoded(datamodule: ImageNet) -> ImageSet:
     return ImageSet(datamodule.train.images, datamodule.train.labels)
 
 
+@pytest.mark.slow
 def test_classes_are_the_sorted_wordnet_ids_and_pixels_those_of_adm(imagenet: Path):
     datamodule = read(imagenet)
     assert datamodule.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
@@ -43,6 +44,7 @@ def test_batches_decoded_on_demand_are_those_of_the_images_in_memory(imagenet: P
             assert torch.equal(one["image"], other["image"]) and torch.equal(one["label"], other["label"])
 
 
+@pytest.mark.slow
 def test_a_loader_that_decodes_ahead_resumes_at_the_batch_after_the_last_one_served(imagenet: Path):
     first = BatchLoader(read(imagenet).train, 4, seed=1)
     seen = iter(first)
@@ -53,17 +55,20 @@ def test_a_loader_that_decodes_ahead_resumes_at_the_batch_after_the_last_one_ser
     assert torch.equal(next(iter(second))["image"], next(seen)["image"])
 
 
+@pytest.mark.slow
 def test_train_size_decodes_nothing_and_takes_the_same_subset_as_in_memory(imagenet: Path):
     whole, part = read(imagenet), read(imagenet, train_size=5)
     assert torch.equal(part.train.images, decoded(whole).subset(5).images)
 
 
+@pytest.mark.slow
 def test_the_fingerprint_tells_files_and_resolutions_apart(imagenet: Path):
     found = {read(imagenet).train.fingerprint, read(imagenet, resolution=8).train.fingerprint}
     found |= {read(imagenet).test.fingerprint, read(imagenet, train_size=5).train.fingerprint}
     assert len(found) == 4 and read(imagenet).train.fingerprint in found
 
 
+@pytest.mark.slow
 def test_the_cache_says_its_size_first_and_holds_the_same_images(imagenet: Path, capsys: pytest.CaptureFixture[str]):
     plain, cached = read(imagenet), read(imagenet, cache=True)
     assert "decoding ImageNet once" in capsys.readouterr().out
@@ -72,6 +77,7 @@ def test_the_cache_says_its_size_first_and_holds_the_same_images(imagenet: Path,
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_cache_of_other_files_is_refused(imagenet: Path):
     read(imagenet, cache=True)
     next(imagenet.glob("train/*/*.JPEG")).unlink()
@@ -79,6 +85,7 @@ def test_a_cache_of_other_files_is_refused(imagenet: Path):
         read(imagenet, cache=True)
 
 
+@pytest.mark.slow
 def test_too_many_images_for_the_memory_are_refused(imagenet: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("flowexp.data.file_images._MOST_GIGABYTES", 1e-6)
     with pytest.raises(DataError, match=r"12 decoded images take .* measure on a subset"):
@@ -113,6 +120,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_incomplete_tree_is_a_sentence(imagenet: Path, fault: str):
     spoil, sentence = FAULTS[fault]
@@ -121,6 +129,7 @@ def test_an_incomplete_tree_is_a_sentence(imagenet: Path, fault: str):
         read(imagenet)
 
 
+@pytest.mark.slow
 def test_a_damaged_image_is_named_when_its_batch_comes(imagenet: Path):
     next(imagenet.glob("train/*/n01440764_0.JPEG")).write_bytes(b"")
     with pytest.raises(DataError, match=r"n01440764_0\.JPEG is missing or damaged"):

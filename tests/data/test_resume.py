@@ -88,6 +88,7 @@ def test_a_run_visits_each_epoch_in_another_order(undisturbed: Seen):
 both_limits = pytest.mark.parametrize("limits", [{"max_steps": 15}, {"max_epochs": 3}], ids=["max_steps", "max_epochs"])
 
 
+@pytest.mark.slow
 @both_limits
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 6, 8, 10, 13])
 def test_a_run_that_died_and_was_resumed_sees_what_the_undisturbed_run_sees(

@@ -36,6 +36,7 @@ def test_kappa_of_two_levels_is_that_of_many_pairs_of_one_image(path):
     assert float(found) == pytest.approx(float((dv / dx).sqrt()), rel=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_the_target_has_the_closed_form_along_noise_and_along_data(path, gaussian_field):
     images = torch.randn(20, 1, 4, 4)
@@ -63,6 +64,7 @@ def test_where_states_do_not_differ_the_demand_is_infinite_and_the_jacobian_is_n
     assert point.noise_local == pytest.approx(1) and point.data_target == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_a_transformers_local_number_is_that_of_a_pair_close_together():
     torch.manual_seed(1)
     network = create_backbone("dit_nano2", resolution=4, channels=1, num_classes=3).double().eval()

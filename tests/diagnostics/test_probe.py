@@ -169,6 +169,7 @@ def test_protocols_are_those_of_their_papers():
         create_protocol("dino")
 
 
+@pytest.mark.slow
 def test_both_probes_are_fitted_to_the_same_features():
     features, labels = toy_problem(heads=4)
     data = (features[:, :150], labels[:150], features[:, 150:], labels[150:], 4)

@@ -37,6 +37,7 @@ def finite(curve):
     return all(math.isfinite(value) for row in curve.rows() for value in row.values())
 
 
+@pytest.mark.slow
 def test_every_curve_is_finite_and_has_its_words(network, pictures):
     images, labels = pictures
     given = {**COMMON, "labels": labels}
@@ -57,6 +58,7 @@ def test_every_curve_is_finite_and_has_its_words(network, pictures):
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+@pytest.mark.slow
 def test_controls_are_sampled_with_the_same_noise_and_compared(network, pictures):
     images, labels = pictures
     controls = diagnostics.ssc_controls(Sampler(), constants=[1.05], num_steps=[3])

@@ -23,6 +23,7 @@ def photographs():
     return torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
 
+@pytest.mark.slow
 def test_the_weights_recognise_photographs():
     classifier = load_lite0()[0].eval()
     with torch.inference_mode():
@@ -53,6 +54,7 @@ def test_pixels_reach_the_network_in_its_range(encoder):
     torch.testing.assert_close(prepared[:, 0, 0, 0], torch.tensor([-1.0, 1.0]))
 
 
+@pytest.mark.slow
 def test_the_protocol_says_what_decides_the_features(encoder):
     protocol = encoder.protocol()
     assert protocol["input_size"] == 96 and "antialias" in protocol["resize"] and len(protocol["weights_sha256"]) == 16

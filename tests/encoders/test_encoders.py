@@ -53,6 +53,7 @@ def test_a_classifier_can_be_trained_on_the_features():
     assert head.weight.grad is not None
 
 
+@pytest.mark.slow
 def test_features_are_fp32_inside_bf16_autocast():
     images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
     net = EfficientNetLite(64)

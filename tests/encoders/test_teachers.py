@@ -40,6 +40,7 @@ def lite() -> Teacher:
     return create_teacher("efficientnet_lite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [4, 7])
 def test_lites_tokens_are_its_fifth_stage_on_the_grid_that_is_asked_for(lite, side):
     pictures = images(2)

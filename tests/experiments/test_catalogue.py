@@ -21,6 +21,7 @@ from experiments.catalogue import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters", "gmacs"),
     [
@@ -36,11 +37,13 @@ def test_sizes_and_operations_are_those_published(name: str, parameters: int, gm
     assert size.forward / 2e9 == pytest.approx(gmacs, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_text_network_and_a_unet_are_sized_without_weights() -> None:
     assert size_of(compose_experiment("coco_mmdit_repa")).parameters == pytest.approx(505e6, rel=0.01)
     assert size_of(compose_experiment("imagenet256_unet")).parameters == pytest.approx(76e6, rel=0.01)
 
 
+@pytest.mark.slow
 def test_epochs_and_steps_are_steps() -> None:
     assert steps_of(compose_experiment("cifar10_fm")) == 1200 * 195
     assert steps_of(compose_experiment("cifar10_fm_sizes")) == 234_000
@@ -56,6 +59,7 @@ def test_cost_is_three_passes_and_what_terms_run() -> None:
     assert extra_flops(distilled, Size(parameters=1, forward=3, tokens=1)) == pytest.approx(16)
 
 
+@pytest.mark.slow
 def test_the_method_names_what_is_not_the_default() -> None:
     assert entry_of("fashion_repa_mafm").method == "mafm + repa"
     assert entry_of("fashion_vp").method == "fm + sbdm_vp"

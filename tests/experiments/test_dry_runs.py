@@ -25,13 +25,12 @@ NUM_IMAGES, BATCH = 8, 4
 
 TRANSFORMER = {"depth": 2, "width": 32, "heads": 2}
 UNET = {"width": 32, "multipliers": [1, 1], "num_res": 1, "head_width": 32, "attention_levels": [1]}
-QUICK = {"digits_lcf", "cifar10_lcf", "tinyimagenet_lcf", "imagenet_pixel_jit", "imagenet256_s_mafm_cosine",
-         "imagenet256_unet", "imagenet256_b_vp", "imagenet512_b_repa", "coco_mmdit_repa"}  # fmt: skip
+QUICK = {"digits_lcf", "fashion_mafm", "imagenet256_unet", "imagenet512_b_repa", "coco_mmdit_repa"}
 
 
 def marked(name: str, *marks: pytest.MarkDecorator):
     """The experiment as a parameter: quick where it has parts of its own, slow where it only has other numbers."""
-    slow = [] if name.startswith("fashion") or name in QUICK else [pytest.mark.slow]
+    slow = [] if name in QUICK else [pytest.mark.slow]
     return pytest.param(name, marks=[*slow, *marks])
 
 
@@ -59,6 +58,7 @@ def test_a_child_wins_over_its_parents() -> None:
     assert (config.optimizer.clip_norm, config.data.flip, config.trainer.max_steps) == (1.0, False, 400_000)
 
 
+@pytest.mark.slow
 def test_the_command_line_wins_over_an_experiment() -> None:
     config = compose_experiment("imagenet256_b_mafm", "objective=fm", "sampler=heun", "ssc=linear", "data.batch_size=8")
     assert config.objective._target_ == "flowexp.modules.FlowMatching"
@@ -68,6 +68,7 @@ def test_the_command_line_wins_over_an_experiment() -> None:
 # --- the papers' settings ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -234,6 +235,7 @@ def test_every_experiment_trains_a_step(name: str, read, tmp_path: Path) -> None
 # --- sweeps ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "swept", "key", "values"),
     [

@@ -177,6 +177,7 @@ def test_wrong_settings_of_lcf_say_what_is_needed(wrong: dict) -> None:
         LocalContrastiveFlow(backbone=small_backbone(), **{"T_min": 50, **wrong}).losses(batch_at([0.01, 0.9]))
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_the_batch_they_are_drawn_in() -> None:
     module = FlowMatching(small_backbone(num_classes=3))
     with module.averaged():

@@ -157,6 +157,7 @@ def test_a_term_is_added_to_any_objective(objective, tap) -> None:
     torch.testing.assert_close(losses.loss, plain.loss + 0.3 * expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tap", "rows"), [(1, None), (2, None), (3, [1, 3, 4])])
 def test_behind_lcfs_tap_a_term_sees_the_regressed_rows(tap, rows) -> None:
     term = MeanSquare(tap)

@@ -59,6 +59,7 @@ def test_an_evaluation_comes_from_where_its_run_does(finished: Path, tmp_path: P
     assert read_run(tmp_path).origin["commit"] == "0123abcd"
 
 
+@pytest.mark.slow
 def test_runs_of_one_name_are_told_apart_by_their_folders(make_run, tmp_path: Path):
     runs = read_runs([make_run(tmp_path / "a"), make_run(tmp_path / "b")])
     assert [run.label for run in runs] == ["digits_fm (a)", "digits_fm (b)"]

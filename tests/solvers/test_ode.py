@@ -12,6 +12,7 @@ from flowexp.interpolants import Interpolant, Linear
 from flowexp.solvers import RK4, Dopri5, Euler, Heun, Midpoint, Solver, create_solver
 
 
+@pytest.mark.slow
 @every_path
 @pytest.mark.parametrize("s", [0.3, 1.0, 2.0])
 @pytest.mark.parametrize(
@@ -37,6 +38,7 @@ def test_the_error_falls_with_the_order_of_the_method(solver: type[Solver], orde
     assert fitted_order(steps, errors) == pytest.approx(order, rel=0.1)
 
 
+@pytest.mark.slow
 @every_path
 @every_order
 def test_on_gaussian_data_it_falls_at_least_so_fast(solver: type[Solver], order: int, coarsest: int, path: Interpolant):

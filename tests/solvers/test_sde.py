@@ -69,6 +69,7 @@ def test_the_variance_recursion_by_hand_agrees(s: float):
     assert exact_std(EulerMaruyama(50), gaussian_field(Linear(), s)) == pytest.approx(math.sqrt(variance), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_samples_have_the_exact_variance_and_no_skew():
     """The same with real noise, in float32."""
     noise, field = torch.randn(200_000, 1), gaussian_field(Linear(), 0.7)
@@ -152,6 +153,7 @@ def falls_to_nothing(errors: list[float]) -> bool:
     return fine < 6e-3 and (fine < coarse / 2 or fine < 1e-3)
 
 
+@pytest.mark.slow
 @every_path
 @every_form
 @stochastic_solver
