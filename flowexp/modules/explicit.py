@@ -74,6 +74,6 @@ class ExplicitFlowMatching(FlowMatching):
 
     def _allowed(self, seen: Tensor | None, candidates: Tensor | None) -> Tensor | None:
         """(B, N): whether a candidate can have led to a row, by the labels of both; None without a condition."""
-        if seen is None or candidates is None:
+        if seen is None or candidates is None or (null := self.backbone.null_label) is None:
             return None
-        return (seen[:, None] == candidates) | (seen == self.backbone.null_label)[:, None]
+        return (seen[:, None] == candidates) | (seen == null)[:, None]

@@ -140,13 +140,16 @@ class FlowMatching(Learner):
         t = batch.t.to(batch.data.device, non_blocking=True)
         return self.interpolant.interpolate(batch.data, batch.noise, t), t
 
-    def tapping(self, features: dict[int, Tapped], rows: Tensor | None = None) -> OnBlock | None:
-        """What the backbone calls after each block, so that `features` fills with those that terms read."""
+    def tapping(self, features: dict[int, Tapped], rows: Tensor | None = None, share: float = 1.0) -> OnBlock | None:
+        """What the backbone calls after each block, so that `features` fills with those that terms read.
+
+        rows, share: of the pass, see `Tapped`.
+        """
         taps = {tap for term in self.each_term() for tap in term.taps}
 
         def on_block(state: State) -> None:
             if state.block in taps:
-                features[state.block] = Tapped(state.tokens, rows)
+                features[state.block] = Tapped(state.tokens, rows, share)
 
         return on_block if taps else None
 

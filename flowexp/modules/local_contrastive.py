@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -95,8 +94,8 @@ class LocalContrastiveFlow(FlowMatching):
         sides = sides_of(self.t_min, batch, self.regress_below)  # line 4
         rows, features = sides.regressed, dict[int, Tapped]()
         state = self.backbone.encode(xt, t, batch.label, tap=self.tap, on_block=self.tapping(features))  # line 5: z
-        output = self.backbone.decode(state.select(rows), on_block=self.tapping(features, rows))  # line 5: v_theta
-        features = {tap: _shared(tapped, sides) for tap, tapped in features.items()}
+        behind_tap = self.tapping(features, rows, sides.regressed_share)
+        output = self.backbone.decode(state.select(rows), on_block=behind_tap)  # line 5: v_theta
         step = self.make_step(batch, xt, t, output, features, rows)
         error = self.error(step)
         parts = {"velocity": (1.0, sides.regressed_weight * error.sum())}  # line 6
@@ -129,8 +128,3 @@ class LocalContrastiveFlow(FlowMatching):
         if self.contrasts == "local":
             return features.detach(), 0
         return gather_rows(features.detach())
-
-
-def _shared(tapped: Tapped, sides: Sides) -> Tapped:
-    """What of a block's output belongs to the regressed rows alone, with their share in those of all processes."""
-    return tapped if tapped.rows is None else replace(tapped, share=sides.regressed_weight * sides.num_regressed)

@@ -33,6 +33,11 @@ class Sides:
     regressed_weight: float
     any_low: bool
 
+    @property
+    def regressed_share(self) -> float:
+        """What a mean over this process's regressed rows is multiplied by, see `flowexp.terms.Tapped`."""
+        return self.regressed_weight * self.num_regressed
+
 
 def sides_of(t_min: float, batch: TrainingBatch, regress_below: bool = False) -> Sides:
     """Which rows are low is decided on the CPU, where t was drawn, for the global batch.
