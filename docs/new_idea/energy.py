@@ -1,0 +1,16 @@
+"""A loss term in one file: the energy of the velocity, which any objective can be asked to keep low."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from flowexp.terms import Step, Term
+
+
+class Energy(Term):
+    """The mean square of the predicted velocity, times `lam`."""
+
+    name = "energy"
+
+    def forward(self, step: Step) -> Tensor:
+        return step.velocity.square().mean()

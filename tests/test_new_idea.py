@@ -1,0 +1,77 @@
+"""A new idea is one file outside the package: those of docs/new_idea run through the public commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).resolve().parents[1]
+IDEAS = ROOT / "docs/new_idea"
+SHORT = (
+    "data.batch_size=16", "trainer.max_steps=2", "trainer.accelerator=cpu", "trainer.precision=32-true",
+    "callbacks=none", "sampler.num_steps=2", "progress_bar=false", "log_every_n_steps=1",
+)  # fmt: skip
+
+
+def command(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m flowexp.NAME ...`, started in `folder`."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    whole = [sys.executable, "-m", f"flowexp.{name}", *arguments]
+    return subprocess.run(whole, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def succeeded(finished: subprocess.CompletedProcess[str]) -> str:
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training in which objective, network, term, data, monitor and solver are all from outside; its folder."""
+    folder = tmp_path_factory.mktemp("ideas") / "mine"
+    shutil.copytree(IDEAS, folder)
+    chosen = ("objective=huber", "objective.c=0.2", "backbone=convolutions", "backbone.width=8", "data=rings")
+    further = ("terms=energy", "sampler.solver={_target_:ralston.Ralston}")
+    monitor = ("+callbacks.brightness._target_=brightness.Brightness", "+callbacks.brightness.num_samples=4")
+    succeeded(command("train", *chosen, "--config-dir=conf", *further, *monitor, *SHORT, "run_dir=run", folder=folder))
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_every_part_of_a_run_can_come_from_outside(run: Path):
+    config, plan = OmegaConf.load(run / "config.yaml"), json.loads((run / "run.json").read_text())["plan"]
+    assert config.objective == {"_target_": "huber.PseudoHuberFlow", "c": 0.2}
+    assert (plan["objective"], plan["term energy"]) == ("PseudoHuberFlow", "Energy, weight 0.01")
+    assert plan["backbone"].startswith("Convolutions, ")
+    assert json.loads((run / "trained.json").read_text()) == {"step": 2}
+
+
+@pytest.mark.slow
+def test_a_monitor_from_outside_is_measured_and_logged(run: Path):
+    scalars = json.loads((run / "summary.json").read_text())["scalars"]
+    assert 0 < scalars["brightness/real"] < 255
+    assert "brightness/samples" in scalars
+    (metrics,) = run.glob("csv/version_*/metrics.csv")
+    assert {"train/velocity", "train/energy", "brightness/samples"} <= {*metrics.read_text().split("\n")[0].split(",")}
+
+
+@pytest.mark.slow
+def test_a_run_of_ones_own_is_sampled_in_the_same_folder(run: Path):
+    succeeded(command("sample", f"run={run}", "num_samples=4", "device=cpu", folder=run.parent))
+    protocol = next(run.rglob("samples/**/summary.json"))
+    assert json.loads(protocol.read_text())["protocol"]["nfe"] == 4  # Ralston's two calls in each of two steps
+
+
+@pytest.mark.slow
+def test_a_file_that_is_not_found_is_named_in_a_sentence(tmp_path: Path):
+    finished = command("train", "objective._target_=no_such_file.Mine", *SHORT, folder=tmp_path)
+    assert finished.returncode == 2
+    assert "No module named 'no_such_file'" in finished.stderr
+    assert "in the folder where the command is started, or on PYTHONPATH" in finished.stderr
