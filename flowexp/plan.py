@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from flowexp.building import build, resolve_precision
+from flowexp.building import build, resolve_precision, steps_per_epoch
 from flowexp.data import ImageDataModule
 from flowexp.modules import FlowMatching
 
@@ -22,12 +22,12 @@ def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModu
     trained = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
     return {
         "objective": type(module).__name__,
-        "data": f"{datamodule.name}, {len(datamodule.train.images):,} images of {datamodule.channels} x "
+        "data": f"{datamodule.name}, {len(datamodule.train):,} images of {datamodule.channels} x "
         f"{datamodule.resolution} x {datamodule.resolution}",
         "backbone": f"{backbone.name}, {trained:,} trained parameters",
         "batch (over all processes)": datamodule.batch_size,
         **module.describe(datamodule.batch_size),
-        "steps": f"{total_steps(config, datamodule):,} ({datamodule.steps_per_epoch:,} per epoch)",
+        "steps": f"{total_steps(config, datamodule):,} ({steps_per_epoch(config, datamodule):,} per epoch)",
         "precision": resolve_precision(config.trainer.precision, config.trainer.accelerator),
         "device": device_name(config.trainer.accelerator),
         "weights measured": f"EMA, decay {module.optimization.ema_decay}",
@@ -43,7 +43,10 @@ def device_name(accelerator: str) -> str:
 
 def total_steps(config: DictConfig, datamodule: ImageDataModule) -> int:
     """Optimizer steps of the whole run, from `trainer.max_steps` and `trainer.max_epochs`, whichever ends first."""
-    per_epoch = datamodule.steps_per_epoch // config.trainer.get("accumulate_grad_batches", 1)
+    per_epoch = steps_per_epoch(config, datamodule)
+    for key in ("max_steps", "max_epochs"):
+        if (limit := config.trainer[key]) is not None and limit < 1 and limit != -1:
+            raise ValueError(f"trainer.{key} must be at least 1, or -1 for no limit; got {limit}")
     limits = [config.trainer.max_steps] if config.trainer.max_steps > 0 else []
     if config.trainer.max_epochs is not None and config.trainer.max_epochs > 0:
         limits.append(config.trainer.max_epochs * per_epoch)
