@@ -22,6 +22,7 @@ from flowexp.data import (
     to_float,
     to_uint8,
 )
+from flowexp.data.pick import subset_rows
 from flowexp.encode import _small_arrays, describe, encode, share_of
 
 CPU = torch.device("cpu")
@@ -63,6 +64,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 # --- the cache -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_cache_holds_the_posterior_of_each_picture_and_of_its_mirror_image(
     cache: LatentCache, imagenet: Path, vae: Any
 ):
@@ -76,12 +78,14 @@ def test_the_cache_holds_the_posterior_of_each_picture_and_of_its_mirror_image(
     assert cache.small("train_labels").tolist() == source.train.labels.tolist()
 
 
+@pytest.mark.slow
 def test_shares_written_apart_are_what_one_process_writes(cache: LatentCache, imagenet: Path, vae: Any, tmp_path: Path):
     for share in [(2, 3), (0, 3), (1, 3)]:
         fill(pictures(imagenet), vae, tmp_path / "shared", share)
     assert bytes_of(tmp_path / "shared") == bytes_of(cache.folder)
 
 
+@pytest.mark.slow
 def test_a_stopped_encoding_goes_on_with_the_shards_that_are_missing(
     cache: LatentCache, imagenet: Path, vae: Any, monkeypatch: pytest.MonkeyPatch
 ):
@@ -95,6 +99,7 @@ def test_a_stopped_encoding_goes_on_with_the_shards_that_are_missing(
     assert bytes_of(cache.folder) == before and (cache.folder / "train/00000.npy").stat().st_mtime_ns == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"), [("scale", 0.2), ("name", "other"), ("fingerprint", "00"), ("resolution", 24), ("flip", False)]
 )
@@ -108,6 +113,7 @@ def test_another_encoding_into_the_same_folder_is_refused(
         fill(pictures(imagenet, **options), vae, cache.folder)
 
 
+@pytest.mark.slow
 def test_pictures_that_no_autoencoder_takes_are_refused(imagenet: Path, vae: Any, tmp_path: Path):
     with pytest.raises(ValueError, match="a multiple of 8, got imagenet of 3 x 20 x 20"):
         fill(pictures(imagenet, resolution=20), vae, tmp_path / "cache")
@@ -141,9 +147,12 @@ def test_a_batch_is_a_scaled_sample_of_the_posterior(cache: LatentCache, imagene
     noise = (draws / vae.scale - mean) / std
     assert abs(float(noise.mean())) < 0.02 and float(noise.std()) == pytest.approx(1, abs=0.02)
     assert abs(float((noise[:, :-1] * noise[:, 1:]).mean())) < 0.02  # rows have noise of their own
+    assert abs(float((noise[..., :-1] * noise[..., 1:]).mean())) < 0.02  # and so have pixels
+    assert abs(float((noise[:-1] * noise[1:]).mean())) < 0.02  # and epochs
     assert torch.equal(train.batch(Pick(torch.tensor([3])))["label"], train.labels[3:4])
 
 
+@pytest.mark.slow
 def test_the_sample_is_a_function_of_seed_epoch_and_row_alone(cache: LatentCache, imagenet: Path, vae: Any):
     train = latents(cache, vae, imagenet).train
     whole = train.batch(Pick(torch.arange(12), None, 5, 2))["image"]
@@ -152,6 +161,7 @@ def test_the_sample_is_a_function_of_seed_epoch_and_row_alone(cache: LatentCache
         assert not torch.equal(train.batch(Pick(torch.arange(12), None, seed, epoch))["image"], whole)
 
 
+@pytest.mark.slow
 def test_a_flip_takes_the_latent_of_the_mirrored_picture(cache: LatentCache, imagenet: Path, vae: Any):
     train, rows = latents(cache, vae, imagenet).train, torch.arange(12)
     mixed = train.batch(Pick(rows, rows % 2 == 1))["image"]
@@ -160,6 +170,7 @@ def test_a_flip_takes_the_latent_of_the_mirrored_picture(cache: LatentCache, ima
     assert not torch.equal(plain, mirrored)
 
 
+@pytest.mark.slow
 def test_the_slices_of_two_ranks_are_the_batch_and_a_resumed_loader_goes_on(
     cache: LatentCache, imagenet: Path, vae: Any
 ):
@@ -173,6 +184,7 @@ def test_the_slices_of_two_ranks_are_the_batch_and_a_resumed_loader_goes_on(
     assert torch.equal(next(iter(resumed))["image"], whole[5]["image"])
 
 
+@pytest.mark.slow
 def test_latents_are_data_as_they_are_and_pictures_are_decoded(cache: LatentCache, imagenet: Path, vae: Any):
     datamodule = latents(cache, vae, imagenet)
     samples = torch.randn(3, 4, 2, 2)
@@ -184,11 +196,13 @@ def test_latents_are_data_as_they_are_and_pictures_are_decoded(cache: LatentCach
     assert datamodule.name == "imagenet_latents_16"
 
 
+@pytest.mark.slow
 def test_samples_are_compared_with_the_real_pictures(cache: LatentCache, imagenet: Path, vae: Any):
     reference = latents(cache, vae, imagenet).reference_pictures("test")
     assert reference.images.dtype == torch.uint8 and reference.images.shape == (6, 3, 16, 16)
 
 
+@pytest.mark.slow
 def test_the_pictures_and_the_autoencoder_are_not_touched_by_training(
     cache: LatentCache, imagenet: Path, vae: Any, tmp_path: Path
 ):
@@ -199,13 +213,16 @@ def test_the_pictures_and_the_autoencoder_are_not_touched_by_training(
         datamodule.reference_pictures("train")
 
 
+@pytest.mark.slow
 def test_a_subset_is_the_same_rows_as_of_the_pictures(cache: LatentCache, imagenet: Path, vae: Any):
     part, source = latents(cache, vae, imagenet, train_size=5), pictures(imagenet, train_size=5)
     source.setup()
     assert torch.equal(part.train.labels, source.train.labels) and len(part.train.images) == 5
-    assert torch.equal(part.train.images, latents(cache, vae, imagenet).train.subset(5).images)
+    whole = latents(cache, vae, imagenet).train
+    assert torch.equal(part.train.images, whole.images[subset_rows(5, 12)]), "noise goes with the row in the cache"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
@@ -221,6 +238,7 @@ def test_a_cache_of_another_autoencoder_is_refused(
         latents(cache, vae, imagenet)
 
 
+@pytest.mark.slow
 def test_weights_that_changed_under_the_same_name_are_found_when_they_are_read(
     cache: LatentCache, imagenet: Path, vae: Any
 ):
@@ -230,6 +248,7 @@ def test_weights_that_changed_under_the_same_name_are_found_when_they_are_read(
         datamodule.to_pictures(torch.zeros(1, 4, 2, 2))
 
 
+@pytest.mark.slow
 def test_another_decoder_may_make_the_pictures(cache: LatentCache, imagenet: Path, vae: Any):
     class Doubled:
         def decode(self, latents: Tensor) -> Tensor:
@@ -240,11 +259,13 @@ def test_another_decoder_may_make_the_pictures(cache: LatentCache, imagenet: Pat
     assert torch.equal(datamodule.to_pictures(samples), to_uint8(2 * vae.decode(samples / vae.scale)))
 
 
+@pytest.mark.slow
 def test_a_cache_of_another_resolution_is_refused(cache: LatentCache, imagenet: Path, vae: Any):
     with pytest.raises(DataError, match="resolution=16, this run wants 24"):
         Latents(vae, pictures(imagenet, resolution=24), root=cache.folder, batch_size=4).setup()
 
 
+@pytest.mark.slow
 def test_flips_that_were_not_encoded_are_refused(imagenet: Path, vae: Any, tmp_path: Path):
     single = fill(pictures(imagenet, flip=False), vae, tmp_path / "single")
     assert latents(single, vae, imagenet, flip=False).train.images.shape == (12, 4, 2, 2)
@@ -252,6 +273,7 @@ def test_flips_that_were_not_encoded_are_refused(imagenet: Path, vae: Any, tmp_p
         latents(single, vae, imagenet, flip=True)
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_a_sentence(cache: LatentCache, imagenet: Path, vae: Any):
     shard = cache.folder / "test/00000.npy"
     shard.write_bytes(shard.read_bytes()[:-8])
@@ -262,11 +284,13 @@ def test_a_damaged_cache_is_a_sentence(cache: LatentCache, imagenet: Path, vae: 
         latents(cache, vae, imagenet)
 
 
+@pytest.mark.slow
 def test_no_cache_says_how_to_make_one(imagenet: Path, vae: Any, tmp_path: Path):
     with pytest.raises(DataError, match=r"latents not found in .*: encode them once by `flowexp encode data="):
         latents(LatentCache(tmp_path / "nowhere"), vae, imagenet)
 
 
+@pytest.mark.slow
 def test_latents_cannot_stay_on_a_device(cache: LatentCache, imagenet: Path, vae: Any):
     with pytest.raises(DataError, match="latents are read batch by batch"):
         latents(cache, vae, imagenet).train.to("cpu")
@@ -314,12 +338,14 @@ def test_a_subset_of_the_pictures_is_encoded_with_its_own_captions(coco: Path, v
     torch.testing.assert_close(stored.train.batch(pick)["label"], expected, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_captions_of_another_encoder_are_refused(text_cache: LatentCache, coco: Path, vae: Any, text: Any):
     text.name = "clip"
     with pytest.raises(DataError, match="text=hash, this run wants clip"):
         text_latents(text_cache, coco, vae, text)
 
 
+@pytest.mark.slow
 def test_a_shard_counts_only_with_its_captions(text_cache: LatentCache, coco: Path, vae: Any, text: Any):
     before = bytes_of(text_cache.folder)
     (text_cache.folder / "train/00001_text.npy").unlink()

@@ -120,10 +120,17 @@ def test_a_batch_is_a_copy_that_may_be_written():
     assert torch.equal(images.images, rows_with_names(8).images)
 
 
+class Prepared(ImageSet):
+    """Images whose batches are prepared in another thread before they are asked for."""
+
+    prefetch = 2
+
+
+@pytest.mark.parametrize("kind", [ImageSet, Prepared])
 @pytest.mark.parametrize("stop", [0, 1, 3, 5, 7])
-def test_a_loaded_state_goes_on_where_it_was_saved(stop: int):
-    expected = forever(loader(flip=True), 15)
-    halted, resumed = loader(flip=True), loader(flip=True)
+def test_a_loaded_state_goes_on_where_it_was_saved(stop: int, kind: type[ImageSet]):
+    expected, images = forever(loader(flip=True), 15), rows_with_names(22)
+    halted, resumed = (BatchLoader(kind(images.images, images.labels), 4, flip=True) for _ in range(2))
     before = forever(halted, stop)
     resumed.load_state_dict(halted.state_dict())
     assert same(before + forever(resumed, 15 - stop), expected)
