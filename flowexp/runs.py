@@ -6,15 +6,18 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from flowexp.commit import git_commit
 
 # What decides the trained weights. All else (sampler, monitors, logger, names) can change without training again.
 TRAINING_KEYS = (
@@ -33,7 +36,16 @@ TRAINING_KEYS = (
     "compile",
     "seed",
 )
-_PLACES_NOT_CONTENT = {"data": ("root", "on_device")}
+# Keys below them that say where something lies or how fast it is read, and not what is trained or measured.
+_PLACES_NOT_CONTENT = {
+    "data": (
+        "root", "on_device", "num_workers", "cache", "decoder", "with_pictures", "vae.weights", "vae.batch_size",
+        "pictures.root", "pictures.on_device", "pictures.num_workers", "pictures.cache", "pictures.batch_size",
+        "pictures.text.weights",
+    ),  # a cache of latents knows which pictures, autoencoder and text encoder made it
+    "terms": ("*.cache", "*.teacher_options.weights"),
+    "callbacks": ("*.cache", "*.encoder.weights"),
+}  # fmt: skip
 _VERSIONS_OF = ("flowexp", "torch", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "wandb", "numpy")
 
 
@@ -67,7 +79,7 @@ class RunFolder:
     def create(self, config: DictConfig) -> None:
         """Makes the folder and writes the resolved config into it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self.config_file.write_text(OmegaConf.to_yaml(config, resolve=True))
+        _write_whole(self.config_file, OmegaConf.to_yaml(config, resolve=True))
 
     def config(self) -> DictConfig:
         """The config that the run was made from. Raises ValueError where `path` is no run folder."""
@@ -93,9 +105,14 @@ class RunFolder:
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         """Writes `content` so that a reader sees the old file or the new one, never half of it."""
-        temporary = path.with_suffix(".partial")
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-        temporary.replace(path)
+        _write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Writes `text` beside the file and renames it; processes of a cluster may do so at the same moment."""
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def training_key(config: DictConfig) -> str:
@@ -112,9 +129,16 @@ def _hash_of(config: DictConfig, keys: Iterable[str]) -> str:
     settings: dict[str, Any] = {}
     for key in keys:
         value = OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
-        places = _PLACES_NOT_CONTENT.get(key, ())
-        settings[key] = {k: v for k, v in value.items() if k not in places} if isinstance(value, dict) else value
+        settings[key] = _without(value, _PLACES_NOT_CONTENT.get(key, ()))
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without(value: Any, patterns: Iterable[str], below: str = "") -> Any:
+    """`value` without the keys whose dotted path matches one of the patterns."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: inner for key, inner in value.items() if not any(fnmatchcase(f"{below}{key}", p) for p in patterns)}
+    return {key: _without(inner, patterns, f"{below}{key}.") for key, inner in kept.items()}
 
 
 def runs_below(root: Path) -> Iterator[RunFolder]:
@@ -134,6 +158,24 @@ def find_run(root: Path, key: str, *, trained: bool = False) -> RunFolder | None
         if trains_it and (run.has_trained() or not trained):
             return run
     return None
+
+
+def summaries_of(run: Path, leaving_out: Path) -> dict[str, dict[str, Any]]:
+    """What the run in a folder and its evaluations ended with, by their place in it, the newest first.
+
+    A summary that cannot be read, or that lies below `leaving_out`, is passed over.
+    """
+    files = [file for below in (".", "evaluations/*", "evaluations/*/*") for file in run.glob(f"{below}/summary.json")]
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        if leaving_out.absolute() not in file.absolute().parents:
+            with suppress(OSError, ValueError):
+                found[_place_in(run, file.parent)] = json.loads(file.read_text())
+    return found
+
+
+def _place_in(run: Path, folder: Path) -> str:
+    return "its training" if folder == run else str(folder.relative_to(run))
 
 
 def describe_origin(config: DictConfig) -> dict[str, Any]:
@@ -161,16 +203,3 @@ def _version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def git_commit() -> str | None:
-    """The commit of the source tree, with `-dirty` behind it where files differ from it; None outside a checkout."""
-    here = Path(__file__).resolve().parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def a_run(folder: Path, config: DictConfig, trained: bool) -> RunFolder:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override", ["sampler.s0=1.1", "ssc=linear", "sampler=heun", "callbacks=none", "logger=wandb", "name=y"]
 )
@@ -35,6 +37,7 @@ def test_training_free_keys_keep_the_training_key(override: str) -> None:
     assert training_key(composed(override)) == training_key(composed())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override",
     ["objective=lcf", "seed=1", "optimizer.lr=2e-4", "trainer.max_steps=3", "backbone=dit_tiny4", "interpolant=gvp"],
@@ -43,16 +46,60 @@ def test_whatever_changes_the_weights_changes_the_training_key(override: str) ->
     assert training_key(composed(override)) != training_key(composed())
 
 
-def test_where_the_data_lies_does_not_matter() -> None:
-    assert training_key(composed("data=cifar10", "data.root=elsewhere")) == training_key(composed("data=cifar10"))
+LATENTS = ("data=imagenet_latents_256", "terms=repa")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("chosen", "place"),
+    [
+        (["data=cifar10"], "data.root=elsewhere"),
+        (["data=cifar10"], "data.on_device=false"),
+        (["data=imagenet"], "data.num_workers=2"),
+        (["data=imagenet"], "data.cache=true"),
+        (LATENTS, "data.root=elsewhere"),
+        (LATENTS, "data.pictures.root=elsewhere"),
+        (LATENTS, "data.pictures.num_workers=2"),
+        (LATENTS, "data.vae.weights=elsewhere"),
+        (LATENTS, "data.vae.batch_size=4"),
+        (LATENTS, "data.with_pictures=true"),
+        (LATENTS, "+vae@data.decoder=sd_ft_ema"),
+        (LATENTS, "terms.repa.cache=elsewhere"),
+        (["data=imagenet", "terms=repa_dinov2"], "terms.repa.teacher_options.weights=elsewhere"),
+        (["data=coco_latents_256"], "data.pictures.text.weights=elsewhere"),
+    ],
+)
+def test_where_things_lie_and_how_fast_they_are_read_does_not_matter(chosen: Sequence[str], place: str) -> None:
+    moved, here = composed(*chosen, place), composed(*chosen)
+    assert moved != here and training_key(moved) == training_key(here)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("chosen", "content"),
+    [
+        (LATENTS, "data.vae.scale=0.2"),
+        (LATENTS, "vae@data.vae=sd_ft_ema"),
+        (LATENTS, "data.pictures.resolution=128"),
+        (LATENTS, "data.batch_size=128"),
+        (LATENTS, "data.flip=false"),
+        (LATENTS, "terms.repa.teacher=dinov2_vitb14"),
+        (["data=coco"], "data.text.weights=another"),
+    ],
+)
+def test_what_the_data_are_does_matter(chosen: Sequence[str], content: str) -> None:
+    assert training_key(composed(*chosen, content)) != training_key(composed(*chosen))
+
+
+@pytest.mark.slow
 def test_what_is_measured_has_a_key_of_its_own() -> None:
     assert measuring_key(composed("callbacks.frechet.num_samples=5")) != measuring_key(composed())
     assert measuring_key(composed("encoder=inception")) != measuring_key(composed())
     assert measuring_key(composed("seed=3")) == measuring_key(composed())
+    assert measuring_key(composed("callbacks.frechet.cache=elsewhere")) == measuring_key(composed())
 
 
+@pytest.mark.slow
 def test_the_newest_run_that_trains_the_same_is_found(tmp_path: Path) -> None:
     config, other = composed(), composed("seed=1")
     a_run(tmp_path / "a", config, trained=True)
