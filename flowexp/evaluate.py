@@ -1,38 +1,70 @@
-"""`python -m flowexp.evaluate run=FOLDER [key=value ...]`: measures a run's checkpoint, by any sampler and monitor."""
+"""`python -m flowexp.evaluate run=FOLDER [key=value ...]`: measures a run's checkpoint, by any sampler and monitor.
+
+`checkpoint=FILE` alone takes the run that the file lies in; `devices=2` shares the samples out over two processes.
+"""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from flowexp.recording import Measurement
     from flowexp.runs import RunFolder
 
 
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Measures `config.run` with the monitors of `config.callbacks` and writes the results into `folder`."""
-    from pathlib import Path
-
     from flowexp import building
-    from flowexp.callbacks.monitor import Monitor, measure_now
+    from flowexp.callbacks.sharing import rank_and_world_size, start_processes
     from flowexp.guides import guided_by
-    from flowexp.recording import Recorder
-    from flowexp.summary import summarise
 
+    alone = config.devices == 1
+    device = building.resolve_device(config.device) if alone else start_processes(config.device, config.devices)
+    is_first = rank_and_world_size()[0] == 0
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
     module, datamodule, step = building.load_run(Path(config.run), checkpoint)
     module.sampler = building.build(config.sampler)
-    module.to(building.resolve_device(config.device))
-    recorder = Recorder(folder.path, building.build_loggers(config, folder))
-    monitors = [m for m in building.build_monitors(config) if isinstance(m, Monitor)]
+    module.to(device)
     with guided_by(module, config.guide, config.guide_checkpoint) as guide:
-        measured = measure_now(monitors, module, datamodule, recorder, step)
-    for logger in recorder.loggers:
+        measured = _measure(config, folder if is_first else None, module, datamodule, step)
+    if is_first:
+        _finish(config, folder, measured, step, guide)
+
+
+def _measure(
+    config: DictConfig, folder: RunFolder | None, module: Any, datamodule: Any, step: int
+) -> dict[str, Measurement]:
+    """What the monitors found. `folder` is None on every process but the first."""
+    from flowexp import building
+    from flowexp.callbacks.monitor import Monitor, measure_now
+    from flowexp.recording import Recorder
+
+    recorder = None if folder is None else Recorder(folder.path, building.build_loggers(config, folder))
+    monitors = [m for m in building.build_monitors(config) if isinstance(m, Monitor)]
+    measured = measure_now(monitors, module, datamodule, recorder, step)
+    for logger in () if recorder is None else recorder.loggers:
         logger.finalize("success")
+    return measured
+
+
+def _finish(
+    config: DictConfig, folder: RunFolder, measured: dict[str, Measurement], step: int, guide: dict[str, Any] | None
+) -> None:
+    """Writes and prints the numbers; warns where the run has numbers of other cards under the same names."""
+    from flowexp.cards import keeps_apart
+    from flowexp.runs import summaries_of
+    from flowexp.summary import summarise
+
     numbers = {name: (m.scalars, m.protocol) for name, m in measured.items()}
     summarise(folder, numbers, run=config.run, step=step, guide=guide)
+    own = folder.path.parent if folder.path.parent.name.startswith("sweep_") else folder.path  # its table warns itself
+    earlier = summaries_of(Path(config.run), leaving_out=own)
+    for sentence in keeps_apart({"this one": folder.summary(), **earlier}, only_with="this one"):
+        print(f"warning: {sentence}", file=sys.stderr)
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,9 +11,11 @@ if TYPE_CHECKING:
 
     from flowexp.runs import RunFolder
 
+IN_GRID = 256  # samples in the picture; all are in the file
+
 
 def run(config: DictConfig, folder: RunFolder) -> None:
-    """Draws images and writes `samples.png` (a grid), `samples.npz` (N x H x W x 3, for ADM) and `summary.json`."""
+    """Draws images; writes `samples.png` (a grid), `samples.npz` (N x H x W x 3, for ADM) and `summary.json`."""
     from pathlib import Path
 
     from flowexp import building
@@ -25,8 +28,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     module.sampler = building.build(config.sampler)
     module.to(building.resolve_device(config.device))
     with guided_by(module, config.guide, config.guide_checkpoint) as guide:
-        images, nfe = _draw(module, datamodule, config)
-    _write(folder, images)
+        nfe = _draw(module, datamodule, config, folder)
     protocol = module.sampler.protocol() | {
         "nfe": nfe,
         "seed": config.seed,
@@ -41,26 +43,35 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     print(folder.path / "samples.png")
 
 
-def _draw(module: Any, datamodule: Any, config: DictConfig) -> tuple[Any, int]:
+def _draw(module: Any, datamodule: Any, config: DictConfig, folder: RunFolder) -> int:
+    """Writes the samples while they are drawn: of all, one batch is in memory. Returns the network calls of each."""
     import torch
+
+    from flowexp.figures import image_grid, save_image
+    from flowexp.metrics import write_adm_batches
+
+    shown: list[Any] = []
+    nfe = 0
+
+    def batches() -> Iterator[Any]:
+        nonlocal nfe
+        for samples in _samples(module, config):
+            pictures, nfe = datamodule.to_pictures(samples.images).cpu(), samples.nfe
+            shown.extend(pictures[: IN_GRID - len(shown)])
+            yield pictures
+
+    with module.averaged():
+        write_adm_batches(folder.path / "samples.npz", batches(), config.num_samples)
+    save_image(image_grid(torch.stack(shown)), folder.path / "samples.png")
+    return nfe
+
+
+def _samples(module: Any, config: DictConfig) -> Iterator[Any]:
     from tqdm import tqdm
 
-    parts, nfe = [], 0
-    with module.averaged():
-        for start in tqdm(range(0, config.num_samples, config.batch_size), desc="sampling", unit="batch"):
-            indices = range(start, min(start + config.batch_size, config.num_samples))
-            samples = module.sample(indices, seed=config.seed, label=config.label)
-            parts.append(datamodule.to_pictures(samples.images).cpu())
-            nfe = samples.nfe
-    return torch.cat(parts), nfe
-
-
-def _write(folder: RunFolder, images: Any) -> None:
-    from flowexp.figures import image_grid, save_image
-    from flowexp.metrics import write_adm_batch
-
-    write_adm_batch(folder.path / "samples.npz", images)
-    save_image(image_grid(images[:256]), folder.path / "samples.png")
+    for start in tqdm(range(0, config.num_samples, config.batch_size), desc="sampling", unit="batch"):
+        indices = range(start, min(start + config.batch_size, config.num_samples))
+        yield module.sample(indices, seed=config.seed, label=config.label)
 
 
 def main() -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from flowexp.cards import cards_of
 from flowexp.runs import RunFolder
 
 Measured = Mapping[str, tuple[Mapping[str, float], Mapping[str, Any]]]  # scalars and protocol, by measurement
@@ -17,10 +19,24 @@ def summarise(folder: RunFolder, measured: Measured, **about: Any) -> None:
     """Writes the numbers of all measurements with their protocols and `about` to `summary.json`, and prints them."""
     scalars = {key: value for numbers, _ in measured.values() for key, value in numbers.items()}
     protocol = {name: how for name, (_, how) in measured.items()}
-    folder.write_json(folder.summary_file, {**about, "scalars": scalars, "protocol": protocol})
-    table = Table("measured on the EMA weights", "value")
+    summary = {**about, "scalars": scalars, "protocol": protocol}
+    folder.write_json(folder.summary_file, summary)
+    cards = cards_of(summary)
+    table = Table("measured on the EMA weights", "value", *(["card"] if cards else []))
     for name, value in scalars.items():
-        table.add_row(name, f"{value:.4g}")
-    Console().print(table)
-    print(f"curves and pictures: {folder.path / 'measurements'}")
-    print(f"numbers with their protocol: {folder.summary_file}")
+        table.add_row(name, f"{value:.4g}", *([cards.get(name, "")] if cards else []))
+    if scalars:
+        Console().print(table)
+    for what, where in _places(folder.path).items():
+        print(f"{what}: {where}")
+
+
+def _places(folder: Path) -> dict[str, str]:
+    """Where the results lie, as they can be typed; and how to send what W&B wrote offline."""
+    short = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    places = {"curves and pictures": "measurements", "checkpoints": "checkpoints", "training curves": "csv"}
+    found = {what: str(short / name) for what, name in places.items() if (folder / name).is_dir()}
+    found["numbers with their protocol"] = str(short / "summary.json")
+    if any(folder.glob("wandb/offline-run-*")):
+        found["W&B was offline; to send it"] = f"wandb sync {short}/wandb/offline-run-*"
+    return found

@@ -20,7 +20,7 @@ from flowexp.metrics.reference import fingerprint
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """A split of the dataset, or a reference file of ADM (.npz), whose moments are taken as they are.
+    """A split of the dataset, or a reference file of ADM (.npz), whose moments Inception takes as they are.
 
     Arguments:
         source: "train" (the habit of the literature), "test", or the path of a file.
@@ -42,11 +42,16 @@ class ReferenceSet:
     def statistics(
         self, datamodule: ImageDataModule, encoder: FeatureNet, plan: MetricPlan, batch_size: int, device: torch.device
     ) -> tuple[Statistics, dict[str, Any]]:
-        """What `plan` needs of the reference, on every process, and how it is named in a protocol."""
+        """What `plan` needs of the reference, on every process, and how it is named in a protocol.
+
+        Raises:
+            ValueError: too few images for a metric, or a file that is not sound or has pictures of another size.
+        """
         if self.source.endswith(".npz"):
-            return self._of_file(encoder, plan, batch_size, device)
+            return self._of_file(encoder, plan, batch_size, device, datamodule.picture_resolution)
         images = datamodule.reference_pictures(self.source)
         images = images if self.max_images is None else images.subset(min(self.max_images, len(images)))
+        plan.check_reference(len(images))
         identity = images.fingerprint or fingerprint(images.images)
         key = {"dataset": datamodule.name, "split": self.source, "images": identity} | encoder.protocol()
         about = {"set": f"{datamodule.name}/{self.source}", "num": len(images), "hash": identity}
@@ -67,11 +72,14 @@ class ReferenceSet:
         return found, about
 
     def _of_file(
-        self, encoder: FeatureNet, plan: MetricPlan, batch_size: int, device: torch.device
+        self, encoder: FeatureNet, plan: MetricPlan, batch_size: int, device: torch.device, resolution: int
     ) -> tuple[Statistics, dict[str, Any]]:
-        """Moments as the file has them; anything else from its images, on every process."""
-        file = read_adm_reference(Path(self.source))
-        needs = plan.reference.besides(file.moments)
+        """Inception's moments as the file has them; anything else from its images, on every process."""
+        file = read_adm_reference(Path(self.source), resolution)
+        known = file.moments if encoder.name == "inception" else {}  # ADM's moments are of no other network
+        needs = plan.reference.besides(known)
+        if needs.outputs:
+            plan.check_reference(file.shape[0])
         collector = FeatureCollector(file.shape[0], encoder.dims, needs, device=device)
         rank, world_size = rank_and_world_size()
         for number, pictures in enumerate(file.batches(batch_size) if needs.outputs else ()):
@@ -79,8 +87,8 @@ class ReferenceSet:
                 rows = torch.arange(len(pictures)) + number * batch_size
                 collector.update(encoder.extract(pictures.to(device), needs.outputs), rows)
         found = collector.compute() if needs.outputs else Statistics()
-        about = {"set": file.path.name, "num": file.shape[0], "hash": None}
-        return Statistics({**file.moments, **found.moments}, found.features), about
+        about = {"set": file.path.name, "num": file.shape[0], "hash": file.fingerprint}
+        return Statistics({**known, **found.moments}, found.features), about
 
 
 def _with_progress(batches: tuple[Tensor, ...]) -> Iterator[Tensor]:

@@ -12,10 +12,13 @@ from tqdm import tqdm
 from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.precision import autocast, check_precision
 from flowexp.callbacks.reference_set import ReferenceSet
+from flowexp.callbacks.sampling_protocol import guide_protocol
 from flowexp.callbacks.sharing import num_own, rank_and_world_size, share
+from flowexp.cards import ProtocolCard
+from flowexp.commit import git_commit
 from flowexp.data import ImageDataModule
 from flowexp.encoders import FeatureNet, create_encoder
-from flowexp.metrics import FeatureCollector, MetricPlan, ProtocolCard, ReferenceCache
+from flowexp.metrics import FeatureCollector, MetricPlan, ReferenceCache, metrics_for
 from flowexp.modules import FlowMatching
 from flowexp.recording import Measurement
 
@@ -29,7 +32,7 @@ class SampleMetrics(Monitor):
 
     Arguments:
         encoder: the feature network, or its name, or its name with options as a mapping.
-        metrics: names, see `flowexp.metrics.MetricPlan`.
+        metrics: names, see `flowexp.metrics.MetricPlan`, or "all" that the encoder's outputs allow.
         num_samples: how many samples; LCF takes 7500, the Velocity Deficit paper 50 000.
         batch_size: samples drawn at once, on each process.
         labels: "balanced" gives sample i the class i mod num_classes, "random" a class of its own draw (ADM, SiT).
@@ -46,7 +49,7 @@ class SampleMetrics(Monitor):
     def __init__(
         self,
         encoder: str | Mapping[str, Any] | FeatureNet = "efficientnet_lite",
-        metrics: Sequence[str] = ("frechet",),
+        metrics: Sequence[str] | str = ("frechet",),
         num_samples: int = 2000,
         batch_size: int = 250,
         labels: str = "balanced",
@@ -66,7 +69,7 @@ class SampleMetrics(Monitor):
         if labels not in ("balanced", "random"):
             raise ValueError(f"labels must be balanced or random, got {labels!r}")
         self.encoder = _as_encoder(encoder)
-        self.plan = MetricPlan(tuple(metrics), **(options or {}))
+        self.plan = MetricPlan(_names(metrics, self.encoder), **(options or {}))
         self.plan.check(num_samples, self.encoder.outputs)
         self.num_samples = num_samples
         self.batch_size = batch_size
@@ -83,10 +86,12 @@ class SampleMetrics(Monitor):
             self.num_samples, self.encoder.dims, self.plan.samples, self.plan.split_size, module.device
         )
         nfe = self._add_samples(collector, module, datamodule, seed)
-        scores = self.plan.compute(collector.compute(), reference, seed, module.device)
-        card = self._card(module, about, nfe, seed)
-        protocol = card.to_dict() | {"card": card.short_hash, "weights": "ema", "metrics": self.plan.protocol()}
-        scalars = {self.encoder.key(name): value for name, value in scores.items()}
+        found = self.plan.compute(collector.compute(), reference, seed, module.device)
+        card = self._card(module, datamodule, about, nfe, seed)
+        names = {(metric, score): self.encoder.key(score) for metric, scores in found.items() for score in scores}
+        cards = {name: card.hash_of(metric) for (metric, _), name in names.items()}
+        protocol = card.to_dict() | {"card": card.short_hash, "cards": cards, "weights": "ema"}
+        scalars = {name: found[metric][score] for (metric, score), name in names.items()}
         return Measurement(f"samples_{self.encoder.name}", scalars, protocol=protocol)
 
     def _add_samples(
@@ -107,7 +112,9 @@ class SampleMetrics(Monitor):
             nfe = samples.nfe
         return nfe
 
-    def _card(self, module: FlowMatching, reference: dict[str, Any], nfe: int, seed: int) -> ProtocolCard:
+    def _card(
+        self, module: FlowMatching, datamodule: ImageDataModule, reference: dict[str, Any], nfe: int, seed: int
+    ) -> ProtocolCard:
         sampler, features = module.sampler.protocol(), self.encoder.protocol()
         conditional = module.backbone.takes == "class"
         return ProtocolCard(
@@ -117,16 +124,26 @@ class SampleMetrics(Monitor):
             diffusion=sampler.get("diffusion"),
             guidance=sampler.get("guidance_scale", 1.0),
             guidance_channels=sampler.get("guidance_channels"),
+            guide=guide_protocol(module),
             ssc={key: sampler[key] for key in ("profile", "s0", "s1")} if module.sampler.corrected else None,
             num_samples=self.num_samples,
             labels=self.labels if conditional else "none",
+            pictures=datamodule.pictures_protocol(),
             reference=reference,
             features=features,
+            metrics=self.plan.protocol(),
             resize=str(features.get("resize")),
             precision=self.precision,
             seed=seed,
             checkpoint_step=self.step,
+            commit=git_commit(),
         )
+
+
+def _names(metrics: Sequence[str] | str, encoder: FeatureNet) -> tuple[str, ...]:
+    if metrics == "all":
+        return metrics_for(encoder.outputs)
+    return (metrics,) if isinstance(metrics, str) else tuple(metrics)
 
 
 def _as_encoder(encoder: str | Mapping[str, Any] | FeatureNet) -> FeatureNet:

@@ -5,10 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
+from lightning_fabric import Fabric
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
+
+
+def start_processes(accelerator: str, num: int) -> torch.device:
+    """Starts as many more processes of this command as make `num`, waits for them, and gives this one its device.
+
+    accelerator: auto, cpu or cuda. On a CPU the processes share it.
+
+    Raises:
+        ValueError: fewer than one process.
+    """
+    if num < 1:
+        raise ValueError(f"devices must be at least 1, got {num}")
+    fabric = Fabric(accelerator=accelerator, devices=num, strategy="ddp")
+    fabric.launch()
+    return fabric.device
 
 
 def rank_and_world_size() -> tuple[int, int]:

@@ -23,7 +23,7 @@ class ImageDataModule(LightningDataModule, ABC):
     A dataset gives `name`, `resolution`, `channels`, `num_classes`, `flips` and `load`; `prepare_data` if it can be
     downloaded or needs decoding. After `setup`, `train` and `test` are its two sets. Where the data is not pixels, or
     its labels are texts, it says how they become pictures and embeddings: `to_data`, `to_pictures`,
-    `reference_pictures`, `conditions`, `null_text`.
+    `picture_resolution`, `pictures_protocol`, `reference_pictures`, `conditions`, `null_text`.
 
     Arguments:
         root: the folder of its files; None is data/<name> under the current folder.
@@ -41,6 +41,7 @@ class ImageDataModule(LightningDataModule, ABC):
     resolution: int
     channels: int
     num_classes: int  # 0 where there are no classes
+    class_names: ClassVar[tuple[str, ...]] = ()  # as in "a picture of ...", where they are known
     flips: ClassVar[bool] = False
     text_shape: tuple[int, int] | None = None  # (L, D) of a caption's embedding, where the labels are captions
 
@@ -164,6 +165,15 @@ class ImageDataModule(LightningDataModule, ABC):
     def reference_pictures(self, split: str) -> Images:
         """The real pictures, uint8, that samples are compared with: of "train" (after `train_size`) or "test"."""
         return self.train if split == "train" else self.test
+
+    @property
+    def picture_resolution(self) -> int:
+        """Pixels per side of what `to_pictures` gives."""
+        return self.resolution
+
+    def pictures_protocol(self) -> dict[str, Any]:
+        """What decides the pictures of given samples beyond rounding to uint8; empty where samples are pixels."""
+        return {}
 
     def conditions(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor | None:
         """For samples `indices`, the embeddings (B, L, D) of held-out captions; None where the data has no texts."""

@@ -172,6 +172,14 @@ class Latents(ImageDataModule):
         self.cache.check(vae_weights=self.vae.fingerprint)
         return self.vae
 
+    @property
+    def picture_resolution(self) -> int:
+        return self.pictures.resolution
+
+    def pictures_protocol(self) -> dict[str, Any]:
+        decoder = self.vae if self.decoder is None else self.decoder
+        return {"decoder": decoder.name, "scale": self.vae.scale}
+
     def reference_pictures(self, split: str) -> Images:
         self.pictures.setup()
         return self.pictures.reference_pictures(split)

@@ -6,10 +6,11 @@ dataset, of which arr_0 is a part; a batch of samples has none.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -28,12 +29,14 @@ DIMS = {"features": 2048, "spatial": 2023}
 class AdmBatch:
     """A file that was found sound. Its images stay in it: `batches` reads them part by part.
 
-    shape: (N, H, W, 3). moments: by output, of "features" and "spatial", with count 0, which the file does not say;
-    empty where they must be computed from the images, as ADM does.
+    shape: (N, H, W, 3). fingerprint: 16 hexadecimal digits that identify the content, from the checksums in the file.
+    moments: by output, of "features" and "spatial", with count 0, which the file does not say; empty where they must be
+    computed from the images, as ADM does.
     """
 
     path: Path
     shape: tuple[int, int, int, int]
+    fingerprint: str
     moments: Mapping[str, Moments] = field(default_factory=dict)
 
     def batches(self, batch_size: int = 250) -> Iterator[Tensor]:
@@ -54,24 +57,66 @@ def write_adm_batch(path: Path, images: Tensor, moments: Mapping[str, Moments] |
     Raises:
         ValueError: another shape or dtype, a name that does not end in .npz, or moments of one output only.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
-        raise ValueError(
-            f"ADM's evaluator takes uint8 pictures (N, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}: "
-            "convert samples to uint8 first"
-        )
+    write_adm_batches(path, [images], len(images), moments)
+
+
+def write_adm_batches(
+    path: Path, batches: Iterable[Tensor], num: int, moments: Mapping[str, Moments] | None = None
+) -> None:
+    """The same for `num` pictures that come in batches, of which one is in memory at a time.
+
+    The file appears when it is whole.
+
+    Raises:
+        ValueError: as `write_adm_batch`, or batches of two shapes, or not `num` pictures.
+    """
     if path.suffix != ".npz" or (moments and set(moments) != set(NAMES)):
         raise ValueError(
             f"{path.name} must end in .npz, and moments be of features and spatial, got {moments and [*moments]}"
         )
-    pixels = images.cpu().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
-    arrays = {"arr_0": pixels.numpy()}
-    for output, found in (moments or {}).items():
-        mean, covariance = NAMES[output]
-        arrays |= {mean: found.mean.cpu().numpy(), covariance: found.covariance.cpu().numpy()}
     with tempfile.TemporaryDirectory(dir=path.parent) as aside:
         file = Path(aside) / path.name
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
+        with zipfile.ZipFile(file, "w") as archive:
+            with archive.open("arr_0.npy", "w", force_zip64=True) as member:
+                _write_pixels(member, batches, num)
+            for name, array in _arrays_of(moments or {}).items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
         os.replace(file, path)
+
+
+def _write_pixels(file: IO[bytes], batches: Iterable[Tensor], num: int) -> None:
+    shape: tuple[int, ...] | None = None
+    written = 0
+    for batch in batches:
+        pixels = _as_adm(batch)
+        if shape is None:
+            shape = pixels.shape[1:]
+            header = {"descr": "|u1", "fortran_order": False, "shape": (num, *shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+        if pixels.shape[1:] != shape:
+            raise ValueError(f"all pictures of a batch of ADM have one shape, got {shape} and {pixels.shape[1:]}")
+        file.write(pixels.data)
+        written += len(pixels)
+    if written != num or not num:
+        raise ValueError(f"{num} pictures were announced for a batch of ADM, and at least one is needed; got {written}")
+
+
+def _as_adm(images: Tensor) -> np.ndarray:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"ADM's evaluator takes uint8 pictures (N, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}: "
+            "convert samples to uint8 first"
+        )
+    return images.cpu().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _arrays_of(moments: Mapping[str, Moments]) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for output, found in moments.items():
+        mean, covariance = NAMES[output]
+        arrays |= {mean: found.mean.cpu().numpy(), covariance: found.covariance.cpu().numpy()}
+    return arrays
 
 
 def read_adm_reference(path: Path, resolution: int | None = None) -> AdmBatch:
@@ -87,6 +132,7 @@ def read_adm_reference(path: Path, resolution: int | None = None) -> AdmBatch:
     try:
         with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as file:
             shape, dtype = _read_header(file)
+            fingerprint = _fingerprint(archive)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ValueError(f"{path} is no batch of ADM: it needs an array arr_0 in an .npz file ({error})") from error
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
@@ -96,7 +142,13 @@ def read_adm_reference(path: Path, resolution: int | None = None) -> AdmBatch:
             f"{path} has pictures of {shape[1]} x {shape[2]}, the samples have {resolution} x {resolution}: "
             "take the reference of the samples' resolution"
         )
-    return AdmBatch(path, (shape[0], shape[1], shape[2], shape[3]), _read_moments(path))
+    return AdmBatch(path, (shape[0], shape[1], shape[2], shape[3]), fingerprint, _read_moments(path))
+
+
+def _fingerprint(archive: zipfile.ZipFile) -> str:
+    """Of the arrays' names, sizes and checksums, which are of their content before any compression."""
+    content = sorted((member.filename, member.file_size, member.CRC) for member in archive.infolist())
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

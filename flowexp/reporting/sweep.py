@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowexp.cards import card_column, is_card_column
 from flowexp.reporting.drawing import draw_lines
 from flowexp.reporting.reading import Cells, number, read_cells
 from flowexp.reporting.sections import Chart
@@ -27,17 +28,18 @@ class Sweep:
     @property
     def settings(self) -> list[str]:
         """The columns that the sweep varied: those between the job's name and the first number that it measured."""
-        return [c for c in self.columns if c not in ("job", "status") and not is_measured(c)]
+        others = ("job", "status", *self.numbers)
+        return [column for column in self.columns if column not in others and not is_card_column(column)]
 
     @property
     def numbers(self) -> list[str]:
         """The columns that were measured."""
-        return [column for column in self.columns if is_measured(column)]
+        return [column for column in self.columns if self._is_measured(column)]
 
-
-def is_measured(column: str) -> bool:
-    """Whether a column of `sweep.csv` is a measurement's, such as `probe/peak`; overrides have dots or no slash."""
-    return "/" in column and "." not in column
+    def _is_measured(self, column: str) -> bool:
+        """Whether it is a number with a card, such as `fid`, or another such as `probe/peak`; overrides have dots."""
+        named = "/" in column and "." not in column and not is_card_column(column)
+        return named or card_column(column) in self.columns
 
 
 def is_sweep(folder: Path) -> bool:

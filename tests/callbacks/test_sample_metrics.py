@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from flowexp.callbacks.sample_metrics import SampleMetrics
+from flowexp.commit import git_commit
 from flowexp.encoders.base import FeatureNet
-from flowexp.metrics import FeatureMoments, frechet_distance, write_adm_batch
+from flowexp.metrics import FeatureMoments, Moments, frechet_distance, read_adm_reference, write_adm_batch
 from flowexp.sampling import Sampler, Samples
 
 
@@ -59,6 +60,7 @@ def test_samples_that_are_the_training_set_are_at_distance_zero(tmp_path, module
     assert found.scalars["frechet/patches"] == pytest.approx(0, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_the_distance_is_that_of_the_numbered_samples_to_the_split(tmp_path, module, datamodule):
     found = measure(monitor(tmp_path, reference="test"), module, datamodule, seed=5)
     from flowexp.data import to_uint8
@@ -83,6 +85,7 @@ def test_one_pass_gives_every_metric(tmp_path, module, datamodule):
     assert found["frechet_low/patches"] < found["frechet/patches"] < found["frechet_high/patches"]
 
 
+@pytest.mark.slow
 def test_numbers_of_one_card_compare_and_those_of_another_sampler_do_not(tmp_path, module, datamodule):
     def card(seed=0):
         return measure(monitor(tmp_path), module, datamodule, seed).protocol["card"]
@@ -92,6 +95,35 @@ def test_numbers_of_one_card_compare_and_those_of_another_sampler_do_not(tmp_pat
     assert first == again != card()
 
 
+@pytest.mark.slow
+def test_every_number_has_a_card_of_its_own_metrics_options(tmp_path, module, datamodule):
+    def cards(**options):
+        found = measure(monitor(tmp_path, metrics=["frechet", "precision_recall"], options=options), module, datamodule)
+        assert {*found.protocol["cards"]} == {*found.scalars}
+        assert found.protocol["cards"]["frechet/patches"] == found.protocol["card"]
+        return found.protocol["cards"]
+
+    first, other = cards(), cards(k=5)
+    assert first["frechet/patches"] == other["frechet/patches"]
+    assert first["precision/patches"] != other["precision/patches"]
+
+
+@pytest.mark.slow
+def test_the_card_names_the_commit_and_the_guide(tmp_path, module, conditional_module, datamodule):
+    protocol = measure(monitor(tmp_path), module, datamodule).protocol
+    assert protocol["commit"] == git_commit() and protocol["guide"] is None
+    module.guide = conditional_module.velocity_network
+    module.sampler = Sampler("euler", num_steps=2, autoguidance_scale=2.0)
+    guided = measure(monitor(tmp_path), module, datamodule).protocol
+    assert len(guided["guide"]["weights"]) == 16
+
+
+def test_all_metrics_are_those_that_the_features_allow(tmp_path):
+    chosen = monitor(tmp_path, metrics="all", num_samples=1000).plan.metrics
+    assert {"frechet", "precision_recall", "kid"} < set(chosen) and not {"sfid", "inception_score"} & set(chosen)
+
+
+@pytest.mark.slow
 def test_a_reference_file_of_adm_is_taken_as_it_is(tmp_path, module, datamodule):
     pictures = datamodule.train.images
     write_adm_batch(tmp_path / "reference.npz", pictures)
@@ -99,6 +131,24 @@ def test_a_reference_file_of_adm_is_taken_as_it_is(tmp_path, module, datamodule)
     of_split = measure(monitor(tmp_path), module, datamodule)
     assert of_file.scalars == pytest.approx(of_split.scalars)
     assert of_file.protocol["reference"]["set"] == "reference.npz"
+    assert of_file.protocol["reference"]["hash"] == read_adm_reference(tmp_path / "reference.npz").fingerprint
+
+
+@pytest.mark.slow
+def test_the_moments_in_a_reference_file_are_inceptions_and_no_other_networks(tmp_path, module, datamodule):
+    dims = {"features": 2048, "spatial": 2023}
+    moments = {name: Moments(torch.zeros(dim), torch.eye(dim), 9) for name, dim in dims.items()}
+    write_adm_batch(tmp_path / "reference.npz", datamodule.train.images, moments)
+    of_file = measure(monitor(tmp_path, reference=str(tmp_path / "reference.npz")), module, datamodule)
+    assert of_file.scalars == pytest.approx(measure(monitor(tmp_path), module, datamodule).scalars)
+
+
+def test_a_reference_of_another_resolution_or_too_few_images_is_refused(tmp_path, module, datamodule):
+    write_adm_batch(tmp_path / "large.npz", torch.zeros(9, 3, 16, 16, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="pictures of 16 x 16, the samples have 8 x 8"):
+        measure(monitor(tmp_path, reference=str(tmp_path / "large.npz")), module, datamodule)
+    with pytest.raises(ValueError, match="at least 4, got 3 reference images"):
+        measure(monitor(tmp_path, metrics=["precision_recall"], max_reference=3), module, datamodule)
 
 
 def test_classes_are_balanced_or_drawn(conditional_module):
@@ -109,6 +159,7 @@ def test_classes_are_balanced_or_drawn(conditional_module):
     assert drawn[5:].tolist() == conditional_module.labels_for(range(5, 20), 0, None, "random").tolist()
 
 
+@pytest.mark.slow
 def test_the_batch_size_changes_nothing(tmp_path, module, datamodule):
     values = [
         measure(monitor(tmp_path, batch_size=size), module, datamodule).scalars["frechet/patches"] for size in (7, 40)
@@ -116,6 +167,7 @@ def test_the_batch_size_changes_nothing(tmp_path, module, datamodule):
     assert values[0] == pytest.approx(values[1], rel=1e-3)  # rounding to uint8 may flip a pixel
 
 
+@pytest.mark.slow
 def test_the_protocol_holds_what_a_reader_needs(tmp_path, module, datamodule):
     protocol = measure(monitor(tmp_path), module, datamodule, seed=7).protocol
     assert protocol["reference"]["set"] == "digits/train" and protocol["reference"]["num"] == len(datamodule.train)
@@ -129,6 +181,7 @@ def test_the_protocol_holds_what_a_reader_needs(tmp_path, module, datamodule):
     assert protocol["sampler"]["solver"] == "euler" and protocol["features"] == {"encoder": "patches"}
 
 
+@pytest.mark.slow
 def test_the_dataset_is_encoded_once(tmp_path, module, datamodule):
     first, second = monitor(tmp_path), monitor(tmp_path)
     values = [measure(m, module, datamodule).scalars["frechet/patches"] for m in (first, second)]
@@ -137,6 +190,7 @@ def test_the_dataset_is_encoded_once(tmp_path, module, datamodule):
     assert values[0] == values[1]
 
 
+@pytest.mark.slow
 def test_another_training_subset_is_another_reference(tmp_path, module, datamodule):
     whole, part = monitor(tmp_path), monitor(tmp_path, max_reference=100)
     found = [measure(m, module, datamodule) for m in (whole, part)]
@@ -152,12 +206,14 @@ def test_one_diverged_sample_is_an_error_and_not_a_black_picture(tmp_path, modul
         measure(monitor(tmp_path), module, datamodule)
 
 
+@pytest.mark.slow
 def test_the_encoder_never_enters_the_modules_state(tmp_path, module, datamodule):
     names = list(module.state_dict())
     measure(monitor(tmp_path), module, datamodule)
     assert list(module.state_dict()) == names
 
 
+@pytest.mark.slow
 def test_inceptions_distance_alone_is_recorded_as_fid(tmp_path, module, datamodule):
     class Named(Patches):
         distance_name = "fid"
@@ -168,6 +224,7 @@ def test_inceptions_distance_alone_is_recorded_as_fid(tmp_path, module, datamodu
     assert list(other.scalars) == ["frechet/patches"]
 
 
+@pytest.mark.slow
 def test_the_default_features_measure_digits(tmp_path, module, datamodule):
     small = replace_train(datamodule, 60)
     found = measure(

@@ -7,12 +7,11 @@ import json
 import torch
 import torch.distributed as dist
 
-from flowexp.metrics import FeatureCollector, MetricPlan, Needs, Statistics
-from flowexp.metrics.plan import NEEDS
+from flowexp.metrics import METRICS, FeatureCollector, MetricPlan, Needs, Statistics
 
 DIMS = {"features": 12, "spatial": 9, "logits": 6}
 OPTIONS = {"kid_subsets": 5, "kid_subset_size": 20, "split_size": 40, "resamples": 20, "pairwise_reference": 70}
-ALL = MetricPlan(tuple(NEEDS), **OPTIONS)
+ALL = MetricPlan(tuple(METRICS), **OPTIONS)
 
 
 def outputs(num: int, seed: int) -> dict[str, torch.Tensor]:
@@ -31,5 +30,6 @@ def measure(rank, world_size, folder):
     if world_size > 1:
         dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
     samples = collect(101, 1, ALL.samples, rank, world_size)
-    scores = ALL.compute(samples, collect(90, 0, ALL.reference, rank, world_size))
+    found = ALL.compute(samples, collect(90, 0, ALL.reference, rank, world_size))
+    scores = {name: value for scores in found.values() for name, value in scores.items()}
     (folder / f"{world_size}_{rank}.json").write_text(json.dumps(scores))

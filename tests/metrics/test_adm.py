@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowexp.metrics import Moments, read_adm_reference, write_adm_batch
+from flowexp.metrics import Moments, read_adm_reference, write_adm_batch, write_adm_batches
 from flowexp.metrics.adm import DIMS
 
 
@@ -35,6 +35,41 @@ def test_a_compressed_file_is_read_alike(tmp_path, images):
 def test_grey_pictures_become_colour(tmp_path, images):
     write_adm_batch(tmp_path / "samples.npz", images[:, :1])
     assert torch.equal(read_all(tmp_path / "samples.npz"), images[:, :1].expand(-1, 3, -1, -1))
+
+
+def test_pictures_that_come_in_batches_make_the_same_file(tmp_path, images):
+    write_adm_batch(tmp_path / "whole.npz", images)
+    write_adm_batches(tmp_path / "batches.npz", iter(images.split(2)), len(images))
+    assert np.array_equal(np.load(tmp_path / "whole.npz")["arr_0"], np.load(tmp_path / "batches.npz")["arr_0"])
+    whole, batches = (read_adm_reference(tmp_path / f"{name}.npz") for name in ("whole", "batches"))
+    assert whole.fingerprint == batches.fingerprint
+
+
+def test_a_file_has_a_fingerprint_of_its_content_however_it_was_packed(tmp_path, images):
+    write_adm_batch(tmp_path / "one.npz", images)
+    np.savez_compressed(tmp_path / "packed.npz", arr_0=images.permute(0, 2, 3, 1).contiguous().numpy())
+    write_adm_batch(tmp_path / "other.npz", images ^ 1)
+    found = [read_adm_reference(tmp_path / f"{name}.npz").fingerprint for name in ("one", "packed", "other")]
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize(
+    "num, sizes, sentence",
+    [
+        (5, [3], "5 pictures were announced .* got 3"),
+        (2, [3], "2 pictures were announced .* got 3"),
+        (0, [], "at least one is needed"),
+    ],
+)
+def test_a_file_with_another_number_of_pictures_than_announced_does_not_appear(tmp_path, images, num, sizes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        write_adm_batches(tmp_path / "samples.npz", [images[:size] for size in sizes], num)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_of_two_sizes_are_refused(tmp_path, images):
+    with pytest.raises(ValueError, match=r"one shape, got \(4, 4, 3\) and \(2, 2, 3\)"):
+        write_adm_batches(tmp_path / "samples.npz", [images, images[:, :, :2, :2]], 10)
 
 
 def test_moments_of_a_reference_come_back(tmp_path, images, monkeypatch):

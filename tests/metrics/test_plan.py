@@ -9,15 +9,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from flowexp.metrics import MetricPlan, Needs, frechet_distance, moments_of
-from flowexp.metrics.plan import NEEDS, subset_of
+from flowexp.metrics import METRICS, MetricPlan, Needs, frechet_distance, metrics_for, moments_of, subset_of
 
 sys.path.append(str(Path(__file__).parent))  # processes of their own import what they run
 from metric_processes import ALL, DIMS, OPTIONS, collect, measure, outputs
 
 
 def test_one_pass_gives_every_score():
-    scores = ALL.compute(collect(100, 1, ALL.samples), collect(90, 0, ALL.reference))
+    found = ALL.compute(collect(100, 1, ALL.samples), collect(90, 0, ALL.reference))
+    assert [*found] == [*METRICS]
+    scores = {name: value for scores in found.values() for name, value in scores.items()}
     assert set(scores) == {
         *("frechet", "sfid", "inception_score", "inception_score_std", "precision", "recall", "kid", "kid_std"),
         *("kid_full", "nearest_neighbour", "frechet_infinity", "frechet_infinity_error", "frechet_low", "frechet_high"),
@@ -58,25 +59,49 @@ def test_a_subset_of_the_reference_is_fixed_and_not_just_its_first_classes():
 
 
 @pytest.mark.parametrize(
-    "name, num_samples, offered, num_reference, sentence",
+    "name, num_samples, sentence",
     [
-        ("kid", 999, ("features",), None, "kid needs at least 1000, got 999 samples: raise num_samples"),
-        ("kid", 2000, ("features",), 500, "kid needs at least 1000, got 500 reference images"),
-        ("frechet", 1, ("features",), None, "frechet needs at least 2, got 1 samples"),
-        ("precision_recall", 3, ("features",), None, "at least 4, got 3"),
-        ("frechet_infinity", 20, ("features",), None, "at least 30, got 20"),
-        ("sfid", 50, ("features",), None, "sfid needs the output spatial, which only encoder=inception offers"),
-        ("inception_score", 50, ("features",), None, "needs the output logits"),
+        ("kid", 999, "kid needs at least 1000, got 999 samples: raise num_samples"),
+        ("frechet", 1, "frechet needs at least 2, got 1 samples"),
+        ("precision_recall", 3, "at least 4, got 3"),
+        ("frechet_infinity", 20, "at least 30, got 20"),
+        ("sfid", 50, "sfid needs the output spatial, which only encoder=inception offers"),
+        ("inception_score", 50, "needs the output logits"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_sampling(name, num_samples, offered, num_reference, sentence):
+def test_what_cannot_be_measured_is_refused_before_sampling(name, num_samples, sentence):
     with pytest.raises(ValueError, match=sentence):
-        MetricPlan((name,)).check(num_samples, offered, num_reference)
+        MetricPlan((name,)).check(num_samples, ("features",))
+
+
+@pytest.mark.parametrize(
+    "name, num, sentence",
+    [
+        ("kid", 500, "kid needs at least 1000, got 500 reference images: take a larger reference"),
+        ("precision_recall", 3, "at least 4, got 3 reference images"),
+        ("frechet", 1, "frechet needs at least 2, got 1 reference images"),
+        ("frechet_infinity", 1, "at least 2, got 1 reference"),
+    ],
+)
+def test_a_reference_that_is_too_small_is_refused_before_it_is_encoded(name, num, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MetricPlan((name,)).check_reference(num)
+
+
+def test_a_reference_that_nobody_asks_for_may_be_of_any_size():
+    MetricPlan(("inception_score",)).check_reference(1)
+    MetricPlan(("nearest_neighbour",)).check_reference(1)
+
+
+def test_all_means_all_that_the_outputs_allow():
+    assert set(metrics_for(("features",))) == {*METRICS} - {"sfid", "inception_score"}
+    assert metrics_for(tuple(DIMS)) == tuple(METRICS)
 
 
 def test_what_passes_the_check_can_be_measured():
-    plan = MetricPlan(tuple(NEEDS), **OPTIONS)
-    plan.check(30, tuple(DIMS), 30)
+    plan = MetricPlan(tuple(METRICS), **OPTIONS)
+    plan.check(30, tuple(DIMS))
+    plan.check_reference(30)
     assert plan.compute(collect(30, 1, plan.samples), collect(30, 0, plan.reference))
 
 
@@ -85,7 +110,13 @@ def test_unknown_metrics_and_impossible_options_are_refused():
         MetricPlan(("fid",))
     with pytest.raises(ValueError, match="got none"):
         MetricPlan(())
-    for options in ({"k": 0}, {"kid_subset_size": 1}, {"infinity_sizes": 9}, {"confidence": 1.0}):
+    for options in (
+        {"k": 0},
+        {"kid_subset_size": 1},
+        {"infinity_sizes": 9},
+        {"confidence": 1.0},
+        {"pairwise_reference": 3},
+    ):
         with pytest.raises(ValueError):
             MetricPlan(("frechet",), **options)
 

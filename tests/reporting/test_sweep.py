@@ -53,3 +53,10 @@ def test_a_table_without_jobs_is_refused(tmp_path: Path):
     (tmp_path / "sweep.csv").write_text("")
     with pytest.raises(ValueError, match="no table of jobs"):
         read_sweep(tmp_path)
+
+
+def test_a_number_with_a_card_is_a_number_whatever_its_name(tmp_path: Path):
+    (tmp_path / "sweep.csv").write_text("job,seed,fid,card of fid,status\n0,1,9.5,ab12cd34,finished\n")
+    read = read_sweep(tmp_path)
+    assert (read.settings, read.numbers) == (["seed"], ["fid"])
+    assert "ab12cd34" in render_sweep(read)

@@ -1,0 +1,132 @@
+"""Metrics by name. One file adds one: a function of `Work` under `@metric("name", ...)`, asked for as `file.name`."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from flowexp.metrics.collecting import Needs, Statistics
+from flowexp.metrics.frechet import distance_of
+from flowexp.metrics.neighbours import Device
+from flowexp.randomness import keyed_generator
+
+if TYPE_CHECKING:
+    from flowexp.metrics.plan import MetricPlan
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one metric is computed from.
+
+    Arguments:
+        plan: the options.
+        samples, reference: what was asked for by `Needs`.
+        seed: decides random subsets.
+        stream: a number for each metric, so that it draws the same whatever other metrics are chosen.
+        device: where arithmetic is to be done; stored features lie on the CPU.
+    """
+
+    plan: MetricPlan
+    samples: Statistics
+    reference: Statistics
+    seed: int = 0
+    stream: int = 0
+    device: Device = "cpu"
+
+    def generator(self) -> torch.Generator:
+        """The metric's own stream."""
+        return keyed_generator(self.seed, self.stream)
+
+    def distance(self, output: str) -> float:
+        """The Frechet distance of an output's moments."""
+        return distance_of(self.reference.moments[output].to(self.device), self.samples.moments[output])
+
+    def sampled(self) -> Tensor:
+        """Stored features of the samples (N, D)."""
+        assert self.samples.features is not None  # as `Needs` asked
+        return self.samples.features
+
+    def features(self) -> tuple[Tensor, Tensor]:
+        """Stored features of the samples (N, D) and of the reference (M, D)."""
+        assert self.reference.features is not None  # as `Needs` asked
+        return self.sampled(), self.reference.features
+
+
+Scores = Callable[[Work], dict[str, float]]
+Options = Callable[["MetricPlan"], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class RegisteredMetric:
+    """A metric: its scores by name, what it needs of samples and reference, and what decides it beside those.
+
+    Arguments:
+        stream: see `Work`.
+        options: from the plan, for the card.
+        fewest: the least number of samples, and of reference images where it needs their features.
+    """
+
+    name: str
+    scores: Scores
+    samples: Needs
+    reference: Needs
+    stream: int
+    options: Options
+    fewest: Callable[[MetricPlan], int]
+
+
+METRICS: dict[str, RegisteredMetric] = {}
+
+
+def metric(
+    name: str,
+    samples: Needs,
+    reference: Needs | None = None,
+    options: Options = lambda plan: {},
+    fewest: Callable[[MetricPlan], int] = lambda plan: 2,
+    stream: int | None = None,
+) -> Callable[[Scores], Scores]:
+    """Registers a function that gives scores by name as the metric `name`.
+
+    samples, reference: what one pass over either must leave; None needs no reference.
+    options: plain values of the plan, or of the function's file, that decide the scores: they go on the number's card.
+    fewest: how many samples it needs, and how many reference images where it takes their features.
+    stream: of the random subsets; None makes it from the name.
+    """
+
+    def register(scores: Scores) -> Scores:
+        own = 1000 + zlib.crc32(name.encode()) if stream is None else stream
+        METRICS[name] = RegisteredMetric(name, scores, samples, reference or Needs(), own, options, fewest)
+        return scores
+
+    return register
+
+
+def find_metric(name: str) -> RegisteredMetric:
+    """The metric called `name`; for `file.name` or `package.file.name` that file is imported first.
+
+    Raises:
+        ValueError: there is no such metric, module, or metric in it.
+    """
+    module, _, last = name.rpartition(".")
+    if module:
+        _import(module, name)
+    if last not in METRICS or (module and METRICS[last].scores.__module__ != module):
+        raise ValueError(
+            f"metrics must be some of {', '.join(METRICS)}, or file.name of one's own (@flowexp.metrics.metric), "
+            f"got {name}"
+        )
+    return METRICS[last]
+
+
+def _import(module: str, name: str) -> None:
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"the metric {name} could not be imported ({error}): is its file in this folder?") from error

@@ -1,0 +1,184 @@
+"""`evaluate`: numbers with their cards, over one process or two, and a sentence for whatever cannot be measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flowexp.cards import cards_of
+from flowexp.checkpoints import list_checkpoints
+
+pytestmark = pytest.mark.slow
+
+SMALL = (
+    "device=cpu", "encoder.input_size=48", "callbacks.probe=null", "callbacks.noise_levels=null",
+    "callbacks.samples=null", "callbacks.frechet.num_samples=21", "callbacks.frechet.max_reference=40",
+    "callbacks.frechet.cache=null", "callbacks.frechet.batch_size=8",
+)  # fmt: skip
+SPREAD = """
+from flowexp.metrics import Needs, Work, metric
+
+@metric("spread", Needs(features=True))
+def spread(work: Work) -> dict[str, float]:
+    return {"spread": float(work.sampled().std())}
+"""
+
+
+@pytest.fixture(scope="module")
+def evaluated(shell, alone):
+    """A checkpoint measured with a metric of one's own, then the same over two processes beside a sweep."""
+    run = shutil.copytree(alone, shell.folder / "evaluated", ignore=shutil.ignore_patterns("evaluations", "samples"))
+    (shell.folder / "own_metric.py").write_text(SPREAD)
+    own = (*SMALL, "callbacks.frechet.metrics=[frechet,precision_recall,own_metric.spread]")
+    one = shell.run("evaluate", f"checkpoint={run}/checkpoints/step_00000012.ckpt", *own).succeeded()
+    two = shell.start("evaluate", f"run={run}", *own, "devices=2", "run_dir=two")
+    sweep = shell.start("evaluate", "-m", f"run={run}", *SMALL, "sampler.num_steps=3,4", "hydra.sweep.dir=cards")
+    return {"one": one, "two": two.wait().succeeded(), "sweep": sweep.wait().succeeded()}
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def warnings_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("warning: ")]
+
+
+def test_a_checkpoint_alone_is_enough_and_a_metric_of_ones_own_is_one_file(evaluated, shell):
+    (folder,) = (shell.folder / "evaluated" / "evaluations").iterdir()
+    found = summary(folder)["scalars"]
+    assert {f"{name}/efficientnet_lite" for name in ("frechet", "precision", "recall", "spread")} == {*found}
+
+
+def test_two_processes_find_what_one_does_and_print_it_once(evaluated, shell):
+    (folder,) = (shell.folder / "evaluated" / "evaluations").iterdir()
+    one, two = summary(folder), summary(shell.folder / "two")
+    assert two["scalars"] == pytest.approx(one["scalars"], rel=1e-5)
+    assert cards_of(two) == cards_of(one) != {}
+    assert evaluated["two"].out.count("numbers with their protocol") == 1
+
+
+def test_each_number_has_its_cards_hash_beside_it(evaluated, shell):
+    (protocol,) = summary(shell.folder / "two")["protocol"].values()
+    assert re.search(rf"frechet/efficientnet_lite\W+[\d.]+\W+{protocol['card']}", evaluated["two"].out)
+
+
+def test_a_sweeps_table_has_the_cards_and_warns_of_a_column_that_mixes_them(evaluated, shell):
+    with (shell.folder / "cards" / "sweep.csv").open() as file:
+        cards = [row["card of frechet/efficientnet_lite"] for row in csv.DictReader(file)]
+    assert len(set(cards)) == 2
+    (sentence,) = (line for line in warnings_of(evaluated["sweep"].err) if "job 0" in line)
+    for words in (f"card {cards[0]} (job 0)", f"card {cards[1]} (job 1)", "sampler.num_steps 3 and 4"):
+        assert words in sentence
+
+
+def test_a_number_that_the_run_has_under_another_card_is_warned_of(evaluated, shell, in_process, capsys):
+    arguments = (f"run={shell.folder / 'evaluated'}", *SMALL, "callbacks.frechet.num_samples=30", "run_dir=again")
+    assert in_process("evaluate", *arguments) == 0
+    (sentence,) = warnings_of(capsys.readouterr().err)
+    assert "number of samples 30 and 21" in sentence and "evaluations/" in sentence
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def complaint(in_process, alone, capsys, workdir):
+    """Evaluates a copy of a run, which must fail with one sentence and no trace, and returns the sentence."""
+
+    def run(*arguments: str, spoil=lambda folder: None, command: str = "evaluate") -> str:
+        folder = shutil.copytree(alone, workdir / "run", ignore=shutil.ignore_patterns("evaluations", "samples"))
+        spoil(Path(folder))
+        given = [] if any(a.startswith(("run=", "checkpoint=")) for a in arguments) else ["run=run"]
+        small = SMALL if command == "evaluate" else ("device=cpu",)
+        code = in_process(command, *given, *small, "run_dir=out", *arguments)
+        printed = capsys.readouterr()
+        assert code == 2, printed.out + printed.err
+        assert "Traceback" not in printed.out + printed.err
+        (sentence,) = re.findall(r"^error: (.*)$", printed.err, re.MULTILINE)
+        return sentence
+
+    return run
+
+
+def truncate(folder: Path) -> None:
+    for file in list_checkpoints(folder / "checkpoints"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def forget(folder: Path) -> None:
+    shutil.rmtree(folder / "checkpoints")
+
+
+def diverge(folder: Path) -> None:
+    file = list_checkpoints(folder / "checkpoints")[-1]
+    content = torch.load(file, weights_only=True)
+    for weights in (content["state_dict"], content["ema"]["averages"]):
+        for name, value in weights.items():
+            if name.endswith("weight"):
+                weights[name] = torch.full_like(value, torch.nan)
+    torch.save(content, file)
+
+
+def reference(side: int, num: int = 50, **arrays):
+    pixels = np.zeros((num, side, side, 3), np.uint8)
+    return lambda folder: np.savez(folder.parent / "reference.npz", **{"arr_0": pixels, **arrays})
+
+
+FRECHET = "callbacks.frechet"
+FILE = f"{FRECHET}.reference=reference.npz"
+TWO = f"{FRECHET}.metrics=[precision_recall]"
+
+
+@pytest.mark.parametrize(
+    "spoil, arguments, words",
+    [
+        (truncate, [], "no usable checkpoint: none is saved yet, or all are damaged"),
+        (truncate, ["checkpoint=run/checkpoints/step_00000012.ckpt"], "step_00000012.ckpt is damaged"),
+        (forget, [], "no usable checkpoint: none is saved yet"),
+        (forget, ["run=run", "checkpoint=run/checkpoints/step_00000012.ckpt"], "no checkpoint at "),
+        (diverge, [], "the samples have diverged"),
+        (None, [f"{FRECHET}.num_samples=1"], "at least 2 samples are needed"),
+        (None, [f"{FRECHET}.max_reference=1"], "frechet needs at least 2, got 1 reference images"),
+        (None, [TWO, f"+{FRECHET}.options.k=21"], "precision_recall needs at least 22, got 21 samples"),
+        (None, [TWO, f"{FRECHET}.max_reference=3"], "at least 4, got 3 reference images"),
+        (None, [FILE], "there is no reference batch at reference.npz"),
+        (reference(16), [FILE], "pictures of 16 x 16, the samples have 8 x 8"),
+        (reference(8, arr_0=np.zeros((5, 8, 8), np.uint8)), [FILE], "must be uint8 (N, H, W, 3), got uint8 (5, 8, 8)"),
+        (reference(8, mu=np.zeros(3)), [FILE], "has mu: a reference batch has all of"),
+        (reference(8, num=1), [FILE], "frechet needs at least 2, got 1 reference images"),
+        (None, [f"{FRECHET}.reference=val"], "train, test or a .npz file of ADM, got 'val'"),
+        (None, [f"{FRECHET}.metrics=[fid]"], "metrics must be some of frechet, sfid"),
+        (None, [f"{FRECHET}.metrics=[nowhere.mine]"], "the metric nowhere.mine could not be imported"),
+        (None, ["devices=0"], "devices must be at least 1, got 0"),
+        (None, ["run=rum"], "there is no run rum; did you mean run?"),
+        (None, ["run=elsewhere/at/all"], "there is no run elsewhere/at/all: give the folder"),
+        (None, ["checkpoint=run/config.yaml"], "lies in no run's folder: add run=FOLDER, or make a run of published"),
+    ],
+)
+def test_what_cannot_be_measured_is_answered_by_a_sentence(complaint, spoil, arguments, words):
+    assert words in complaint(*arguments, spoil=spoil or (lambda folder: None))
+
+
+@pytest.mark.parametrize(
+    "encoder, url", [("inception", "weights-inception-2015"), ("dinov2", "vit_base_patch14_dinov2")]
+)
+def test_features_that_need_a_download_offer_those_that_do_not(complaint, monkeypatch, encoder, url, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    small = [argument for argument in SMALL if not argument.startswith("encoder.")]
+    monkeypatch.setitem(globals(), "SMALL", small)
+    sentence = complaint(f"encoder={encoder}")
+    assert url in sentence and "efficientnet_lite, which needs no download" in sentence
+
+
+def no_network(*args, **kwargs):
+    raise OSError("no route to host")
