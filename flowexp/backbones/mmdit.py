@@ -179,9 +179,10 @@ def _check(resolution: int, patch: int, width: int, heads: int, conditioning: st
         raise ValueError(f"an MMDiT takes text, not classes: pass num_classes=None, got {num_classes}")
 
 
-SIZES = {  # depth, width, heads
-    "repa": (24, 768, 24),
-    "nano": (6, 128, 4),
+SIZES = {  # depth, width, heads, patch
+    "repa": (24, 768, 24, 2),
+    "nano": (6, 128, 4, 2),
+    "nano4": (6, 128, 4, 4),
 }
 
 
@@ -189,5 +190,5 @@ def _build(**options: Any) -> MMDiT:
     return MMDiT(**options)
 
 
-for _size, (_depth, _width, _heads) in SIZES.items():
-    register_backbone(f"mmdit_{_size}")(partial(_build, depth=_depth, width=_width, heads=_heads, patch=2))
+for _size, (_depth, _width, _heads, _patch) in SIZES.items():
+    register_backbone(f"mmdit_{_size}")(partial(_build, depth=_depth, width=_width, heads=_heads, patch=_patch))

@@ -3,6 +3,7 @@
 from flowexp.data.base import ImageDataModule
 from flowexp.data.captions import CaptionedSet
 from flowexp.data.cifar10 import CIFAR10
+from flowexp.data.class_captions import ClassCaptions
 from flowexp.data.coco import COCO
 from flowexp.data.digits import Digits
 from flowexp.data.errors import DataError
@@ -21,6 +22,7 @@ __all__ = [
     "Batch",
     "BatchLoader",
     "CaptionedSet",
+    "ClassCaptions",
     "DataError",
     "Digits",
     "FashionMNIST",

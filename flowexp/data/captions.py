@@ -35,13 +35,15 @@ class CaptionNumbers:
 
     def select(self, rows: Tensor) -> CaptionNumbers:
         """Those of the images of the given rows."""
+        rows = rows.cpu()
         return CaptionNumbers(self.starts[rows], self.counts[rows])
 
     def draw(self, pick: Pick) -> Tensor:
         """A caption of each image picked, int64 (B,): one of its own, uniformly, decided by (seed, epoch, row)."""
         generator = keyed_generator(pick.seed, _CAPTION, pick.epoch)
-        uniform = torch.rand(len(self.counts), generator=generator, dtype=torch.float64)[pick.rows]
-        return self.starts[pick.rows] + (uniform * self.counts[pick.rows]).long()
+        rows = pick.rows.cpu()  # where the images lie on a device
+        uniform = torch.rand(len(self.counts), generator=generator, dtype=torch.float64)[rows]
+        return self.starts[rows] + (uniform * self.counts[rows]).long()
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,7 @@ class CaptionedSet(Generic[SomeImages]):
 
     @property
     def labels(self) -> Tensor:
-        """Zeros (N,): there are no classes."""
+        """int64 (N,): the classes, zeros where there are none."""
         return self.pictures.labels
 
     @property

@@ -29,6 +29,18 @@ class CIFAR10(ImageDataModule):
     resolution = 32
     channels = 3
     num_classes = 10
+    class_names = (
+        "an airplane",
+        "an automobile",
+        "a bird",
+        "a cat",
+        "a deer",
+        "a dog",
+        "a frog",
+        "a horse",
+        "a ship",
+        "a truck",
+    )
     flips = True
 
     batch_rows: ClassVar[int] = 10_000

@@ -29,6 +29,7 @@ class Digits(ImageDataModule):
     resolution = 8
     channels = 1
     num_classes = 10
+    class_names = ("a zero", "a one", "a two", "a three", "a four", "a five", "a six", "a seven", "an eight", "a nine")
 
     def load(self) -> tuple[ImageSet, ImageSet]:
         everything = _read_digits()

@@ -27,6 +27,18 @@ class FashionMNIST(ImageDataModule):
     resolution = 28
     channels = 1
     num_classes = 10
+    class_names = (
+        "a T-shirt",
+        "trousers",
+        "a pullover",
+        "a dress",
+        "a coat",
+        "a sandal",
+        "a shirt",
+        "a sneaker",
+        "a bag",
+        "an ankle boot",
+    )
 
     num_train: ClassVar[int] = 60_000
     num_test: ClassVar[int] = 10_000

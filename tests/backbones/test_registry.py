@@ -37,10 +37,11 @@ def counts(name: str, **options) -> tuple[int, int]:
 def test_every_promised_name_is_listed_and_sorted():
     sit = [f"sit_{size}{patch}" for size in ("s", "b", "l", "xl") for patch in (2, 4)]
     dit = ["dit_s2", "dit_b2", "dit_nano2", "dit_nano4", "dit_tiny2", "dit_tiny4"]
-    others = ["unet_76m", "unet_nano", "mmdit_repa", "mmdit_nano"]
+    others = ["unet_76m", "unet_nano", "mmdit_repa", "mmdit_nano", "mmdit_nano4"]
     assert list_backbones() == sorted(sit + dit + others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIT_TOTAL_AND_TRAINABLE)
 def test_sit_has_the_parameter_counts_of_the_official_code(name: str):
     options = {"resolution": 32, "channels": 4, "num_classes": 1000}
@@ -83,6 +84,7 @@ def test_overrides_change_the_architecture_and_nothing_else():
     assert (network.name, network.depth, network.width, network.default_tap) == ("dit_s2", 3, 384, 2)
 
 
+@pytest.mark.slow
 def test_every_name_has_a_config_and_every_config_builds_its_name():
     configs = {path.stem: yaml.safe_load(path.read_text()) for path in CONF.glob("*.yaml")}
     assert sorted(configs) == list_backbones()

@@ -1,0 +1,31 @@
+"""Text to image where nothing can be downloaded: captions of class names, through the public commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+CAPTIONS = (
+    "data=fashion_mnist_captions", "data@data.pictures=digits", "data.train_size=64", "data.batch_size=16",
+    "data.on_device=false", "backbone=mmdit_nano", "+backbone.depth=2", "+backbone.width=16", "+backbone.heads=2",
+    "trainer.max_steps=2", "trainer.accelerator=cpu", "trainer.precision=32-true", "sampler.num_steps=2",
+    "callbacks.samples.num_samples=4", "callbacks.frechet.num_samples=4", "callbacks.frechet.max_reference=8",
+    "callbacks.frechet.cache=null", "callbacks.probe.levels=[0.1]", "callbacks.probe.epochs=1",
+    "callbacks.noise_levels.num_images=8", "progress_bar=false",
+)  # fmt: skip
+
+
+def test_the_commands_train_measure_and_sample_with_captions(in_process, workdir: Path):
+    assert in_process("train", *CAPTIONS, "run_dir=captions") == 0
+    found = json.loads((workdir / "captions" / "summary.json").read_text())["scalars"]
+    assert {"frechet/efficientnet_lite", "probe/peak", "noise_levels/velocity_ratio"} <= set(found)
+    for scale in (1, 2):
+        said = ("num_samples=12", "device=cpu", f"sampler.guidance_scale={scale}", f"run_dir=samples_{scale}")
+        assert in_process("sample", "run=captions", *said) == 0
+    one, two = (np.load(workdir / f"samples_{scale}" / "samples.npz")["arr_0"] for scale in (1, 2))
+    assert one.shape == two.shape == (12, 8, 8, 3) and (one != two).any()
