@@ -37,6 +37,7 @@ def test_a_linear_encoder_is_measured_exactly_where_every_direction_is_taken(mat
     for point in curve:
         assert (point.g_sem, point.g_noise, point.frobenius) == pytest.approx((semantic, noise, norm), rel=1e-10)
         assert point.semantic_share == pytest.approx(RANK * semantic / norm**2)
+        assert point.ratio == pytest.approx(semantic / noise)
         assert (point.g_sem_se, point.g_noise_se) == pytest.approx((0, 0), abs=1e-10)
 
 
@@ -66,6 +67,7 @@ def test_directions_do_not_depend_on_the_batch_size(matrix, basis):
     assert whole.rows()[0] == pytest.approx(parts.rows()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "flatten"])
 def test_a_transformers_jacobian_is_that_of_reverse_mode(pooling):
     torch.manual_seed(1)

@@ -30,6 +30,14 @@ def test_the_average_over_processes_is_the_mean_over_the_rows_of_each_side(world
     torch.testing.assert_close(high, (ERROR if regress_below else ERROR[T >= 0.1]).mean())
 
 
+@pytest.mark.parametrize("t_min", [0.02, 0.05, 0.1, 0.2])
+def test_a_row_at_t_min_itself_is_regressed_and_not_contrasted(t_min: float):
+    """Algorithm 1, line 4: t >= T_min."""
+    t = torch.tensor([t_min / 2, t_min, 0.9])
+    sides = sides_of(t_min, TrainingBatch(torch.zeros(3, 1), torch.zeros(3, 1), t))
+    assert (sides.low.tolist(), sides.regressed.tolist()) == ([0], [1, 2])
+
+
 def test_a_process_without_a_regressed_row_sends_one_of_weight_0():
     (_, first), _ = on_each_process(torch.tensor([0.01, 0.02, 0.5, 0.9]), 2)
     assert (first.regressed.tolist(), first.num_regressed, first.regressed_weight) == ([0], 0, 0.0)
