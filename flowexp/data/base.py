@@ -42,7 +42,6 @@ class ImageDataModule(LightningDataModule, ABC):
     channels: int
     num_classes: int  # 0 where there are no classes
     class_names: ClassVar[tuple[str, ...]] = ()  # as in "a picture of ...", where they are known
-    class_names: ClassVar[tuple[str, ...]] = ()  # as in "a picture of ...", where they are known
     flips: ClassVar[bool] = False
     text_shape: tuple[int, int] | None = None  # (L, D) of a caption's embedding, where the labels are captions
 
