@@ -1,14 +1,16 @@
 """Every method of both papers on one dataset, with one network and one protocol: a table of what each costs and gives.
 
-`python -m experiments.methods budget=cpu` writes results/methods/BUDGET: methods.csv, table.md, protocol.json.
-Training-free methods (SSC, solvers, guidance) measure the weights of the method that their line names.
+`python -m experiments.methods budget=cpu` writes results/methods/BUDGET: methods.csv, table.md, protocol.json. With
+`missing=true` it keeps the lines that are there, and makes those that the yaml has beside them. Training-free methods
+(SSC, solvers, guidance) measure the weights of the method that their line names, and show what is known of those.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -19,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from benchmarks.timing import Comparison, stopwatch
-from experiments.recipes import compose_run, markdown_table, read_recipe, run_of, write_protocol
+from experiments.recipes import Recipe, compose_run, evaluation_of, markdown_table, protocol_of, read_recipe, run_of
 from flowexp.building import build_datamodule, build_module, resolve_precision
 from flowexp.callbacks.precision import autocast
-from flowexp.data import ImageDataModule, to_float
+from flowexp.data import ImageDataModule, Pick
 from flowexp.draws import StepKey
 from flowexp.modules import FlowMatching
 from flowexp.runs import RunFolder
@@ -30,33 +32,105 @@ from flowexp.tables import read_csv, write_csv
 
 BASE = "experiment=fashion_fm"
 STEPS_PER_ROUND = 3
+SCORES = "samples_efficientnet_lite"  # the measurement that counts network calls
+LOSSES = "loss terms at the end"
+SCORED = ("num_samples", "batch_size", "max_reference", "precision")  # settings that scores depend on
+OF_WEIGHTS = ("parameters", "time / FM", LOSSES, "probe at t = 0", "probe at its peak", "|v| / |v*|")
+OF_SAMPLES = ("network calls", "Frechet distance")
+
+Row = dict[str, Any]
 
 
 def main() -> None:
-    recipe = read_recipe(__file__, sys.argv[1:])
-    methods = OmegaConf.load(Path(__file__).with_suffix(".yaml")).methods
+    recipe = read_recipe(__file__, sys.argv[1:], switches=("redraw", "missing"))
     recipe.results.mkdir(parents=True, exist_ok=True)
     if not recipe.redraw:
-        runs = train_all(methods, recipe.settings)
-        rows = [row_of(name, method, runs[name]) for name, method in methods.items()]
-        add_costs(rows, methods, recipe.settings)
-        write_csv(recipe.results / "methods.csv", rows)
-        write_protocol(recipe, runs)
+        make_table(recipe, OmegaConf.load(Path(__file__).with_suffix(".yaml")).methods)
     rows = read_csv(recipe.results / "methods.csv")
     (recipe.results / "table.md").write_text(markdown_table(rows))
     print(f"\n{(recipe.results / 'table.md').read_text()}")
     print(f"the table: {recipe.results / 'table.md'} (and methods.csv), with its protocol in protocol.json")
 
 
-def train_all(methods: Mapping[str, DictConfig], settings: DictConfig) -> dict[str, RunFolder]:
-    """The runs of all methods, `settings.side_by_side` at a time; those that measure another's weights come last."""
+def make_table(recipe: Recipe, methods: Mapping[str, DictConfig]) -> None:
+    """Trains and measures what has no line yet, and writes methods.csv and protocol.json."""
+    rows, protocol = kept(recipe, methods) if recipe.missing else ({}, {})
+    wanted = with_sources(methods, set(methods) - set(rows))
+    print(f"{len(wanted)} of {len(methods)} lines are to be made or found again: {', '.join(wanted)}")
+    runs = run_all(wanted, recipe.settings)
+    rows |= {name: row_of(run, trains=is_trained(methods[name])) for name, run in runs.items()}
+    add_costs({name: rows[name] for name in wanted if is_trained(methods[name])}, methods, recipe.settings)
+    protocol |= {name: how_it_came(methods[name], run, runs, recipe.settings) for name, run in runs.items()}
+    write_csv(recipe.results / "methods.csv", [line_of(name, methods, rows) for name in methods])
+    ordered = {name: protocol[name] for name in methods}
+    (recipe.results / "protocol.json").write_text(json.dumps(ordered, indent=2) + "\n")
+
+
+# --- which lines are to be made ---------------------------------------------------------------------------------------
+
+
+def is_trained(method: DictConfig) -> bool:
+    """Whether the line has weights of its own."""
+    return method.get("from") is None
+
+
+def kept(recipe: Recipe, methods: Mapping[str, DictConfig]) -> tuple[dict[str, Row], dict[str, Any]]:
+    """The lines of an earlier table, and their protocols, by method: those made with the settings of today."""
+    table, how = recipe.results / "methods.csv", recipe.results / "protocol.json"
+    if not (table.exists() and how.exists()):
+        return {}, {}
+    protocol = {name: entry for name, entry in json.loads(how.read_text()).items() if name in methods}
+    rows = {row["method"]: dict(row) for row in read_csv(table) if row["method"] in protocol}
+    same = {name for name in rows if _is_of_today(methods[name], protocol[name], recipe.settings)}
+    same = {name for name in same if is_trained(methods[name]) or methods[name]["from"] in same}
+    for name in same:
+        rows[name]["network calls"] = protocol[name]["measured"][SCORES]["nfe"]
+    return {name: rows[name] for name in same}, {name: protocol[name] for name in same}
+
+
+def _is_of_today(method: DictConfig, protocol: Mapping[str, Any], settings: DictConfig) -> bool:
+    today = overrides_of(method, settings)
+    return protocol.get("overrides", today) == today  # older protocols do not say
+
+
+def with_sources(methods: Mapping[str, DictConfig], names: Collection[str]) -> dict[str, DictConfig]:
+    """The methods of these names, and those whose weights they measure or are guided by, in the order of the yaml."""
+    sources = {methods[name].get(key) for name in names for key in ("from", "guide")}
+    return {name: method for name, method in methods.items() if name in names or name in sources}
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def run_all(methods: Mapping[str, DictConfig], settings: DictConfig) -> dict[str, RunFolder]:
+    """The runs of methods, `settings.side_by_side` at a time; those that measure another's weights come last."""
     runs: dict[str, RunFolder] = {}
-    for training_free in (False, True):
-        names = [name for name, method in methods.items() if ("from" in method) == training_free]
-        wanted = [[*overrides_of(methods[name], settings.shared), f"name={folder_of(name)}"] for name in names]
+
+    def run(name: str) -> RunFolder:
+        return _run(name, methods[name], runs, settings)
+
+    for trained in (True, False):
+        names = [name for name, method in methods.items() if is_trained(method) == trained]
         with ThreadPoolExecutor(settings.side_by_side) as pool:
-            runs |= zip(names, pool.map(run_of, wanted), strict=True)
+            runs |= zip(names, pool.map(run, names), strict=True)
     return {name: runs[name] for name in methods}
+
+
+def _run(name: str, method: DictConfig, runs: Mapping[str, RunFolder], settings: DictConfig) -> RunFolder:
+    overrides = overrides_of(method, settings)
+    if method.get("guide") is None:
+        return run_of([*overrides, f"name={folder_of(name)}"])
+    weights, guide = runs[method["from"]], runs[method.guide]
+    return evaluation_of(weights, [*_of_evaluation(overrides, weights), f"guide={guide.path}"])
+
+
+def _of_evaluation(overrides: Sequence[str], run: RunFolder) -> list[str]:
+    """What `flowexp.evaluate` is told, to sample as `overrides` say and to score as the run's own samples were."""
+    scored = run.config().callbacks.frechet
+    values = {key: "null" if scored[key] is None else scored[key] for key in SCORED}
+    others = [f"callbacks.{name}=null" for name in ("probe", "noise_levels", "samples")]
+    sampling = [said for said in overrides if said.startswith(("sampler", "ssc"))]
+    return [*sampling, *(f"callbacks.frechet.{key}={value}" for key, value in values.items()), *others]
 
 
 def folder_of(name: str) -> str:
@@ -64,30 +138,51 @@ def folder_of(name: str) -> str:
     return "methods_" + re.sub(r"[^a-z0-9.-]+", "_", name.lower()).strip("_")
 
 
-def overrides_of(method: DictConfig, shared: Sequence[str]) -> list[str]:
-    """What the command line of a method's run says."""
+def overrides_of(method: DictConfig, settings: DictConfig) -> list[str]:
+    """What the command line of a method's run says. The solver gets the steps that `network_calls` are enough for."""
     own = list(method.overrides)
     base = [] if any(override.startswith("experiment=") for override in own) else [BASE]
-    measured = [] if method.get("from") is None else ["callbacks.probe=null", "callbacks.noise_levels=null"]
-    kept = [s for s in shared if not (measured and s.startswith(("callbacks.probe.", "callbacks.noise_levels.")))]
-    return [*base, *kept, *own, *measured]
+    steps = f"sampler.num_steps={max(1, int(settings.network_calls * method.get('steps_per_call', 1)))}"
+    measured = [] if is_trained(method) else ["callbacks.probe=null", "callbacks.noise_levels=null"]
+    unused = ("callbacks.probe.", "callbacks.noise_levels.") if measured else ()
+    return [*base, *(said for said in settings.shared if not said.startswith(unused)), steps, *own, *measured]
 
 
-def row_of(name: str, method: DictConfig, run: RunFolder) -> dict[str, Any]:
-    """A method's line of the table without its costs; what it shares with the line that it measures is left out."""
-    found = run.summary()["scalars"]
-    terms = {} if method.get("from") else last_losses(run)
-    return {
-        "method": name,
-        "shows": method.shows,
-        "parameters": None,
-        "time / FM": None,
-        "loss terms at the end": ", ".join(f"{term} {value:.3g}" for term, value in terms.items()),
-        "Frechet distance": found["frechet/efficientnet_lite"],
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+def row_of(run: RunFolder, trains: bool) -> Row:
+    """What a run knows of its samples and, if it has weights of its own, of those; costs are not in it."""
+    found, measured = run.summary()["scalars"], run.summary()["protocol"]
+    samples = {"network calls": measured[SCORES]["nfe"], "Frechet distance": found["frechet/efficientnet_lite"]}
+    if not trains:
+        return samples
+    return samples | {
+        LOSSES: ", ".join(f"{term} {value:.3g}" for term, value in last_losses(run).items()),
         "probe at t = 0": found.get("probe/at_clean"),
         "probe at its peak": found.get("probe/peak"),
         "|v| / |v*|": found.get("noise_levels/velocity_ratio"),
     }
+
+
+def line_of(name: str, methods: Mapping[str, DictConfig], rows: Mapping[str, Row]) -> Row:
+    """A line of the table: of the weights what is known of the line that trained them, of the samples its own."""
+    method = methods[name]
+    weights = name if is_trained(method) else method["from"]
+    about = {"method": name, "shows": method.shows, "weights of": "" if is_trained(method) else weights}
+    of_weights = {column: rows[weights][column] for column in OF_WEIGHTS}
+    return about | of_weights | {column: rows[name][column] for column in OF_SAMPLES}
+
+
+def how_it_came(
+    method: DictConfig, run: RunFolder, runs: Mapping[str, RunFolder], settings: DictConfig
+) -> dict[str, Any]:
+    """The protocol of a line, see `protocol_of`, with what its command line said."""
+    said = {"overrides": overrides_of(method, settings)}
+    if method.get("guide") is None:
+        return protocol_of(run) | said
+    about = {"measured": run.summary()["protocol"], "guide": method.guide}
+    return protocol_of(runs[method["from"]]) | about | said
 
 
 def last_losses(run: RunFolder) -> dict[str, float]:
@@ -101,13 +196,11 @@ def last_losses(run: RunFolder) -> dict[str, float]:
     return {key.removeprefix("train/"): value for key, value in last.items() if isinstance(value, float)}
 
 
-def add_costs(rows: list[dict[str, Any]], methods: Mapping[str, DictConfig], settings: DictConfig) -> None:
+def add_costs(rows: Mapping[str, Row], methods: Mapping[str, DictConfig], settings: DictConfig) -> None:
     """Trained parameters of every method, and the time of its training step over FM's, measured in turns."""
-    fm, _ = stepper(overrides_of(methods["FM"], settings.shared))
-    for row in tqdm(rows, desc="timing steps", unit="method", leave=False):
-        if methods[row["method"]].get("from"):
-            continue
-        step, row["parameters"] = stepper(overrides_of(methods[row["method"]], settings.shared))
+    fm, _ = stepper(overrides_of(methods["FM"], settings))
+    for name, row in tqdm(rows.items(), desc="timing steps", unit="method", leave=False):
+        step, row["parameters"] = stepper(overrides_of(methods[name], settings))
         contestants = {"FM": stopwatch(fm, repeats=STEPS_PER_ROUND), "it": stopwatch(step, repeats=STEPS_PER_ROUND)}
         row["time / FM"] = Comparison(contestants).run(settings.rounds).ratio("it", "FM").median
 
@@ -123,15 +216,15 @@ def stepper(overrides: Sequence[str]) -> tuple[Callable[[], None], int]:
 
 def steps_of(module: FlowMatching, datamodule: ImageDataModule, precision: str) -> Callable[[], None]:
     """Draw, loss, backward, clip, AdamW and EMA, again and again on one batch."""
-    batch = datamodule.train.select(torch.arange(datamodule.batch_size))
-    data, label = to_float(batch.images), batch.labels
+    stored = datamodule.train.batch(Pick(torch.arange(datamodule.batch_size)))
+    batch = datamodule.on_after_batch_transfer(stored, 0)
     optimizer, _ = module.optimization.create(module.parameters())
     module.on_train_start()
     keys = (StepKey(module.seed, step) for step in count())
 
     def step() -> None:
         with autocast(precision, module.device):
-            loss = module.losses(module.draw(data, label, next(keys))).loss
+            loss = module.losses(module.draw(batch["image"], batch["label"], next(keys))).loss
         optimizer.zero_grad()
         loss.backward()
         module.optimization.clip(module.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -34,13 +35,15 @@ class Recipe:
         name: the yaml's path below experiments/, without suffix, such as lcf/fig04_probe_curve.
         budget: one of the yaml's budgets.
         settings: that budget: `panels`, each with the lines to draw and the overrides to train them with.
-        redraw: draw again from the committed table, without training.
+        redraw: draw again from the table in `results`, without training.
+        missing: keep what the table in `results` has, and add what it lacks.
     """
 
     name: str
     budget: str
     settings: DictConfig
-    redraw: bool
+    redraw: bool = False
+    missing: bool = False
 
     @property
     def results(self) -> Path:
@@ -48,19 +51,21 @@ class Recipe:
         return Path("results") / self.name / self.budget
 
 
-def read_recipe(file: str, arguments: Sequence[str]) -> Recipe:
-    """The recipe beside the Python file `file`, with `budget=...` and `redraw=true` from the command line."""
+def read_recipe(file: str, arguments: Sequence[str], switches: Sequence[str] = ("redraw",)) -> Recipe:
+    """The recipe beside the Python file `file`, with `budget=...` and switches from `arguments`."""
     path = Path(file).with_suffix(".yaml")
     config = OmegaConf.load(path)
     given = OmegaConf.from_cli(list(arguments))
-    if unknown := set(given) - {"budget", "redraw"}:
-        raise SystemExit(f"error: a recipe takes budget=... and redraw=true, got {', '.join(map(str, unknown))}")
+    if unknown := set(given) - {"budget", *switches}:
+        takes = ", ".join(f"{switch}=true" for switch in switches)
+        raise SystemExit(f"error: this recipe takes budget=... and {takes}, got {', '.join(map(str, unknown))}")
     budget = given.get("budget", "cpu")
     if budget not in config.budgets:
         hint = nearest(str(budget), list(config.budgets))
         raise SystemExit(f"error: there is no budget {budget}{hint}. Choices: {', '.join(config.budgets)}")
     name = path.relative_to(Path(__file__).parent).with_suffix("")
-    return Recipe(str(name), budget, config.budgets[budget], bool(given.get("redraw", False)))
+    chosen = {switch: bool(given.get(switch, False)) for switch in switches}
+    return Recipe(str(name), budget, config.budgets[budget], **chosen)
 
 
 def run_of(overrides: Sequence[str]) -> RunFolder:
@@ -76,7 +81,7 @@ def run_of(overrides: Sequence[str]) -> RunFolder:
         return run
     trained = next((run for run in _runs(training) if run.has_trained()), None)
     extra = ["ckpt=auto"] if trained is None else [f"trained_run={trained.path}"]
-    _train([*overrides, *extra])
+    _call("train", [*overrides, *extra])
     run = _finished(training, measuring)
     assert run is not None
     return run
@@ -104,8 +109,17 @@ def _runs(training: str) -> list[RunFolder]:
     return [run for run in runs_below(RUNS) if run.origin().get("training_key") == training]
 
 
-def _train(overrides: Sequence[str]) -> None:
-    command = [sys.executable, "-m", "flowexp.train", *overrides]
+def evaluation_of(run: RunFolder, overrides: Sequence[str]) -> RunFolder:
+    """The finished evaluation of a run by `flowexp.evaluate` with these overrides: found, else made by the command."""
+    key = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:12]
+    evaluation = RunFolder(run.path / "evaluations" / key)
+    if not evaluation.summary():
+        _call("evaluate", [f"run={run.path}", f"run_dir={evaluation.path}", *overrides])
+    return evaluation
+
+
+def _call(name: str, overrides: Sequence[str]) -> None:
+    command = [sys.executable, "-m", f"flowexp.{name}", *overrides]
     print(f"\n$ python -m {' '.join(command[2:])}", flush=True)
     if (code := subprocess.run(command, env=os.environ, check=False).returncode) != 0:
         raise SystemExit(code)
@@ -148,11 +162,14 @@ def write_protocol(recipe: Recipe, runs: Mapping[str, RunFolder]) -> None:
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a markdown table; numbers to four digits."""
+    """Rows as a markdown table; whole numbers whole, others to four digits."""
     columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns), *([_cell(row[column]) for column in columns] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    lines = [columns, *([_shown(row[column]) for column in columns] for row in rows)]
+    cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]  # a bare one begins the next cell
+    return "".join(f"| {' | '.join(line)} |\n" for line in (cells[0], ["---"] * len(columns), *cells[1:]))
 
 
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
+    return "" if value is None else str(value)

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from experiments import methods
-from experiments.recipes import compose_run
-from flowexp.runs import training_key
+from experiments.recipes import compose_run, markdown_table
 from flowexp.tables import read_csv
 
 ROOT = Path(__file__).parents[2]
@@ -51,12 +49,14 @@ def test_figure_4_trains_once_draws_and_redraws(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["budget=tiny"], ["bugdet=smoke"]])
 def test_a_wrong_word_is_answered_with_the_right_ones(arguments: list[str], tmp_path: Path) -> None:
     ended = run_recipe("experiments.lcf.fig04_probe_curve", *arguments, cwd=tmp_path)
     assert ended.returncode != 0 and "Traceback" not in ended.stderr and "budget" in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_line_of_every_budget_composes(recipe: Path) -> None:
     config = OmegaConf.load(recipe)
@@ -64,25 +64,13 @@ def test_every_line_of_every_budget_composes(recipe: Path) -> None:
         panels = budget.panels.values() if "panels" in budget else [budget.get("lines", {})]
         for overrides in (overrides for lines in panels for overrides in lines.values()):
             assert compose_run([*overrides, *budget.shared]).objective._target_
-    for method in config.get("methods", {}).values():  # every budget trains all of them
-        assert compose_run(methods.overrides_of(method, config.budgets.smoke.shared)).objective._target_
 
 
-def test_a_method_that_trains_nothing_has_the_training_of_the_line_that_it_names() -> None:
-    config = OmegaConf.load(Path(methods.__file__).with_suffix(".yaml"))
-    for budget in config.budgets.values():
-        keys = {
-            name: training_key(compose_run(methods.overrides_of(method, budget.shared)))
-            for name, method in config.methods.items()
-        }
-        shared = {name: method["from"] for name, method in config.methods.items() if "from" in method}
-        assert all(keys[name] == keys[source] for name, source in shared.items())
-        assert len(set(keys.values())) == len(config.methods) - len(shared)
-
-
-def test_names_of_methods_give_folders_of_their_own() -> None:
-    config = OmegaConf.load(Path(methods.__file__).with_suffix(".yaml"))
-    assert len({methods.folder_of(name) for name in config.methods}) == len(config.methods)
+def test_a_table_keeps_its_columns_whatever_is_in_its_cells() -> None:
+    table = markdown_table([{"|v| / |v*|": 0.82649, "parameters": 1867664.0, "of": None}])
+    head, rule, row = table.splitlines()
+    assert (head, rule) == (r"| \|v\| / \|v*\| | parameters | of |", "| --- | --- | --- |")
+    assert row == "| 0.8265 | 1,867,664 |  |"
 
 
 @pytest.mark.slow
