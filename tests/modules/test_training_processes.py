@@ -32,7 +32,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Training], F
         for process in both:
             process.start()
         for process in both:
-            process.join(120)
+            process.join(300)
     finally:
         for process in both:
             process.kill()
