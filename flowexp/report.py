@@ -40,18 +40,19 @@ def write_report(folders: list[Path], output: Path | None = None, most_pictures:
     Raises ValueError where a folder is neither a run nor a sweep, or fewer than one picture is asked for.
     """
     from flowexp.reporting.page import render_runs, render_sweep
-    from flowexp.reporting.reading import read_runs
+    from flowexp.reporting.reading import pages_below, read_runs
     from flowexp.reporting.sweep import is_sweep, read_sweep
 
     if most_pictures < 1:
         raise ValueError(f"pictures must be at least 1, got {most_pictures}")
+    pages = pages_below(folders[0]) if len(folders) == 1 and output is None else []
     output = output or (folders[0] if len(folders) == 1 else Path()) / "report.html"
     if len(folders) == 1 and is_sweep(folders[0]):
         sweep = read_sweep(folders[0])
         for job in (job for job, page in sweep.pages.items() if page):
             write_report([folders[0] / job], None, most_pictures)
         return _write(output, render_sweep(sweep))
-    return _write(output, render_runs(read_runs(folders), most_pictures))
+    return _write(output, render_runs(read_runs(folders), most_pictures, pages))
 
 
 def _write(output: Path, page: str) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from flowexp.figures import plot_curves
+from flowexp.figures import LOG_COLOURS, draw_map, plot_curves
 from flowexp.reporting.reading import Cells, Measured, number
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def draw_lines(rows: Sequence[Row], x: str, y: str, series: str | None = None, l
     if not lines:
         return None
     shown = [row for line in lines.values() for row in thin(line)]
-    figure = plot_curves(shown, x, y, "line" if series else None, {x: X_NAMES.get(x, plain(x)), y: ""}, log_x=log_x)
+    names = {x: X_NAMES.get(x, plain(x)), y: ""}
+    log_y = 0 < min(row[y] for row in shown) * LOG_COLOURS < max(row[y] for row in shown)
+    figure = plot_curves(shown, x, y, "line" if series else None, names, log_x=log_x, log_y=log_y)
     figure.set_size_inches(*SIZE)
     if legend := figure.axes[0].get_legend():
         legend.set_title("")
@@ -88,19 +90,35 @@ class HeatMap:
 
     def draw(self, low: float, high: float) -> Markup:
         """The map as SVG, its colours reaching from `low` to `high`."""
-        title = f"{self.column} {self.series} over steps and noise levels"
-        return as_svg(_heat_map(self.cells, self.column, low, high), title)
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=SIZE, layout="constrained")
+        draw_map(figure.subplots(), self.cells, plain(self.column), low, high)
+        return as_svg(figure, f"{self.column} {self.series} over steps and noise levels")
 
 
 def heat_maps(entries: Sequence[Measured]) -> list[HeatMap]:
-    """A map for each series of a measurement that was repeated over noise levels; none of one taken once."""
+    """A map for each column and series of a measurement that was repeated over noise levels; none of one taken once."""
     repeated = [entry for entry in entries if entry.rows and "t" in entry.rows[0]]
-    column = value_column(repeated[-1].rows) if len(repeated) > 1 else None
-    if column is None:
+    if len(repeated) < 2:
         return []
+    return [found for column in columns_over_levels(repeated) for found in _maps_of(column, repeated)]
+
+
+def columns_over_levels(entries: Sequence[Measured]) -> list[str]:
+    """The columns that the measurement itself wants seen over noise levels, else the first measured one."""
+    if not entries:
+        return []
+    last = entries[-1]
+    wanted = [column for column in last.maps if column in last.rows[0]]
+    first = value_column(last.rows)
+    return wanted or ([] if first is None else [first])
+
+
+def _maps_of(column: str, entries: Sequence[Measured]) -> list[HeatMap]:
     maps = []
-    for series in _series(repeated[-1].rows, column)[:MOST_PANELS]:
-        cells = {(entry.step, t): value for entry in repeated for t, value in _along(entry.rows, column, series)}
+    for series in _series(entries[-1].rows, column)[:MOST_PANELS]:
+        cells = {(entry.step, t): value for entry in entries for t, value in _along(entry.rows, column, series)}
         if cells:
             maps.append(HeatMap(column, " ".join(f"{key} {cell}" for key, cell in series.items()), cells))
     return maps
@@ -139,25 +157,6 @@ def level_rows(rows: Sequence[Cells], column: str) -> list[Row]:
         for series in _series(rows, column)
         for t, value in _along(rows, column, series)
     ]
-
-
-def _heat_map(cells: dict[tuple[int, float], float], column: str, low: float, high: float) -> Figure:
-    """Cells of equal size, since levels and steps lie unevenly; a gap where nothing was measured."""
-    from matplotlib.figure import Figure
-
-    steps, levels = sorted({step for step, _ in cells}), sorted({t for _, t in cells})
-    figure = Figure(figsize=SIZE, layout="constrained")
-    axes = figure.subplots()
-    grid = [[cells.get((step, t), math.nan) for step in steps] for t in levels]
-    mesh = axes.pcolormesh(grid, cmap="viridis", vmin=low, vmax=high)
-    for axis, values in ((axes.xaxis, [f"{step:,}" for step in steps]), (axes.yaxis, [f"{t:g}" for t in levels])):
-        stride = math.ceil(len(values) / 6)
-        axis.set_ticks([place + 0.5 for place in range(0, len(values), stride)], values[::stride])
-    axes.set(xlabel="step", ylabel="noise level t")
-    figure.colorbar(mesh, label=plain(column)).outline.set_visible(False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(labelsize="small")
-    return figure
 
 
 def sparkline(values: Sequence[float], width: int = 90, height: int = 22) -> Markup:

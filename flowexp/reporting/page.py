@@ -16,11 +16,12 @@ from flowexp.reporting.sections import sections_of, training_charts
 from flowexp.reporting.sweep import Sweep, sweep_charts
 
 
-def render_runs(runs: Sequence[Run], most_pictures: int = 12) -> str:
+def render_runs(runs: Sequence[Run], most_pictures: int = 12, pages: Sequence[str] = ()) -> str:
     """The page of one or several runs as HTML.
 
     Arguments:
         most_pictures: of each measurement; of more, so many evenly chosen steps.
+        pages: of the same run's diagnoses, relative to where this one will lie.
     """
     return _template("runs.html.jinja").render(
         title=" · ".join(run.label for run in runs),
@@ -30,6 +31,7 @@ def render_runs(runs: Sequence[Run], most_pictures: int = 12) -> str:
         origin=side_by_side([origin_of(run) for run in runs]),
         training=training_charts(runs),
         sections=sections_of(runs, most_pictures),
+        pages=pages,
     )
 
 

@@ -25,6 +25,8 @@ class Measured:
 
     Arguments:
         verdicts: plain sentences that the measurement left under `verdicts`.
+        about: what is seen, and in which unit.
+        maps: columns of the table that make a heat map over steps and noise levels.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Measured:
     protocol: dict[str, Any]
     verdicts: tuple[str, ...]
     stem: Path
+    about: str = ""
+    maps: tuple[str, ...] = ()
 
     @cached_property
     def rows(self) -> list[Cells]:
@@ -62,6 +66,7 @@ class Run:
         measured: measurements by name and step.
         training: rows of the training curves by step.
         remarks: a sentence for everything that is missing or damaged.
+        measures: whether this is an evaluation or a diagnosis of a run, not the run itself.
     """
 
     folder: Path
@@ -72,6 +77,16 @@ class Run:
     measured: tuple[Measured, ...]
     training: tuple[dict[str, float], ...]
     remarks: tuple[str, ...]
+    measures: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What the folder holds: a run, or a diagnosis, an evaluation or another measurement of one."""
+        if not self.measures:
+            return "run"
+        return {"diagnoses": "diagnosis", "evaluations": "evaluation"}.get(
+            self.folder.resolve().parent.name, "measurement"
+        )
 
     @property
     def names(self) -> list[str]:
@@ -126,7 +141,14 @@ def read_run(folder: Path) -> Run:
         measured=tuple(_read_measurements(folder, remarks)),
         training=tuple(read_training(folder)),
         remarks=tuple(remarks),
+        measures="run" in config,
     )
+
+
+def pages_below(folder: Path) -> list[str]:
+    """The pages of a run's diagnoses and evaluations, relative to its folder."""
+    found = [page for kind in ("diagnoses", "evaluations") for page in sorted(folder.glob(f"{kind}/*/report.html"))]
+    return [page.relative_to(folder).as_posix() for page in found]
 
 
 def _config_of(run: RunFolder) -> Any:
@@ -158,7 +180,12 @@ def _measured(content: dict[str, Any], stem: Path) -> Measured:
     scalars = {key: float(value) for key, value in (content.get("scalars") or {}).items() if _is_numeric(value)}
     found = (*sentences(content.get("verdicts")), *sentences(protocol.get("verdicts")))
     protocol = {key: value for key, value in protocol.items() if key != "verdicts"}
-    return Measured(str(content.get("name", stem.parent.name)), content["step"], scalars, protocol, found, stem)
+    name, about, maps = (
+        str(content.get("name", stem.parent.name)),
+        str(content.get("about", "")),
+        content.get("maps", ()),
+    )
+    return Measured(name, content["step"], scalars, protocol, found, stem, about, tuple(map(str, maps)))
 
 
 def _written(entry: Measured) -> float:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
-from flowexp.reporting.drawing import Row, draw_lines, heat_maps, level_rows, value_column
+from flowexp.cards import flatten
+from flowexp.figures import LINEAR_BELOW
+from flowexp.reporting.drawing import Row, columns_over_levels, draw_lines, heat_maps, level_rows
 from flowexp.reporting.reading import Cells, Measured, Run
 
 AT_THE_END = ("train/grad_norm", "train/lr", "train/steps_per_second")
+LONGEST = 60  # letters of a setting in the line below a heading
+MOST_SETTINGS = 8
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Section:
-    """One measurement in all runs: curves over noise levels and steps, maps over both, and each run's own part."""
+    """One measurement in all runs: curves over noise levels and steps, maps over both, and each run's own part.
+
+    Arguments:
+        about: what is seen, and in which unit.
+        protocol: how the first run measured it, in a line.
+    """
 
     name: str
     charts: list[Chart]
     parts: list[Part]
+    about: str = ""
+    protocol: str = ""
 
 
 def training_charts(runs: Sequence[Run]) -> list[Chart]:
@@ -84,7 +95,16 @@ def sections_of(runs: Sequence[Run], most_pictures: int) -> list[Section]:
 def _section(name: str, runs: Sequence[Run], most_pictures: int) -> Section:
     having = [run for run in runs if run.of(name)]
     charts = [*_level_charts(name, having), *_step_charts(name, having), *_map_charts(name, having)]
-    return Section(name, charts, [_part(run, run.of(name), most_pictures) for run in having])
+    last = having[0].of(name)[-1]
+    parts = [_part(run, run.of(name), most_pictures) for run in having]
+    return Section(name, charts, parts, last.about, in_a_line(last.protocol))
+
+
+def in_a_line(protocol: Mapping[str, Any]) -> str:
+    """The short settings of a protocol, as `num samples 500 · seed 0`; all of them stand beside the numbers."""
+    flat = {field.replace(".", " ").replace("_", " "): value for field, value in flatten(protocol).items()}
+    said = [f"{field} {value}" for field, value in flat.items() if value is not None and len(str(value)) <= LONGEST]
+    return " · ".join(said[:MOST_SETTINGS])
 
 
 def _step_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
@@ -100,24 +120,29 @@ def _level_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
     """The runs' last curves over the noise level in one chart; a single run's lies in its picture."""
     found = [(run, _last_table(run.of(name))) for run in runs]
     tables = [(run, entry) for run, entry in found if entry is not None and "t" in entry.rows[0]]
-    if len(tables) < 2 or (column := value_column(tables[0][1].rows)) is None:
+    if len(tables) < 2:
         return []
+    drawn = [(column, _over_levels(column, tables)) for column in columns_over_levels([tables[0][1]])]
+    return [Chart(f"{column} over noise levels, last step", svg) for column, svg in drawn if svg]
+
+
+def _over_levels(column: str, tables: Sequence[tuple[Run, Measured]]) -> Markup | None:
+    """One column of several runs' tables, a line for each run and series."""
     rows = [
         row | {"run": f"{run.label} {row['line']}".strip()}
         for run, entry in tables
         if column in entry.rows[0]
         for row in level_rows(entry.rows, column)
     ]
-    svg = draw_lines(rows, "t", column, "run", log_x=min((row["t"] for row in rows), default=1) == 0)
-    return [Chart(f"{column} over noise levels, last step", svg)] if svg else []
+    return draw_lines(rows, "t", column, "run", log_x=min((row["t"] for row in rows), default=1) <= LINEAR_BELOW)
 
 
 def _map_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
     """Maps over (step, noise level) with the same colours for the same value in all runs."""
     maps = [(run.label, found) for run in runs for found in heat_maps(run.of(name))]
-    values = [value for _, found in maps for value in found.cells.values()]
     charts = []
     for label, found in maps:
+        values = [value for _, other in maps if other.column == found.column for value in other.cells.values()]
         about = (label if len(runs) > 1 else "", found.column, found.series)
         charts.append(Chart(" · ".join(filter(None, about)), found.draw(min(values), max(values))))
     return charts

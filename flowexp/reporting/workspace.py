@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flowexp.recording import MAP
+
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
     from wandb_workspaces.workspaces import Workspace
@@ -18,16 +20,20 @@ PROBE = ("probe/peak", "probe/at_clean", "probe/dip", "probe/t_peak")
 FRECHET = "frechet/efficientnet_lite"  # of the default encoder
 METRICS = "^(frechet|fid|sfid|kid|mmd|inception_score|nearest_neighbour|precision|recall)(/.*|_.*)?$"
 TERMS = "^train/(?:[a-z0-9_]+)$"
-# Curves over the noise level: the table that holds one, its value, and what tells its lines apart.
-CURVES = (
-    ("noise_levels", "noise_levels_table", "loss", "split"),
-    ("noise_levels", "noise_levels_table", "velocity_ratio", "split"),
-    ("probe", "probe_table", "accuracy", "tap"),
-)
-DIAGNOSTICS = (
-    "velocity_norms", "condition_number", "cross_terms", "gradient_share", "integration_lag", "jacobian", "knn",
-    "ssc_calibration",
-)  # fmt: skip
+# Curves over the noise level: by measurement, whose table is called `<measurement>_table`, the columns that are drawn,
+# and what tells lines of one run apart.
+CURVES: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "noise_levels": (("loss", "velocity_ratio"), "split"),
+    "probe": (("accuracy",), "tap"),
+    "condition_number": (("noise_exact", "noise_network", "data_exact", "data_network"), None),
+    "gradient_share": (("share", "along"), None),
+    "jacobian": (("g_sem", "g_noise", "frobenius"), None),
+    "velocity_norms": (("velocity", "target", "ratio", "cosine", "best_scale"), None),
+    "integration_lag": (("fld", "fld_marginal", "lag", "lag_marginal"), None),
+}
+LOW_NOISE = ("condition_number", "gradient_share", "jacobian")  # LCF's questions
+DEFICIT = ("velocity_norms", "cross_terms", "integration_lag", "ssc_calibration")  # the Velocity Deficit paper's
+FOLDED = ("Low-noise regime", "Velocity deficit")  # sections that most runs have nothing in
 SETTINGS = ("objective._target_", "optimizer.lr", "seed", "sampler.s0", "sampler.num_steps")
 
 
@@ -35,14 +41,17 @@ def sections() -> dict[str, list[Any]]:
     """All panels, by the name of their section, in the order of the page."""
     return {
         "Training": _training(),
-        "Noise levels": [*map(_over_steps, NOISE_LEVELS), *_curves("noise_levels")],
-        "Probe": [*map(_over_steps, PROBE), *_curves("probe")],
+        "Noise levels": [*map(_over_steps, NOISE_LEVELS), *_curves("noise_levels"), *_pictures(["noise_levels"])],
+        "Probe": [
+            *map(_over_steps, PROBE),
+            _matching("kNN probe", "^knn/.*"),
+            *_curves("probe"),
+            *_pictures(["probe"]),
+        ],
         "Samples": _pictures(["samples"]),
         "Frechet distance and metrics": [_over_steps(FRECHET), _matching("all metrics", METRICS)],
-        "Diagnostics": [
-            _matching("numbers of diagnostics", f"^({'|'.join(DIAGNOSTICS)})/.*"),
-            *_pictures([*DIAGNOSTICS]),
-        ],
+        "Low-noise regime": [panel for name in LOW_NOISE for panel in _diagnostic(name)],
+        "Velocity deficit": [panel for name in DEFICIT for panel in _diagnostic(name)],
         "Sweep": _comparison(),
     }
 
@@ -50,7 +59,7 @@ def sections() -> dict[str, list[Any]]:
 def build_workspace(entity: str, project: str) -> Workspace:
     """The workspace of a project; nothing is sent. Raises ValueError without wandb-workspaces."""
     ws = _import("wandb_workspaces.workspaces")
-    parts = [ws.Section(name=name, panels=panels, is_open=name != "Diagnostics") for name, panels in sections().items()]
+    parts = [ws.Section(name=name, panels=panels, is_open=name not in FOLDED) for name, panels in sections().items()]
     settings = ws.WorkspaceSettings(x_axis=STEP, remove_legends_from_panels=False)
     return ws.Workspace(entity=entity, project=project, name="flowexp", sections=parts, settings=settings)
 
@@ -100,18 +109,37 @@ def _matching(title: str, pattern: str) -> Any:
     return _reports().LinePlot(title=title, x=STEP, metric_regex=pattern)
 
 
+def _diagnostic(name: str) -> list[Any]:
+    """A diagnostic's numbers over steps, its last curves over the noise level, its picture and its heat map."""
+    numbers = _matching(f"{name}: numbers", f"^{name}/.*")
+    if name == "ssc_calibration":
+        return [numbers, _scales(), *_pictures([name])]
+    return [numbers, *_curves(name), *(_pictures([name, f"{name}_{MAP}"]) if name in CURVES else [])]
+
+
 def _curves(name: str) -> list[Any]:
     """W&B's own line chart of a logged table: a curve over t for each run and series."""
+    columns, series = CURVES.get(name, ((), None))
+    stroke = {} if series is None else {"stroke": series}
     return [
-        _reports().CustomChart(
-            query={"summaryTable": {"tableKey": table}},
-            chart_name="wandb/line/v0",
-            chart_fields={"x": "t", "y": value, "stroke": series},
-            chart_strings={"title": f"{value} over the noise level t"},
-        )
-        for measurement, table, value, series in CURVES
-        if measurement == name
+        _table_chart(name, "line", {"x": "t", "y": column, **stroke}, f"{name}: {column} over the noise level t")
+        for column in columns
     ]
+
+
+def _scales() -> Any:
+    """What each scale of a calibration changes, over all solvers and steps."""
+    fields = {"label": "scale", "value": "difference"}
+    return _table_chart("ssc_calibration", "bar", fields, "SSC: Fréchet distance less that of no SSC")
+
+
+def _table_chart(name: str, kind: str, fields: dict[str, str], title: str) -> Any:
+    return _reports().CustomChart(
+        query={"summaryTable": {"tableKey": f"{name}_table"}},
+        chart_name=f"wandb/{kind}/v0",
+        chart_fields=fields,
+        chart_strings={"title": title},
+    )
 
 
 def _pictures(keys: list[str]) -> list[Any]:

@@ -27,12 +27,14 @@ def command(monkeypatch: pytest.MonkeyPatch, workdir: Path) -> Callable[..., int
     return run
 
 
+@pytest.mark.slow
 def test_a_run_gets_its_page_and_the_command_says_where(command, capsys: pytest.CaptureFixture[str]):
     assert command("run=early") == 0
     assert capsys.readouterr().out == "early/report.html\n"
     assert "early" in Path("early/report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["pages/mine.html", "pages"])
 def test_the_page_goes_where_it_is_asked_for(command, output: str):
     Path("pages").mkdir()
@@ -40,6 +42,7 @@ def test_the_page_goes_where_it_is_asked_for(command, output: str):
     assert [path.suffix for path in Path("pages").iterdir()] == [".html"]
 
 
+@pytest.mark.slow
 def test_several_runs_get_a_page_in_the_current_folder(command):
     Path("late").mkdir()
     Path("late/config.yaml").write_text("name: late\n")
@@ -47,6 +50,15 @@ def test_several_runs_get_a_page_in_the_current_folder(command):
     assert "2 runs side by side" in Path("report.html").read_text()
 
 
+@pytest.mark.slow
+def test_a_runs_page_leads_to_those_of_its_diagnoses(command):
+    Path("early/diagnoses/first").mkdir(parents=True)
+    Path("early/diagnoses/first/report.html").write_text("")
+    assert command("run=early") == 0
+    assert '<a href="diagnoses/first/report.html">diagnoses first</a>' in Path("early/report.html").read_text()
+
+
+@pytest.mark.slow
 def test_a_sweep_gets_its_page_and_one_for_each_job(command):
     Path("sweep/0").mkdir(parents=True)
     Path("sweep/0/config.yaml").write_text(EMPTY)
@@ -55,6 +67,7 @@ def test_a_sweep_gets_its_page_and_one_for_each_job(command):
     assert Path("sweep/report.html").exists() and Path("sweep/0/report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, complaint",
     [

@@ -30,7 +30,9 @@ def probe(step: int, dip: float, protocol: dict[str, Any] | None = None) -> Meas
 def noise_levels(step: int) -> Measurement:
     train = [{"t": 0.25, "split": "train", "loss": 2.0, "velocity_ratio": None}]
     test = [{"t": t, "split": "test", "loss": 1 + t + 1 / step, "velocity_ratio": 0.9} for t in (0.25, 0.75)]
-    return Measurement("noise_levels", {"noise_levels/loss": 1.5 + 1 / step}, train + test, protocol={"num_bins": 2})
+    numbers = {"noise_levels/loss": 1.5 + 1 / step}
+    words = {"about": "Errors in units of the data's square.", "maps": ("loss", "velocity_ratio")}
+    return Measurement("noise_levels", numbers, train + test, protocol={"num_bins": 2}, **words)
 
 
 def samples(step: int) -> Measurement:

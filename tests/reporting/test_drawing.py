@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from flowexp.reporting.drawing import draw_lines, heat_maps, level_rows, sparkline, thin
 from flowexp.reporting.reading import read_run
 
@@ -21,6 +23,7 @@ def test_a_chart_is_one_svg_without_colours_that_vanish_in_the_dark():
     assert {"a", " _b", "$c"} <= {"".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")}
 
 
+@pytest.mark.slow
 def test_two_charts_on_a_page_share_no_id():
     one, two = (
         set(re.findall(r'(?:clip-path="url\(|href=")#([^")]+)', draw_lines(ROWS, "step", "loss"))) for _ in "ab"
@@ -38,6 +41,7 @@ def test_a_thinned_line_keeps_its_ends():
     assert thin(rows[:1]) == rows[:1]
 
 
+@pytest.mark.slow
 def test_a_heat_map_holds_every_value_of_every_step(finished: Path):
     first, second = heat_maps(read_run(finished).of("probe"))
     assert (first.series, second.series) == ("tap 1", "tap 2")
@@ -47,8 +51,9 @@ def test_a_heat_map_holds_every_value_of_every_step(finished: Path):
 
 
 def test_training_rows_do_not_mix_into_the_map_of_test_rows(finished: Path):
-    (found,) = heat_maps(read_run(finished).of("noise_levels"))
+    found, ratio = heat_maps(read_run(finished).of("noise_levels"))
     assert found.column == "loss" and found.cells[100, 0.25] == 1.26
+    assert ratio.column == "velocity_ratio" and set(ratio.cells.values()) == {0.9}
     assert heat_maps(read_run(finished).of("noise_levels")[:1]) == []
 
 

@@ -15,7 +15,7 @@ import pytest
 from flowexp.reporting.numbers import group_numbers
 from flowexp.reporting.page import parted, render_runs
 from flowexp.reporting.reading import read_run, read_runs
-from flowexp.reporting.sections import sections_of, spread
+from flowexp.reporting.sections import in_a_line, sections_of, spread
 
 
 class Numbers(HTMLParser):
@@ -55,6 +55,7 @@ def cells_of(path: Path) -> list[str]:
         return [cell for row in csv.reader(file) for cell in row][3:]
 
 
+@pytest.mark.slow
 def test_the_table_has_the_numbers_of_the_csv_to_the_last_digit(page: str, finished: Path):
     part = page[page.index('data-measurement="probe"') :].split("</table>")[0]
     found = Numbers(part).found
@@ -78,6 +79,21 @@ def test_the_page_needs_nothing_beside_it_and_no_script(page: str):
 )
 def test_verdicts_and_origin_are_on_the_page(page: str, words: str):
     assert words in page
+
+
+def test_a_section_says_what_is_seen_and_how_it_was_measured(page: str):
+    section = page[page.index('<h2 id="noise_levels">') :].split("</section>")[0]
+    assert "Errors in units of the data&#39;s square." in section and "num bins 2" in section
+
+
+def test_a_diagnosis_is_told_from_its_run(finished: Path, tmp_path: Path):
+    (tmp_path / "diagnoses/now").mkdir(parents=True)
+    (tmp_path / "diagnoses/now/config.yaml").write_text(f"run: {finished}\nname: digits_fm\n")
+    assert read_run(tmp_path / "diagnoses/now").kind == "diagnosis" and read_run(finished).kind == "run"
+
+
+def test_a_setting_that_is_long_stays_with_the_numbers():
+    assert in_a_line({"a": {"b_c": 1}, "long": "x" * 61, "none": None, "seed": 0}) == "a b c 1 · seed 0"
 
 
 def test_what_a_run_is_called_cannot_change_the_page(make_run, tmp_path: Path):
@@ -104,6 +120,7 @@ def test_an_empty_run_has_a_page_that_says_so(tmp_path: Path):
     assert "Nothing has been measured" in page and "the run has not ended" in page
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_warn_where_protocols_differ(make_run, tmp_path: Path):
     folders = [make_run(tmp_path / "a", "fm"), make_run(tmp_path / "b", "lcf", num_samples=500)]
     page = render_runs(read_runs([only(folder, "frechet_x") for folder in folders]))
@@ -114,6 +131,7 @@ def test_runs_side_by_side_warn_where_protocols_differ(make_run, tmp_path: Path)
     assert [exact for exact, _ in Numbers(page).found] == ["12.3456789"] * 2
 
 
+@pytest.mark.slow
 def test_runs_of_one_protocol_compare_in_shared_charts(make_run, tmp_path: Path):
     folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", "lcf")]
     runs = read_runs([only(folder, "probe") for folder in folders])

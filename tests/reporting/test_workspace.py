@@ -6,14 +6,18 @@ import ast
 import importlib.util
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import flowexp
+from flowexp.callbacks.curves import CurveMonitor
+from flowexp.diagnostics import LevelCondition, LevelGradient, LevelJacobian, LevelLag, LevelNorms
+from flowexp.recording import MAP
 from flowexp.reporting import workspace
-from flowexp.reporting.workspace import CURVES, DIAGNOSTICS, build_report, build_workspace, save_workspace
+from flowexp.reporting.workspace import CURVES, DEFICIT, LOW_NOISE, build_report, build_workspace, save_workspace
 
 SOURCE = Path(flowexp.__file__).parent
 
@@ -35,11 +39,11 @@ def logged() -> set[str]:
     keys = {word for word in monitors if re.fullmatch(r"[a-z_]+/[a-z_]+", word)}
     source = "".join(path.read_text() for path in (SOURCE / "callbacks").glob("*.py"))
     keys |= {f"probe/{key}" for key in re.findall(r'f"\{prefix\}/([a-z_]+)"', source)}
-    steps = strings_of(SOURCE / "modules/flow_matching.py") & {"loss", "grad_norm"}
+    steps = strings_of(SOURCE / "modules/learner.py") & {"loss", "grad_norm"}
     encoder = strings_of(*(SOURCE / "encoders").glob("*.py")) & {"frechet/efficientnet_lite", "efficientnet_lite"}
-    names = {word for word in monitors if word in ("noise_levels", "probe", "samples")}
+    names = monitors & {*CURVES, *LOW_NOISE, *DEFICIT, "samples"}
     keys |= {f"train/{word}" for word in steps} | {f"frechet/{word.split('/')[-1]}" for word in encoder}
-    return keys | names | {f"{name}_table" for name in names}
+    return keys | names | {f"{name}_{kind}" for name in names for kind in ("table", MAP)}
 
 
 def keys_of(panel: dict[str, Any]) -> set[str]:
@@ -48,7 +52,7 @@ def keys_of(panel: dict[str, Any]) -> set[str]:
     keys = {*(config.get("metrics") or []), *(config.get("mediaKeys") or []), config.get("targetKey")}
     keys |= {config.get(axis) for axis in ("xAxis", "yAxis")} if panel["viewType"] == "Scatter Plot" else set()
     keys |= {column["accessor"] for column in config.get("columns") or [] if column["accessor"].startswith("summary:")}
-    keys |= {table for _, table, _, _ in CURVES if f"'value': '{table}'" in str(config.get("userQuery"))}
+    keys |= {*re.findall(r"'value': '(\w+_table)'", str(config.get("userQuery")))}
     return {key.removeprefix("summary:") for key in keys if key}
 
 
@@ -61,7 +65,8 @@ def sections() -> dict[str, list[dict[str, Any]]]:
 
 @needs_wandb_workspaces
 def test_the_workspace_serialises_offline_with_a_section_for_each_kind(sections):
-    names = ["Training", "Noise levels", "Probe", "Samples", "Frechet distance and metrics", "Diagnostics", "Sweep"]
+    names = ["Training", "Noise levels", "Probe", "Samples", "Frechet distance and metrics"]
+    names += ["Low-noise regime", "Velocity deficit", "Sweep"]
     assert list(sections) == names and all(sections.values())
 
 
@@ -71,7 +76,7 @@ def test_every_key_of_a_panel_is_one_that_runs_log(sections, logged: set[str]):
     assert {"train/loss", "train/lr"} <= shown["Training"] and {"noise_levels_table"} <= shown["Noise levels"]
     assert "probe/dip" in shown["Probe"] and "probe/dip" in shown["Sweep"] and shown["Samples"] == {"samples"}
     for name, keys in shown.items():
-        assert keys - set(DIAGNOSTICS) <= logged, name
+        assert keys <= logged, name
 
 
 @needs_wandb_workspaces
@@ -80,15 +85,32 @@ def test_curves_over_levels_are_charts_of_logged_tables(sections):
     assert [chart["fieldSettings"] for chart in charts] == [{"x": "t", "y": "accuracy", "stroke": "tap"}]
 
 
+POINTS = {
+    "condition_number": LevelCondition,
+    "gradient_share": LevelGradient,
+    "jacobian": LevelJacobian,
+    "velocity_norms": LevelNorms,
+    "integration_lag": LevelLag,
+}
+
+
 def test_the_columns_of_curves_are_those_of_the_monitors_tables(finished: Path):
     from flowexp.reporting.reading import read_run
 
-    columns = {name: set(read_run(finished).of(name)[-1].rows[0]) for name, *_ in CURVES}
-    assert all({"t", value, series} <= columns[name] for name, _, value, series in CURVES)
+    columns = {name: {*read_run(finished).of(name)[-1].rows[0]} for name in ("noise_levels", "probe")}
+    columns |= {name: {field.name for field in fields(point)} for name, point in POINTS.items()}
+    for name, (values, series) in CURVES.items():
+        assert {"t", *values, series} - {None} <= columns[name], name
 
 
-def test_diagnostics_are_those_of_the_package():
-    assert set(DIAGNOSTICS) <= {path.stem for path in (SOURCE / "diagnostics").glob("*.py")}
+def test_every_monitor_has_its_curves_and_its_numbers(sections):
+    curves = {monitor.name for monitor in CurveMonitor.__subclasses__() if monitor.__module__.startswith("flowexp.")}
+    assert curves == POINTS.keys() == CURVES.keys() - {"noise_levels", "probe"}
+    assert {*LOW_NOISE, *DEFICIT} == {*POINTS, "cross_terms", "ssc_calibration"}
+    panels = [panel["config"] for part in ("Low-noise regime", "Velocity deficit") for panel in sections[part]]
+    patterns = [panel["metricRegex"] for panel in panels if panel.get("metricRegex")]
+    for name in (*LOW_NOISE, *DEFICIT):
+        assert any(re.fullmatch(pattern, f"{name}/any") for pattern in patterns), name
 
 
 @pytest.mark.parametrize("key", ["frechet/inception", "fid", "kid/inception", "precision"])
