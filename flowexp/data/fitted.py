@@ -2,22 +2,80 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from flowexp.data.base import ImageDataModule
-from flowexp.data.pick import Images
+from flowexp.data.pick import Batch, Images, Pick
 
 GREY, COLOUR = 1, 3
 
 
-class FittedImages(ImageDataModule):
-    """The images of `source` as data of another resolution and number of channels; its labels stay.
+@dataclass(frozen=True, eq=False)
+class FittedSet:
+    """The pictures of `source` in another shape, made when they are asked for. Meets `flowexp.data.Images`."""
 
-    Resized bilinearly with antialiasing; grey becomes three equal channels, colour its mean.
+    source: Images
+    channels: int
+    resolution: int
+
+    fingerprint: ClassVar[str | None] = None  # the pictures are not those of the source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def labels(self) -> Tensor:
+        return self.source.labels
+
+    @property
+    def prefetch(self) -> int:
+        return self.source.prefetch
+
+    @property
+    def device(self) -> torch.device:
+        return self.source.device
+
+    @property
+    def images(self) -> Tensor:
+        return fit(self.source.images, self.channels, self.resolution)
+
+    def select(self, rows: Tensor) -> FittedSet:
+        return replace(self, source=self.source.select(rows))
+
+    def subset(self, num: int) -> FittedSet:
+        return replace(self, source=self.source.subset(num))
+
+    def to(self, device: torch.device | str) -> FittedSet:
+        return replace(self, source=self.source.to(device))
+
+    def batch(self, pick: Pick) -> Batch:
+        found = self.source.batch(pick)
+        return {**found, "image": fit(found["image"], self.channels, self.resolution)}
+
+
+def fit(pictures: Tensor, channels: int, resolution: int) -> Tensor:
+    """Pictures uint8 (B, C, H, W) as (B, channels, resolution, resolution): bilinear, antialiased, rounded.
+
+    Grey becomes three equal channels, colour its mean.
+    """
+    values = pictures.float()
+    if len(values[0]) > channels:
+        values = values.mean(dim=1, keepdim=True)
+    if values.shape[2:] != (resolution, resolution):
+        values = F.interpolate(values, (resolution, resolution), mode="bilinear", align_corners=False, antialias=True)
+    return values.round_().clamp_(0, 255).to(torch.uint8).expand(-1, channels, -1, -1)
+
+
+class FittedImages(ImageDataModule):
+    """A dataset of pictures in another resolution and number of channels, see `fit`; its labels stay.
 
     Arguments:
-        source: a dataset of pictures, set up.
+        source: the dataset, set up.
         channels, resolution: those of the network.
 
     Raises:
@@ -26,7 +84,7 @@ class FittedImages(ImageDataModule):
 
     def __init__(self, source: ImageDataModule, channels: int, resolution: int) -> None:
         super().__init__(source.root, source.batch_size, source.train_size, source.flip)
-        if channels != source.channels and {channels, source.channels} != {GREY, COLOUR}:
+        if not {channels, source.channels} <= {GREY, COLOUR}:
             raise ValueError(
                 f"{source.name} has {source.channels} channels and the network takes {channels}: latents and pictures "
                 "do not become each other here; encode the dataset with flowexp.encode"
@@ -36,16 +94,10 @@ class FittedImages(ImageDataModule):
         self.channels, self.resolution, self.num_classes = channels, resolution, source.num_classes
 
     def load(self) -> tuple[Images, Images]:
-        return self.source.train, self.source.test
-
-    def to_data(self, images: Tensor) -> Tensor:
-        data = self.source.to_data(images)
-        if data.shape[1] == COLOUR and self.channels == GREY:
-            data = data.mean(dim=1, keepdim=True)
-        size = (self.resolution, self.resolution)
-        if data.shape[2:] != size:
-            data = F.interpolate(data, size, mode="bilinear", align_corners=False, antialias=True)
-        return data.expand(-1, self.channels, -1, -1)
+        train, test = (
+            FittedSet(part, self.channels, self.resolution) for part in (self.source.train, self.source.test)
+        )
+        return train, test
 
 
 def fitted(source: ImageDataModule, channels: int, resolution: int) -> ImageDataModule:

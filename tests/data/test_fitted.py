@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from flowexp.callbacks.probe import ProbeMonitor
 from flowexp.data import Digits
-from flowexp.data.fitted import FittedImages, fitted
+from flowexp.data.fitted import FittedImages, fit, fitted
+from flowexp.data.pick import Pick
 
 
 @pytest.fixture(scope="module")
@@ -20,28 +22,38 @@ def test_a_dataset_of_the_right_shape_stays_itself(digits: Digits):
     assert fitted(digits, 1, 8) is digits
 
 
-def test_each_pixel_becomes_a_block_in_every_channel(digits: Digits):
+def test_pictures_grow_in_every_channel_and_keep_their_labels(digits: Digits):
     found = fitted(digits, 3, 28)
-    stored = found.test.subset(5).images
-    data = found.to_data(stored)
-    assert data.shape == (5, 3, 28, 28) and torch.equal(data[:, 0], data[:, 2])
-    assert data.mean() == pytest.approx(digits.to_data(stored).mean().item(), abs=0.02)
-    assert found.name == "digits as 3 x 28 x 28" and found.num_classes == 10
-    assert torch.equal(found.train.labels, digits.train.labels)
+    chosen, stored = found.test.subset(5), digits.test.subset(5)
+    assert chosen.images.shape == (5, 3, 28, 28) and chosen.images.dtype == torch.uint8
+    assert torch.equal(chosen.images[:, 0], chosen.images[:, 2]) and torch.equal(chosen.labels, stored.labels)
+    assert chosen.images.float().mean() == pytest.approx(stored.images.float().mean().item(), rel=0.05)
+    batch = found.train.batch(Pick(torch.tensor([3, 1])))
+    assert torch.equal(batch["image"], found.train.select(torch.tensor([3, 1])).images)
+    assert found.name == "digits as 3 x 28 x 28" and (found.num_classes, len(found.test)) == (10, len(digits.test))
 
 
-def test_colour_becomes_its_mean_and_a_constant_picture_stays_one(digits: Digits):
-    class Coloured(Digits):
-        channels = 3
+def test_colour_becomes_its_mean_and_a_flat_picture_stays_flat():
+    pictures = torch.tensor([10, 40, 100], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 8, 8)
+    assert torch.equal(fit(pictures, 1, 5), torch.full((2, 1, 5, 5), 50, dtype=torch.uint8))
 
-        def to_data(self, images):
-            return torch.tensor([-1.0, 0.5, 0.8]).view(1, 3, 1, 1).expand(len(images), 3, 8, 8)
 
-    source = Coloured()
-    source.setup()
-    torch.testing.assert_close(fitted(source, 1, 4).to_data(torch.zeros(2)), torch.full((2, 1, 4, 4), 0.1))
+def test_pixels_that_are_halved_become_the_mean_of_their_neighbours():
+    picture = torch.tensor([[0, 100], [100, 200]], dtype=torch.uint8).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    small = fit(picture[None, None], 1, 4)[0, 0]
+    assert small[0, 0] == 0 and small[-1, -1] == 200 and torch.equal(small, small.T)
 
 
 def test_pictures_do_not_become_latents(digits: Digits):
     with pytest.raises(ValueError, match=r"digits has 1 channels and the network takes 4"):
         FittedImages(digits, 4, 32)
+
+
+def test_a_network_is_probed_on_pictures_of_another_size(digits: Digits):
+    from flowexp.backbones import create_backbone
+    from flowexp.modules import FlowMatching
+
+    module = FlowMatching(create_backbone("dit_nano4", resolution=12, channels=3))
+    monitor = ProbeMonitor([0.1], epochs=1, max_train_images=64)
+    found = monitor.measure(module, fitted(digits, 3, 12), 0)
+    assert found.protocol["data"] == "digits as 3 x 12 x 12" and 0 <= found.scalars["probe/peak"] <= 1
