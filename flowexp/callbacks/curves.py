@@ -301,8 +301,8 @@ class IntegrationLag(CurveMonitor):
         self.max_dim = max_dim
 
     def scalars(self, curve: Curve[Any]) -> dict[str, float]:
-        worst = max(curve, key=lambda point: abs(point.lag))
-        return super().scalars(curve) | {f"{self.name}/largest": float(worst.lag)}
+        worst = max(curve, key=lambda point: abs(point.unbiased_lag))
+        return super().scalars(curve) | {f"{self.name}/largest": float(worst.unbiased_lag)}
 
     def protocol(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[str, Any]:
         own = {"num_samples": self.num_samples, "max_dim": self.max_dim, "sampler": sampling_protocol(module)}

@@ -45,6 +45,16 @@ class LevelLag(LevelPoint):
     lag_marginal: float
     misfit: float
 
+    @property
+    def unbiased_lag(self) -> float:
+        """lag less lag_marginal: the bias of so few samples is the same in both."""
+        return self.lag - self.lag_marginal
+
+    @property
+    def unbiased_level(self) -> float:
+        """The level that the states look like, without that bias."""
+        return self.t + self.unbiased_lag
+
 
 def integration_lag(
     sampler: Sampler,

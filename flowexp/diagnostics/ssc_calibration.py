@@ -108,11 +108,11 @@ def _scale_of_lag(lag: Curve[LevelLag], profile: Profile) -> float:
     At progress p the mean of g so far is G(p) / p; a is the least-squares slope of p / p_effective - 1 against it.
     """
     low, high = LAG_RANGE
-    points = [point for point in lag if low <= point.t <= high and progress(point.t_effective) > 0]
+    points = [point for point in lag if low <= point.t <= high and point.unbiased_level < 1]
     if not points:
         raise ValueError(f"a lag is read at levels between {low} and {high}, got {lag.levels}")
     due = torch.tensor([progress(point.t) for point in points], dtype=torch.float64)
-    made = torch.tensor([progress(point.t_effective) for point in points], dtype=torch.float64)
+    made = torch.tensor([progress(point.unbiased_level) for point in points], dtype=torch.float64)
     fractions = torch.linspace(0, 1, 257, dtype=torch.float64)
     mean_shape = torch.trapezoid(profile(due[:, None] * fractions), fractions, dim=1)
     return _fit(mean_shape, due / made - 1)[0]

@@ -118,20 +118,16 @@ def lag_verdict(lag: Curve[LevelLag]) -> list[str]:
 
     A lag is what the states show less what as many samples of the exact marginal show: both have the bias of so few.
     """
-    worst = max(lag, key=lambda point: abs(_net(point)))
+    worst = max(lag, key=lambda point: abs(point.unbiased_lag))
     chance = CHANCE * max(abs(point.lag_marginal) for point in lag)
-    size = abs(_net(worst))
+    size = abs(worst.unbiased_lag)
     if size < max(LAG, chance):
         return [f"no integration lag: states keep to their level within {size:.3f} in t, chance is {chance:.3f}"]
-    side = "behind" if _net(worst) > 0 else "ahead of"
+    side = "behind" if worst.unbiased_lag > 0 else "ahead of"
     return [
         f"integration lag: up to {size:.3f} in t {side} schedule, at t = {worst.t:g}; "
         f"FLD {worst.fld:.3g} against {worst.fld_marginal:.3g} of the exact marginal"
     ]
-
-
-def _net(point: LevelLag) -> float:
-    return point.lag - point.lag_marginal
 
 
 def _percent(share: float) -> str:

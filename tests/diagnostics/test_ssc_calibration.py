@@ -73,6 +73,15 @@ def test_a_sampler_on_or_ahead_of_schedule_needs_no_correction_whatever_the_defi
         assert (found.s0, found.s1, found.source) == (1.0, 1.0, "none") and found.s0_deficit > 1.05
 
 
+def test_a_bias_that_exact_marginals_show_too_is_no_lag():
+    curve = lag_with(lambda t: t + 0.02 * progress(t))
+    biased = Curve(
+        replace(p, t_effective=p.t_effective - 0.05, lag=p.lag - 0.05, lag_marginal=-0.05) for p in curve if p.t > 0.1
+    )
+    norms = norms_with(lambda t: 0.4 * t)
+    assert calibrate_ssc(norms, biased).s0 == pytest.approx(calibrate_ssc(norms, curve).s0, rel=1e-6)
+
+
 def test_a_proposal_has_a_ceiling_and_needs_the_noise_half():
     assert calibrate_ssc(norms_with(lambda t: 9.0 * t)).s0 == 1.3
     with pytest.raises(ValueError, match=r"at least 2 levels with t >= 0\.5"):
