@@ -100,21 +100,26 @@ class Recorder:
             history.write(json.dumps(entry) + "\n")
 
     def _log(self, measurement: Measurement, step: int, stem: Path) -> None:
-        picture = stem.with_suffix(".png")
         for logger in self.loggers:
             if measurement.scalars:
                 logger.log_metrics(measurement.scalars, step=step)
-            if (cards := measurement.protocol.get("cards")) and hasattr(logger, "log_image"):
-                logger.experiment.summary.update({f"card/{key}": card for key, card in cards.items()})
-            if picture.exists() and hasattr(logger, "log_image"):  # W&B has pictures and tables, CSV has not
-                logger.log_image(measurement.name, [str(picture)], step=step)
-            if measurement.maps and (drawn := stem.with_name(f"{MAP}.png")).exists() and hasattr(logger, "log_image"):
-                logger.log_image(f"{measurement.name}_{MAP}", [str(drawn)], step=step)
-            if measurement.rows and hasattr(logger, "log_table"):
-                columns, data = as_columns(measurement.rows)
-                logger.log_table(f"{measurement.name}_table", columns=columns, data=data, step=step)
-            if measurement.pictures is not None and hasattr(logger, "log_table"):
-                _log_pictures(logger, f"{measurement.name}_each", measurement.pictures, step)
+            if hasattr(logger, "log_image"):  # W&B has pictures and tables, CSV has not
+                _log_to_wandb(logger, measurement, step, stem)
+
+
+def _log_to_wandb(logger: Any, measurement: Measurement, step: int, stem: Path) -> None:
+    """The pictures and the table of a measurement, and the cards of its numbers."""
+    name = measurement.name
+    for key, path in ((name, stem.with_suffix(".png")), (f"{name}_{MAP}", stem.with_name(f"{MAP}.png"))):
+        if path.exists():
+            logger.log_image(key, [str(path)], step=step)
+    if measurement.rows:
+        columns, data = as_columns(measurement.rows)
+        logger.log_table(f"{name}_table", columns=columns, data=data, step=step)
+    if measurement.pictures is not None:
+        _log_pictures(logger, f"{name}_each", measurement.pictures, step)
+    if cards := measurement.protocol.get("cards"):
+        logger.experiment.summary.update({f"card/{key}": card for key, card in cards.items()})
 
 
 def _log_pictures(logger: Any, name: str, pictures: Tensor, step: int) -> None:
