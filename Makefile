@@ -5,7 +5,7 @@ BUDGET ?= cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench reproduce-fig4 methods catalogue lock clean
+.PHONY: help demo test check lint types fast-tests format bench reproduce-fig4 methods catalogue lock clean
 
 # Nothing of the caller's own environment reaches the one built here.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX UV_PYTHON UV_SYSTEM_PYTHON UV_PROJECT_ENVIRONMENT \
@@ -37,19 +37,26 @@ demo: $(READY)  ## train FM, LCF and MAFM on real digits, and show them side by 
 test: $(READY)  ## run every test
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-check: $(READY)  ## lint, format, types, direction of imports and the fast tests: under a minute
+check: $(READY)  ## lint, types and fast-tests side by side: under a minute
+	$(MAKE) --no-print-directory --jobs 2 lint types fast-tests
+
+lint: $(READY)  ## style, format and the direction of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy
 	.venv/bin/lint-imports --no-logo
+
+types: $(READY)  ## types, by mypy
+	$(PY) -m mypy
+
+fast-tests: $(READY)  ## the tests that are not marked slow
 	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist worksteal -m "not slow"
 
 format: $(READY)  ## sort imports and format the code in place
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: $(READY)  ## measure speed side by side: Lightning, LCF, MAFM, bf16, compile, EMA, loader, solver, probe
-	$(PY) -m benchmarks
+bench: $(READY)  ## measure speed side by side, into docs/results/benchmarks.md (BUDGET=smoke, cpu or gpu; CASES=solver,probe)
+	$(PY) -m benchmarks budget=$(BUDGET) $(CASES:%=cases=%)
 
 reproduce-fig4: $(READY)  ## LCF's Figure 4, probe accuracy over the noise level (BUDGET=smoke, cpu, gpu or paper)
 	$(PY) -m experiments.lcf.fig04_probe_curve budget=$(BUDGET)

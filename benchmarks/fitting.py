@@ -1,4 +1,4 @@
-"""Short fits by Lightning that say how long a step of them took."""
+"""A fit by Lightning that takes turns with other work, and says how long a step of it took."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger
 
 from benchmarks.sizes import Size
-from benchmarks.timing import Contestant, wait_for
+from benchmarks.timing import Contestant, Timings, wait_for
 from flowexp.building import build_trainer
 from flowexp.callbacks.progress import Progress
 from flowexp.callbacks.step_log import StepLog
@@ -27,53 +27,58 @@ from flowexp.modules import FlowMatching
 from flowexp.runs import RunFolder
 
 
-def lightning_fit(module: FlowMatching, data: ImageDataModule, size: Size, folder: Path) -> Contestant:
-    """A contestant that fits for `size.fit_steps` steps after a first one, and returns the seconds of one.
+class TakingTurns(pl.Callback):
+    """After every `num_steps` steps of the fit a bare loop has its turn; the first turns do not count.
 
-    The Trainer, loggers and callbacks are those of `flowexp.train`, without checkpoints and monitors. The training
-    curves and the bar are written once within the timed steps.
+    A turn of the fit begins where the loop's ended, within Lightning's own, and ends behind the other callbacks.
     """
 
-    def fit() -> float:
-        clock = StepClock(size.fit_steps, size.device)
-        callbacks = [StepLog(size.fit_steps), Progress(size.fit_steps + 1, size.fit_steps), clock]
-        with silence():
-            trainer = build_trainer(trainer_config(size), RunFolder(folder), [CSVLogger(folder, name="csv")], callbacks)
-            trainer.fit(module, datamodule=data)
-        return clock.seconds_per_step
+    def __init__(self, bare_loop: Contestant, num_steps: int, device: torch.device) -> None:
+        self.bare_loop = bare_loop
+        self.num_steps = num_steps
+        self.device = device
+        self.seconds: dict[str, list[float]] = {"Lightning": [], "bare loop": []}
+        self._started: float | None = None
 
-    return fit
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if trainer.global_step % self.num_steps:
+            return
+        wait_for(self.device)
+        ours, theirs = time.perf_counter(), self.bare_loop()
+        if self._started is not None:
+            self.seconds["Lightning"].append((ours - self._started) / self.num_steps)
+            self.seconds["bare loop"].append(theirs)
+        self._started = time.perf_counter()
 
 
-def trainer_config(size: Size) -> DictConfig:
+def fit_in_turns(
+    module: FlowMatching, data: ImageDataModule, bare_loop: Contestant, size: Size, rounds: int, folder: Path
+) -> Timings:
+    """Seconds of a step of one long fit, "Lightning", and of one of the "bare loop", one number per round.
+
+    The Trainer, loggers and callbacks are those of `flowexp.train`, without checkpoints and monitors. The training
+    curves and the bar are written once in every turn.
+    """
+    num_steps = size.turn_steps
+    turns, last_step = TakingTurns(bare_loop, num_steps, size.device), num_steps * (rounds + 1)
+    callbacks = [StepLog(num_steps), Progress(last_step, num_steps), turns]
+    with silence():
+        config, logger = trainer_config(size, last_step), CSVLogger(folder, name="csv")
+        build_trainer(config, RunFolder(folder), [logger], callbacks).fit(module, datamodule=data)
+    return Timings(turns.seconds)
+
+
+def trainer_config(size: Size, max_steps: int) -> DictConfig:
     """The part of a run's config that `build_trainer` reads: that of conf/, but for its length and no checkpoints."""
     conf = config_folder()
     changes = {
         "accelerator": "cpu" if size.device.type == "cpu" else "gpu",
         "precision": size.precision,
-        "max_steps": size.fit_steps + 1,
+        "max_steps": max_steps,
         "enable_checkpointing": False,
     }
     trainer = OmegaConf.merge(OmegaConf.load(conf / "trainer" / "default.yaml"), changes)
     return OmegaConf.create({"trainer": trainer, "strategy": OmegaConf.load(conf / "strategy" / "single.yaml")})
-
-
-class StepClock(pl.Callback):
-    """Takes the time from the end of the first step to the end of the `num_steps`-th after it."""
-
-    def __init__(self, num_steps: int, device: torch.device) -> None:
-        self.num_steps = num_steps
-        self.device = device
-        self.started = 0.0
-        self.seconds_per_step = float("nan")
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        if trainer.global_step == 1:
-            wait_for(self.device)
-            self.started = time.perf_counter()
-        if trainer.global_step == self.num_steps + 1:
-            wait_for(self.device)
-            self.seconds_per_step = (time.perf_counter() - self.started) / self.num_steps
 
 
 @contextmanager

@@ -1,15 +1,15 @@
-"""How large the network, the batches and the measurements are: a real size for each kind of device, and a quick one."""
+"""How large the network, the batches and the measurements are: a budget each for a CPU and a GPU, and a smoke test."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from flowexp.backbones import Backbone, create_backbone
-from flowexp.building import resolve_precision
+from flowexp.building import resolve_device, resolve_precision
 from flowexp.callbacks.precision import autocast
 
 CPU = torch.device("cpu")
@@ -25,13 +25,13 @@ class Size:
         resolution, channels: of the images.
         batch_size: images in a training step.
         num_images: training images in memory, as many as in CIFAR-10.
-        rounds: rounds of each comparison; those of long rounds take half.
+        rounds: rounds of every comparison; None leaves each case its own number.
         steps: training steps that are timed as one.
-        fit_steps: the same in one fit by Lightning.
+        turn_steps: the same where a fit by Lightning takes turns with a bare loop.
         solver_steps, sample_batch_size: of the solvers.
         probe_images, probe_epochs: training images of the linear probe, four to one test image, and its epochs.
         fit_images: images whose cached features are fitted.
-        compiled: whether torch.compile is measured, which takes half a minute before the first step.
+        compiled: whether torch.compile is measured, which takes about a minute before the first step.
         judged: whether the promises, made for real sizes, are held against the measured ratios.
     """
 
@@ -42,9 +42,9 @@ class Size:
     channels: int = 3
     batch_size: int = 64
     num_images: int = 50_000
-    rounds: int = 8
+    rounds: int | None = None
     steps: int = 1
-    fit_steps: int = 2
+    turn_steps: int = 2
     solver_steps: int = 20
     sample_batch_size: int = 8
     probe_images: int = 64
@@ -52,11 +52,6 @@ class Size:
     fit_images: int = 4096
     compiled: bool = True
     judged: bool = True
-
-    @property
-    def few_rounds(self) -> int:
-        """Rounds of a comparison whose rounds are long."""
-        return max(1, self.rounds // 2)
 
     @property
     def precision(self) -> str:
@@ -76,37 +71,49 @@ class Size:
     def __str__(self) -> str:
         return (
             f"{self.backbone} on {self.channels} x {self.resolution} x {self.resolution}, batch {self.batch_size}, "
-            f"{self.precision}, {self.rounds} rounds"
+            f"{self.precision}"
         )
 
 
-def real_size(device: torch.device) -> Size:
-    """Blocks of 12 x 384 x 6 heads: 64 tokens on a CPU, 256 tokens and larger batches on a GPU."""
-    if device.type == "cpu":
-        return Size()
+def cpu_size() -> Size:
+    """Blocks of 12 x 384 x 6 heads on 64 tokens."""
+    return Size()
+
+
+def gpu_size() -> Size:
+    """Blocks of 12 x 384 x 6 heads on 256 tokens, large batches. Raises ValueError where there is no accelerator."""
+    device = resolve_device("auto")
+    if device == CPU:
+        raise ValueError("budget=gpu needs an accelerator, and PyTorch finds none: take budget=cpu")
     return Size(
         device=device,
         resolution=32,
         batch_size=256,
         steps=10,
-        fit_steps=50,
+        turn_steps=50,
         sample_batch_size=256,
         probe_images=2048,
         fit_images=50_000,
     )
 
 
-def quick_size(device: torch.device) -> Size:
-    """A quarter of the width, to see that everything runs: what is fixed per step weighs more than in reality."""
+def smoke_size() -> Size:
+    """Three blocks of 32, one round: shows that everything runs. What is fixed per step weighs more than in reality."""
     return Size(
-        device=device,
-        backbone="dit_tiny2",
-        batch_size=16,
-        num_images=4096,
-        rounds=4,
-        sample_batch_size=8,
-        probe_images=32,
-        fit_images=512,
+        backbone="dit_nano2",
+        overrides={"depth": 3},
+        resolution=8,
+        batch_size=4,
+        num_images=64,
+        rounds=1,
+        solver_steps=2,
+        sample_batch_size=2,
+        probe_images=8,
+        probe_epochs=1,
+        fit_images=16,
         compiled=False,
         judged=False,
     )
+
+
+BUDGETS: dict[str, Callable[[], Size]] = {"smoke": smoke_size, "cpu": cpu_size, "gpu": gpu_size}

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.data import one_batch
 from benchmarks.sizes import Size
 from flowexp.backbones import Backbone
 from flowexp.data import Images, to_float
@@ -34,6 +35,15 @@ class Training:
         self.optimization = Optimization()
         self.optimizer, _ = self.optimization.create(network.parameters())
         self.ema = ExponentialMovingAverage(trained_parameters(network), self.optimization.ema_decay)
+
+    @classmethod
+    def of(cls, size: Size) -> Training:
+        """A fresh network on one batch of images."""
+        return cls(size.create_network(), one_batch(size), size)
+
+    def fm_step(self, precision: str | None = None) -> Callable[[], None]:
+        """A function that takes the next step of flow matching."""
+        return self.stepper(FlowMatching(self.network), precision)
 
     def stepper(self, module: FlowMatching, precision: str | None = None) -> Callable[[], None]:
         """A function that takes the next step of `module`: draw, loss, backward, clip, AdamW, EMA.

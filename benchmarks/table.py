@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from benchmarks.timing import Spread, Timings
 
-COLUMNS = ("case", "this", "against", "ratio", "quartiles", "promise", "holds", "this takes", "that takes")
+COLUMNS = (
+    "case", "this", "against", "ratio", "quartiles", "median within", "promise", "met", "this takes", "that takes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,12 @@ class Promise:
 
     def holds(self, ratio: Spread) -> bool:
         return ratio.median >= self.limit if self.at_least else ratio.median <= self.limit
+
+    def verdict(self, ratio: Spread) -> str:
+        """Whether the median is on the right side, and whether noise alone could have put it there."""
+        low, high = ratio.interval
+        doubt = ", within noise" if low <= self.limit <= high and low < high else ""
+        return ("yes" if self.holds(ratio) else "NO") + doubt
 
     def __str__(self) -> str:
         return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
@@ -50,7 +58,7 @@ def compare(timings: Timings, this: str, against: str, promise: Promise | None =
 
 
 def to_markdown(results: Mapping[str, Result], judged: bool = True) -> str:
-    """A markdown table whose columns line up, and the notes below it; unjudged, the column `holds` stays empty."""
+    """A markdown table whose columns line up, and the notes below it; unjudged, the column `met` stays empty."""
     lines = [_cells(case, row, judged) for case, result in results.items() for row in result.rows]
     widths = [max(len(line[column]) for line in (COLUMNS, *lines)) for column in range(len(COLUMNS))]
     rule = tuple("-" * width for width in widths)
@@ -60,12 +68,10 @@ def to_markdown(results: Mapping[str, Result], judged: bool = True) -> str:
 
 
 def _cells(case: str, row: Row, judged: bool) -> tuple[str, ...]:
-    promise, holds = "", ""
-    if row.promise is not None:
-        promise = str(row.promise)
-        holds = ("yes" if row.promise.holds(row.ratio) else "NO") if judged else ""
-    spread = f"{_ratio(row.ratio.low)} .. {_ratio(row.ratio.high)}"
-    return (case, row.this, row.against, _ratio(row.ratio.median), spread, promise, holds, *map(_time, row.seconds))
+    ratio, promise = row.ratio, "" if row.promise is None else str(row.promise)
+    met = row.promise.verdict(ratio) if row.promise is not None and judged else ""
+    spans = (f"{_ratio(low)} .. {_ratio(high)}" for low, high in ((ratio.low, ratio.high), ratio.interval))
+    return (case, row.this, row.against, _ratio(ratio.median), *spans, promise, met, *map(_time, row.seconds))
 
 
 def _ratio(value: float) -> str:

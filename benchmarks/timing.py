@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from statistics import median, quantiles
 from typing import Any
 
@@ -40,18 +41,37 @@ def wait_for(device: torch.device | None) -> None:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and quartiles of some values."""
+    """Median and quartiles of some values, and between which two of them the median of all such values lies.
+
+    interval: the narrowest pair of order statistics, as far from one end as from the other, that holds it with 95 %;
+        the smallest and the largest value where five or fewer cannot.
+    """
 
     median: float
     low: float
     high: float
+    interval: tuple[float, float]
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
+        ordered, skipped = sorted(values), left_out(len(values))
+        interval = (ordered[skipped], ordered[-1 - skipped])
         if len(values) == 1:
-            return cls(values[0], values[0], values[0])
+            return cls(values[0], values[0], values[0], interval)
         low, middle, high = quantiles(values, n=4, method="inclusive")
-        return cls(middle, low, high)
+        return cls(middle, low, high, interval)
+
+
+def left_out(num_values: int, confidence: float = 0.95) -> int:
+    """How many values may be left out at either end so that the rest still spans the median with that probability.
+
+    Each value falls below the median as a coin falls: at most k of n do with sum_{i <= k} C(n, i) / 2^n.
+    """
+    allowed, tail, skipped = (1 - confidence) / 2 * 2**num_values, 1, 0
+    while tail + comb(num_values, skipped + 1) <= allowed:
+        skipped += 1
+        tail += comb(num_values, skipped)
+    return skipped
 
 
 @dataclass(frozen=True)
@@ -59,6 +79,10 @@ class Timings:
     """Seconds of every contestant, one number per round."""
 
     seconds: Mapping[str, Sequence[float]]
+
+    def times(self, name: str, factor: int, new_name: str) -> Timings:
+        """With one more contestant: that of `name`, who does all his work `factor` times."""
+        return Timings({**self.seconds, new_name: [factor * taken for taken in self.seconds[name]]})
 
     def time(self, name: str) -> float:
         """The median time of a contestant."""
@@ -71,7 +95,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Contestants by name, run A B C, A B C, ..."""
+    """Contestants by name, run A B C, C B A, A B C, ...: what a machine loses steadily, all lose alike."""
 
     contestants: Mapping[str, Contestant]
 
@@ -81,8 +105,9 @@ class Comparison:
             raise ValueError(f"a comparison needs at least 1 round, got {rounds}")
         seconds: dict[str, list[float]] = {name: [] for name in self.contestants}
         for turn in range(warmup + rounds):
-            for name, contestant in self.contestants.items():
-                taken = contestant()
+            names = list(self.contestants)
+            for name in names if turn % 2 == 0 else names[::-1]:
+                taken = self.contestants[name]()
                 if turn >= warmup:
                     seconds[name].append(taken)
         return Timings(seconds)

@@ -11,14 +11,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from benchmarks.__main__ import CASES, main
+from benchmarks.__main__ import main, read_command
+from benchmarks.cases import CASES, Case
 from benchmarks.data import enlarged_digits, one_batch
-from benchmarks.fitting import StepClock, trainer_config
+from benchmarks.fitting import TakingTurns, trainer_config
 from benchmarks.sampling import bare_calls, samples
-from benchmarks.sizes import Size
+from benchmarks.sizes import BUDGETS, Size, cpu_size, smoke_size
 from benchmarks.steps import BareLoop, Training, trained_parameters
 from benchmarks.table import Promise, Result, Row, compare, to_markdown
-from benchmarks.timing import Comparison, Spread, Timings, stopwatch
+from benchmarks.timing import Comparison, Spread, Timings, left_out, stopwatch
 from benchmarks.training import update_by_loop
 from flowexp.data import Digits, to_float
 from flowexp.draws import StepKey
@@ -27,21 +28,7 @@ from flowexp.modules import FlowMatching
 from flowexp.randomness import keyed_generator
 from flowexp.sampling import Sampler
 
-TINY = Size(
-    backbone="dit_nano2",
-    overrides={"depth": 3},
-    resolution=8,
-    batch_size=4,
-    num_images=16,
-    rounds=1,
-    solver_steps=2,
-    sample_batch_size=2,
-    probe_images=8,
-    probe_epochs=1,
-    fit_images=16,
-    compiled=False,
-    judged=False,
-)
+TINY = smoke_size()
 
 
 class FakeClock:
@@ -75,36 +62,55 @@ def test_contestants_take_turns_and_the_warm_up_does_not_count():
         return float(next(times))
 
     timings = Comparison({name: lambda name=name: contestant(name) for name in "AB"}).run(rounds=2, warmup=1)
-    assert turns == list("ABABAB")
-    assert timings.seconds == {"A": [3.0, 5.0], "B": [4.0, 6.0]}
+    assert turns == list("ABBAAB")
+    assert timings.seconds == {"A": [4.0, 5.0], "B": [3.0, 6.0]}
 
 
 def test_what_slows_a_whole_round_down_leaves_the_ratio_alone():
-    clock, slowness = FakeClock(), iter([1.0, 7.0, 2.0, 50.0])
-    pace = [1.0]
-
-    def first() -> None:
-        pace[0] = next(slowness)
-        clock.work(pace[0])
-
+    clock, slowness = FakeClock(), iter([1.0, 1.0, 7.0, 7.0, 2.0, 2.0, 50.0, 50.0])
     contestants = {
-        "A": stopwatch(first, clock=clock),
-        "B": stopwatch(lambda: clock.work(1.5 * pace[0]), clock=clock),
+        "A": stopwatch(lambda: clock.work(next(slowness)), clock=clock),
+        "B": stopwatch(lambda: clock.work(1.5 * next(slowness)), clock=clock),
     }
     timings = Comparison(contestants).run(rounds=3)
-    assert timings.ratio("B", "A") == Spread(1.5, 1.5, 1.5)
+    assert timings.ratio("B", "A") == Spread(1.5, 1.5, 1.5, (1.5, 1.5))
     assert timings.time("A") == 7.0
+
+
+def test_what_a_machine_loses_steadily_no_contestant_loses_alone():
+    clock, slowness = FakeClock(), count(10)
+    work = stopwatch(lambda: clock.work(next(slowness)), clock=clock)
+    timings = Comparison({"A": work, "B": work}).run(rounds=40)
+    assert abs(timings.ratio("B", "A").median - 1) < 0.01
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios_not_the_ratio_of_medians():
     timings = Timings({"A": [1.0, 2.0, 10.0], "B": [3.0, 4.0, 10.0]})
-    assert timings.ratio("B", "A") == Spread(2.0, 1.5, 2.5)
+    assert timings.ratio("B", "A") == Spread(2.0, 1.5, 2.5, (1.0, 3.0))
     assert timings.time("B") / timings.time("A") == 2.0
     assert Timings({"A": [1.0, 4.0, 2.0], "B": [4.0, 4.0, 2.0]}).ratio("B", "A").median == 1.0
 
 
 def test_the_spread_of_one_round_is_that_round():
-    assert Spread.of([1.3]) == Spread(1.3, 1.3, 1.3)
+    assert Spread.of([1.3]) == Spread(1.3, 1.3, 1.3, (1.3, 1.3))
+
+
+@pytest.mark.parametrize(("num_values", "skipped"), [(1, 0), (5, 0), (8, 0), (9, 1), (10, 1), (20, 5), (40, 13)])
+def test_the_median_lies_where_tables_of_order_statistics_have_it(num_values: int, skipped: int):
+    """E.g. Conover, Practical Nonparametric Statistics: of 10 values the second and the ninth, of 20 the sixth."""
+    assert left_out(num_values) == skipped
+
+
+def test_the_interval_holds_the_median_as_often_as_it_says():
+    draws = torch.rand(4000, 20, generator=keyed_generator(0)).tolist()
+    spreads = [Spread.of(values).interval for values in draws]
+    assert 0.95 <= sum(low <= 0.5 <= high for low, high in spreads) / len(spreads) < 0.975
+
+
+def test_work_done_so_many_times_takes_so_many_times_as_long():
+    timings = Timings({"one": [1.0, 2.0], "all": [5.0, 4.0]}).times("one", 10, "ten")
+    assert timings.seconds["ten"] == [10.0, 20.0]
+    assert timings.ratio("ten", "all").median == 3.5
 
 
 def test_a_comparison_without_rounds_is_refused():
@@ -122,7 +128,14 @@ def test_a_comparison_without_rounds_is_refused():
     ],
 )
 def test_a_promise_bounds_the_median(promise: Promise, ratio: float, holds: bool):
-    assert promise.holds(Spread(ratio, 0.0, 100.0)) is holds
+    assert promise.holds(Spread(ratio, 0.0, 100.0, (0.0, 100.0))) is holds
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"), [((1.03, 1.05), "NO"), ((1.01, 1.05), "NO, within noise"), ((0.9, 1.0), "yes")]
+)
+def test_a_verdict_says_whether_noise_could_have_given_it(interval: tuple[float, float], verdict: str):
+    assert Promise(1.02).verdict(Spread(sum(interval) / 2, *interval, interval)) == verdict
 
 
 def test_the_table_shows_the_promise_and_whether_it_holds():
@@ -130,13 +143,14 @@ def test_the_table_shows_the_promise_and_whether_it_holds():
     row = compare(timings, "new", "old", Promise(1.02))
     lines = to_markdown({"speed": Result([row], ["a note"])}).splitlines()
     cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
-    assert cells == ["speed", "new", "old", "1.050", "1.045 .. 1.055", "≤ 1.02", "NO", "1.05 s", "1 s"]
+    spans = ["1.045 .. 1.055", "1.040 .. 1.060"]
+    assert cells == ["speed", "new", "old", "1.050", *spans, "≤ 1.02", "NO", "1.05 s", "1 s"]
     assert lines[-1] == "- speed: a note"
     assert len({len(line) for line in lines[:3]}) == 1
 
 
 def test_an_unjudged_table_holds_nobody_to_a_promise():
-    row = Row("new", "old", Spread(9.0, 9.0, 9.0), (9.0, 1.0), Promise(1.02))
+    row = Row("new", "old", Spread(9.0, 9.0, 9.0, (9.0, 9.0)), (9.0, 1.0), Promise(1.02))
     assert "NO" not in to_markdown({"speed": Result([row])}, judged=False)
 
 
@@ -172,7 +186,7 @@ def test_the_bare_loop_sees_every_image_of_a_pass():
     loop = BareLoop(TINY.create_network(), enlarged_digits(TINY).train, TINY)
     seen: list[torch.Tensor] = []
     loop.update = lambda data, noise, t: (seen.append(data), setattr(loop, "num_steps", loop.num_steps + 1))  # type: ignore[method-assign]
-    for _ in range(4):
+    for _ in loop.batches:
         loop.step()
     sums = torch.cat(seen).sum(dim=(1, 2, 3)).sort().values
     torch.testing.assert_close(sums, to_float(loop.images).sum(dim=(1, 2, 3)).sort().values)
@@ -190,14 +204,16 @@ def test_the_loop_over_tensors_takes_the_same_average():
     torch.testing.assert_close(by_loop.averages, foreach.averages)
 
 
-def test_a_fit_is_timed_from_its_first_step_to_its_last(monkeypatch: pytest.MonkeyPatch):
-    module = FlowMatching(TINY.create_network())
-    clock, trainer = StepClock(num_steps=3, device=torch.device("cpu")), pl.Trainer.__new__(pl.Trainer)
-    for step, now in enumerate([10.0, 11.0, 13.0, 16.0, 90.0], start=1):
-        monkeypatch.setattr("benchmarks.fitting.time.perf_counter", lambda now=now: now)
+def test_a_turn_of_the_fit_lasts_from_the_other_turn_to_its_own_last_step(monkeypatch: pytest.MonkeyPatch):
+    clock = FakeClock()
+    monkeypatch.setattr("benchmarks.fitting.time.perf_counter", clock)
+    turns = TakingTurns(lambda: clock.work(100.0) or 50.0, num_steps=2, device=torch.device("cpu"))
+    module, trainer = FlowMatching(TINY.create_network()), pl.Trainer.__new__(pl.Trainer)
+    for step, seconds in enumerate([9.0, 9.0, 1.0, 2.0, 3.0, 4.0], start=1):
+        clock.work(seconds)
         monkeypatch.setattr(pl.Trainer, "global_step", step)
-        clock.on_train_batch_end(trainer, module, None, None, step - 1)
-    assert clock.seconds_per_step == 2.0
+        turns.on_train_batch_end(trainer, module, None, None, step - 1)
+    assert turns.seconds == {"Lightning": [1.5, 3.5], "bare loop": [50.0, 50.0]}
 
 
 def test_the_bare_calls_are_as_many_as_the_solvers():
@@ -210,8 +226,8 @@ def test_the_bare_calls_are_as_many_as_the_solvers():
 
 
 def test_the_trainer_is_that_of_conf():
-    config = trainer_config(TINY)
-    assert config.trainer.max_steps == TINY.fit_steps + 1
+    config = trainer_config(TINY, max_steps=7)
+    assert config.trainer.max_steps == 7
     assert config.trainer.accumulate_grad_batches == 1
     assert config.strategy._target_ == "builtins.str"
 
@@ -221,17 +237,19 @@ def test_the_trainer_is_that_of_conf():
 
 @cache
 def result_of(name: str) -> Result:
-    return CASES[name](TINY)
+    return CASES[name].run(TINY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_case_runs_and_says_what_it_compares(name: str):
-    result = result_of(name)
+    result, case = result_of(name), CASES[name]
     assert result.rows and all(row.ratio.median > 0 for row in result.rows)
-    assert re.search(r"\bagainst\b", (CASES[name].__doc__ or "").splitlines()[0])
-    assert "12 x 384 x 6" in (CASES[name].__doc__ or "")
+    assert re.search(r"\bagainst\b", case.summary)
+    assert "12 x 384 x 6" in " ".join(case.paragraphs)
 
 
+@pytest.mark.slow
 def test_the_promises_of_the_project_are_in_the_table():
     promises = {(name, row.this): str(row.promise) for name in CASES for row in result_of(name).rows if row.promise}
     assert promises == {
@@ -242,36 +260,75 @@ def test_the_promises_of_the_project_are_in_the_table():
         ("solver", "Euler"): "≤ 1.02",
         ("solver", "Euler + SSC"): "≤ 1.02",
         ("solver", "Euler-Maruyama"): "≤ 1.02",
-        ("probe", "levels one by one"): "≥ 5",
+        ("probe", "10 levels one by one"): "≥ 5",
+        ("probe", "20 levels one by one"): "≥ 10",
     }
 
 
-def test_the_command_prints_the_table_and_writes_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("benchmarks.__main__.quick_size", lambda device: TINY)
+def test_every_case_has_its_own_number_of_rounds_unless_it_is_given_one():
+    asked: list[int] = []
+    case = Case(lambda size, rounds: asked.append(rounds) or Result([]), rounds=7)
+    case.run(cpu_size())
+    case.run(TINY)
+    assert asked == [7, 1]
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_command_prints_its_report_and_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     report = tmp_path / "new" / "report.md"
-    assert main(["ema", "--quick", "--device", "cpu", "--output", str(report)]) == 0
-    printed = capsys.readouterr().out
-    assert "| ema  | EMA update |" in printed
-    assert report.read_text().split() == printed.split()
+    assert main(["cases=ema,loader", "budget=smoke", f"output={report}"]) == 0
+    printed, written = capsys.readouterr().out, report.read_text()
+    assert written.split() == printed.split()
+    assert "| ema    | EMA update |" in written and "- **loader** (1 round," in written
+    assert f"torch {torch.__version__}" in written and f"{torch.get_num_threads()} threads on" in written
+
+
+def test_a_report_is_kept_of_a_run_of_all_cases():
+    assert read_command(["budget=cpu"]).output.parts[-3:] == ("docs", "results", "benchmarks.md")
+    assert read_command(["budget=cpu", "cases=ema"]).output is None
+    assert read_command(["budget=smoke"]).output is None
+    assert read_command(["cases=solver,ema", "budget=smoke", "rounds=3"]).cases == ["solver", "ema"]
 
 
 def test_a_case_that_fails_leaves_the_others_their_results(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    def broken(size: Size) -> Result:
+    def broken(size: Size, rounds: int) -> Result:
         """A case."""
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr("benchmarks.__main__.quick_size", lambda device: TINY)
-    monkeypatch.setitem(CASES, "loader", broken)
-    assert main(["loader", "ema", "--quick", "--device", "cpu"]) == 1
+    monkeypatch.setitem(CASES, "loader", Case(broken, rounds=1))
+    assert main(["cases=loader,ema", "budget=smoke", f"output={tmp_path / 'report.md'}"]) == 1
     captured = capsys.readouterr()
     assert "out of order" in captured.err and "EMA update" in captured.out
+    assert not (tmp_path / "report.md").exists()
 
 
-def test_an_unknown_case_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit):
-        main(["solvers"])
-    assert "did you mean solver?" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("argument", "answer"),
+    [
+        ("cases=solvers", "there is no case solvers; did you mean solver?"),
+        ("case=solver", "there is no option case; did you mean cases?"),
+        ("budget=smok", "did you mean smoke?"),
+        ("rounds=0", "rounds must be at least 1, got 0"),
+    ],
+)
+def test_what_is_not_there_is_answered_with_the_nearest(argument: str, answer: str, capsys: pytest.CaptureFixture[str]):
+    assert main([argument]) == 2
+    assert answer in capsys.readouterr().err
+
+
+def test_a_gpu_is_asked_for_only_where_there_is_one(capsys: pytest.CaptureFixture[str]):
+    if torch.accelerator.is_available():
+        pytest.skip("this machine has one")
+    assert main(["budget=gpu"]) == 2
+    assert "needs an accelerator" in capsys.readouterr().err
+
+
+def test_the_help_names_every_case(capsys: pytest.CaptureFixture[str]):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(case.summary in shown for case in CASES.values()) and set(BUDGETS) == {"smoke", "cpu", "gpu"}

@@ -1,0 +1,48 @@
+"""The cases by name: what each compares, and in how many rounds where nobody says."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks import loading, probing, sampling, training
+from benchmarks.sizes import Size
+from benchmarks.table import Result
+
+
+@dataclass(frozen=True)
+class Case:
+    """A comparison, given a size and a number of rounds.
+
+    rounds: as many as show a hundredth on a machine with some noise, where a promise is that narrow.
+    """
+
+    measure: Callable[[Size, int], Result]
+    rounds: int
+
+    def run(self, size: Size) -> Result:
+        """What it finds, in the size's rounds or else in its own."""
+        return self.measure(size, size.rounds or self.rounds)
+
+    @property
+    def summary(self) -> str:
+        """What is compared to what, in a sentence."""
+        return self.paragraphs[0]
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """All that is said of it, a line each."""
+        text = inspect.cleandoc(self.measure.__doc__ or "")
+        return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+
+
+CASES = {
+    "lightning": Case(training.lightning, rounds=30),
+    "objectives": Case(training.objectives, rounds=40),
+    "precision": Case(training.precision, rounds=6),
+    "ema": Case(training.ema, rounds=10),
+    "loader": Case(loading.loader, rounds=10),
+    "solver": Case(sampling.solver, rounds=24),
+    "probe": Case(probing.probe, rounds=3),
+}
