@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 
 DOORS = {  # run before torch is needed
     "launch", "sweeps", "jobs", "errors", "runs", "train", "sample", "evaluate", "encode", "adopt", "replay",
-    "diagnose", "report",
+    "diagnose", "report", "help", "completion", "values",
 }  # fmt: skip
 KNOW_HYDRA = DOORS | {"building", "plan"}
 MATHEMATICS = {
@@ -35,15 +36,22 @@ def layer(path: Path) -> str:
     return path.relative_to(ROOT / "flowexp").with_suffix("").parts[0]
 
 
-def imported_packages(path: Path) -> set[str]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax of a file, parsed once."""
+    return ast.parse(path.read_text())
+
+
+@cache
+def imported_packages(path: Path) -> frozenset[str]:
     """Top-level packages that a file imports, inside functions too."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.split(".")[0])
-    return names
+    return frozenset(names)
 
 
 def word_of(node: ast.expr) -> str:
@@ -64,10 +72,10 @@ def is_time(word: str) -> bool:
     return word in {"t", "ts", "time", "times", "progress", "noise_level"} or word.startswith("t_")
 
 
-def flips_of_time(source: str) -> list[str]:
+def flips_of_time(tree: ast.Module) -> list[str]:
     """Every `1 - t` written by hand."""
     flips = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and isinstance(node.left, ast.Constant)):
             continue
         if node.left.value == 1 and is_time(word_of(node.right)):
@@ -107,17 +115,17 @@ def test_the_mathematics_needs_neither_lightning_nor_trackers():
     "flip", ["1 - t", "1.0 - t", "1 - t[0]", "1 - t.view(-1, 1)", "1 - self.t", "1 - t_low", "1 - progress"]
 )
 def test_a_flip_of_time_is_recognised(flip: str):
-    assert flips_of_time(flip)
+    assert flips_of_time(ast.parse(flip))
 
 
 @pytest.mark.parametrize("innocent", ["1 - beta", "t - 1", "1 - torch.cos(t)", "2 - t", "1 - tau"])
 def test_other_differences_are_no_flip_of_time(innocent: str):
-    assert not flips_of_time(innocent)
+    assert not flips_of_time(ast.parse(innocent))
 
 
 def test_only_time_py_turns_the_time_axis_around():
     files = [path for path in LIBRARY + PROGRAMS if path != ROOT / "flowexp/time.py"]
-    assert not {place(path): flips for path in files if (flips := flips_of_time(path.read_text()))}
+    assert not {place(path): flips for path in files if (flips := flips_of_time(tree_of(path)))}
 
 
 def test_no_door_imports_torch():
@@ -133,21 +141,26 @@ def test_no_door_imports_torch():
     assert (result.returncode, result.stdout.split()) == (0, []), result.stderr
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=place)
-def test_everything_public_says_what_it_is(path: Path):
-    tree = ast.parse(path.read_text())
+def test_everything_public_says_what_it_is():
+    assert not {place(path): names for path in LIBRARY if (names := without_docstring(path))}
+
+
+def without_docstring(path: Path) -> list[str]:
+    """The public functions and classes of a file, and the file itself, that have none."""
+    tree = tree_of(path)
     public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
     silent = [node.name for node in public if not ast.get_docstring(node)]
-    assert not silent
-    assert ast.get_docstring(tree) or not tree.body, "the file itself has no docstring"
+    return silent if ast.get_docstring(tree) or not tree.body else ["the file itself", *silent]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=place)
-def test_a_config_starts_by_saying_what_it_is(path: Path):
+def test_a_config_starts_by_saying_what_it_is():
+    assert not [place(path) for path in CONFIGS if not re.match(r"# \w", first_line(path))]
+
+
+def first_line(path: Path) -> str:
+    """The first line of a yaml behind Hydra's `# @package`; empty if there is none."""
     lines = [line for line in path.read_text().splitlines() if line.strip()]
-    if lines and lines[0].startswith("# @package"):
-        lines = lines[1:]
-    assert lines and re.match(r"# \w", lines[0])
+    return next((line for line in lines if not line.startswith("# @package")), "")
 
 
 def test_no_file_names_a_machine_or_a_registry():
