@@ -20,6 +20,7 @@ from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_chec
 from flowexp.data import ImageDataModule
 from flowexp.modules import FlowMatching
 from flowexp.runs import RunFolder
+from flowexp.values import check_values
 
 
 def build(config: DictConfig, **parts: Any) -> Any:
@@ -31,6 +32,7 @@ def build(config: DictConfig, **parts: Any) -> Any:
         if str(error).startswith("Error locating target"):
             raise ValueError(_not_found(error)) from error
         raise
+    check_values(config)
     return make(**parts)
 
 

@@ -14,6 +14,13 @@ from hydra.errors import ConfigCompositionException, HydraException, Instantiati
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+_PLUGINS = {  # what Hydra calls it, and the package that has it
+    "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
+    "hydra/launcher/submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher/joblib": "hydra-joblib-launcher",
+    "hydra/launcher/ray": "hydra-ray-launcher",
+}
+
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """A hint such as `; did you mean T_min?`, or an empty string where nothing is near."""
@@ -30,9 +37,11 @@ def sentence_for(error: BaseException, conf: Path, command: str, arguments: Iter
         return _unknown_option(option, conf)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split())
-    if isinstance(error, ValueError | FileNotFoundError | PermissionError):
+    if isinstance(error, OSError) and error.strerror:
+        return _refused_by_the_system(error)
+    if isinstance(error, ValueError | OSError):
         return str(error)
-    return None
+    return _of_a_library(error)
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -40,6 +49,27 @@ def _innermost(error: BaseException) -> BaseException:
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def _refused_by_the_system(error: OSError) -> str:
+    """`cannot read or write outputs/x: permission denied`, with both names where there are two."""
+    names = " to ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"cannot read or write {names or 'a file'}: {str(error.strerror).lower()}"
+
+
+def _of_a_library(error: BaseException) -> str | None:
+    """Faults of a person or a machine that Lightning and torch have exceptions for; neither is imported here."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "MisconfigurationException" in kinds:
+        return f"Lightning cannot train so: {' '.join(str(error).split())}"
+    if "OutOfMemoryError" in kinds:
+        return (
+            "the device has too little memory: lower data.batch_size (trainer.accumulate_grad_batches keeps what an "
+            "optimizer step sees), or the batch_size of what was being measured or sampled"
+        )
+    if isinstance(error, RuntimeError) and str(error).startswith("Error(s) in loading state_dict"):
+        return f"the checkpoint is of another network than this config's: {str(error).split(chr(10))[1].strip()}"
+    return None
 
 
 def _quoted(pattern: str, error: BaseException) -> str | None:
@@ -55,10 +85,13 @@ def _unknown_key(key: str, command: str, config: DictConfig) -> str:
     hint = nearest(last, [name.rpartition(".")[2] for name in inside]) if inside else nearest(key, known)
     listed = ", ".join(name.rpartition(".")[2] for name in inside if "._" not in name)
     listed = f" {group} has {listed}." if group and listed else ""
-    return f"there is no key {key}{hint or '.'}{listed} `python -m flowexp.{command} --cfg job` shows all keys"
+    return f"there is no key {key}{hint or '.'}{listed} `python -m flowexp.{command} --help` shows all keys"
 
 
 def _unknown_option(option: str, conf: Path) -> str:
+    if option in _PLUGINS:
+        group, _, name = option.rpartition("/")
+        return f"{group}={name} needs a package: pip install {_PLUGINS[option]}"
     group, _, name = option.rpartition("/")
     choices = sorted(path.stem for path in (conf / group).glob("*.yaml"))
     return f"there is no {group or 'config'} named {name}{nearest(name, choices) or '.'} Choices: {', '.join(choices)}"

@@ -5,14 +5,20 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from flowexp.errors import sentence_for
 from flowexp.launch import config_folder
 from flowexp.runs import RunFolder
+from flowexp.values import check_like
 
 _SAID_IN_EVERY_RUN = (
     "GPU available",
@@ -30,9 +36,14 @@ def main() -> int:
     _quiet()
     command, run = sys.argv[1], RunFolder(Path(sys.argv[2]))
     try:
-        importlib.import_module(f"flowexp.{command}").run(run.config(), run)
+        config = run.config()
+        check_like(config, _defaults(command))
+        importlib.import_module(f"flowexp.{command}").run(config, run)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        return _say_where_it_stopped(stop, command, run)
     except Exception as error:
-        (run.path / f"log{_rank_suffix()}.txt").open("a").write(traceback.format_exc())
+        with suppress(OSError):  # of a full disk, which is then the error itself
+            (run.path / f"log{_rank_suffix()}.txt").open("a").write(traceback.format_exc())
         sentence = _sentence(error, command)
         if sentence is None:
             raise
@@ -41,8 +52,26 @@ def main() -> int:
     return 0
 
 
+def _defaults(command: str) -> dict[str, Any]:
+    """The command's own keys with the values that its yaml gives them."""
+    defaults = OmegaConf.to_container(OmegaConf.load(config_folder() / f"{command}.yaml"))
+    assert isinstance(defaults, dict)
+    return {str(key): value for key, value in defaults.items()}
+
+
+def _say_where_it_stopped(stop: BaseException, command: str, run: RunFolder) -> int:
+    """Tells the first process's reader where a job that was asked to stop has left its work. Returns the exit code."""
+    asked = stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT
+    code = asked if isinstance(asked, int) else int(asked is not None)
+    if code and not _rank_suffix():
+        goes_on = "; the same command with ckpt=auto goes on from its newest checkpoint" if command == "train" else ""
+        print(f"\nstopped: {run.path}{goes_on}", file=sys.stderr)
+    return code
+
+
 def _quiet() -> None:
     """Leaves out what Lightning says in every run and nobody can act on."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # type: ignore[assignment]
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

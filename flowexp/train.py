@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,10 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from flowexp import building, plan
     from flowexp.runs import describe_origin
 
-    if config.sampler.autoguidance_scale != 1:
-        raise ValueError(
-            "sampler.autoguidance_scale needs a weaker model, and a training run has none: leave it out here, and give "
-            "guide=RUN to flowexp.sample or flowexp.evaluate"
-        )
+    _check(config)
     datamodule = building.build_datamodule(config)
     module = building.build_module(config, datamodule)
+    _check_guidance(config, module.backbone.takes)
     about = plan.describe(config, module, datamodule)
     if config.dry_run:
         seconds = plan.seconds_per_step(config, module, datamodule) * plan.total_steps(config, datamodule)
@@ -32,6 +30,31 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     if not origin.exists():
         folder.write_json(origin, describe_origin(config) | {"plan": about})
     _train_and_measure(config, folder, module, datamodule, about)
+
+
+def _check(config: DictConfig) -> None:
+    """Raises ValueError for settings that would fail only when training has begun."""
+    from pytorch_lightning import Trainer
+
+    from flowexp.values import check_values
+
+    check_values(config.trainer, Trainer)
+    if config.log_every_n_steps < 1:
+        raise ValueError(f"log_every_n_steps must be at least 1, got {config.log_every_n_steps}")
+    if config.sampler.autoguidance_scale != 1:
+        raise ValueError(
+            "sampler.autoguidance_scale needs a weaker model, and a training run has none: leave it out here, and give "
+            "guide=RUN to flowexp.sample or flowexp.evaluate"
+        )
+
+
+def _check_guidance(config: DictConfig, takes: str) -> None:
+    """Raises ValueError for guidance that this run cannot have: it would fail only when the first samples are drawn."""
+    if config.sampler.guidance_scale != 1 and takes == "nothing":
+        raise ValueError(
+            f"sampler.guidance_scale={config.sampler.guidance_scale} needs a network that knows the label: add "
+            "class_conditional=true, or leave it at 1"
+        )
 
 
 def _train_and_measure(
@@ -98,6 +121,7 @@ def _finish(config: DictConfig, folder: RunFolder, trainer: Any, step: int) -> N
     last = [entry for entry in read_history(folder.path) if entry["step"] == step]
     measured = {entry["name"]: (entry["scalars"], entry["protocol"]) for entry in last}
     summarise(folder, measured, name=config.name, step=step, trained_run=config.trained_run)
+    print(f"to evaluate, sample, diagnose or report it: run={os.path.relpath(folder.path)}")
 
 
 def main() -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
+
+from flowexp.callbacks.monitor import Monitor
 
 
 class Progress(ProgressBar):
@@ -39,6 +42,9 @@ class Progress(ProgressBar):
         ):
             self._bar.set_postfix(loss=f"{float(pl_module.latest['loss']):.4f}", refresh=False)
             self._bar.update(step - self._bar.n)
+        if self._bar is not None and step == self.total_steps:
+            self._close()
+            _announce(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
@@ -50,3 +56,10 @@ class Progress(ProgressBar):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _announce(trainer: pl.Trainer) -> None:
+    """Says what is measured at the end, which may take longer than a bar at 100 % lets one expect."""
+    monitors = [type(c).__name__ for c in trainer.callbacks if isinstance(c, Monitor) and c.at_end]  # type: ignore[attr-defined]
+    if monitors:
+        print(f"measuring: {', '.join(monitors)}", file=sys.stderr)

@@ -143,3 +143,23 @@ def test_a_wandb_server_that_does_not_answer_does_not_end_the_run(interrupted):
     assert (
         json.loads((interrupted.folder / "summary.json").read_text())["step"] == 12
     )  # test_resume compares the weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        ([], ("euler_maruyama", 50, 1.0, 2.0)),
+        (["ssc=linear"], ("euler_maruyama", 50, 1.1, 2.0)),  # VD's rows with SSC: the run's own sampler, scaled
+        (["ssc=linear", "sampler.num_steps=10"], ("euler_maruyama", 10, 1.1, 2.0)),
+        (["sampler=heun"], ("heun", 25, 1.0, 1.0)),
+    ],
+)
+def test_a_run_keeps_its_sampler_but_for_what_is_said(in_process, workdir: Path, monkeypatch, said, expected):
+    trained = ["sampler=euler_maruyama", "sampler.guidance_scale=2", "class_conditional=true", "run_dir=trained"]
+    monkeypatch.setattr("flowexp.train.run", lambda config, folder: None)
+    monkeypatch.setattr("flowexp.evaluate.run", lambda config, folder: None)
+    assert in_process("train", *trained) == 0
+    assert in_process("evaluate", "run=trained", *said) == 0
+    sampler = OmegaConf.load(the_only(workdir / "trained" / "evaluations") / "config.yaml").sampler
+    assert (sampler.solver, sampler.num_steps, sampler.s0, sampler.guidance_scale) == expected

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
@@ -57,7 +59,7 @@ def test_a_wrong_key_or_group_names_the_nearest(complaint, wrong: list[str], rig
 def test_every_command_knows_its_own_keys(complaint, command: str):
     sentence = complaint(command, "run_dirr=x")
     assert "did you mean run_dir?" in sentence
-    assert f"flowexp.{command} --cfg job" in sentence
+    assert f"flowexp.{command} --help" in sentence
 
 
 @pytest.mark.slow
@@ -77,6 +79,16 @@ def test_a_sweep_over_a_wrong_name_runs_no_job(complaint, workdir: Path):
         (["sampler.solver=heum"], "heun"),
         (["sampler.num_steps=0"], "num_steps of at least 1, got 0"),
         (["optimizer.lr=-1"], "optimizer.lr must be positive, got -1"),
+        (["objective=lcf", "objective.T_min=-1"], "[0, 1000] counted of 1000; got -1"),
+        (["objective=lcf", "+objective.foo=1"], "there is no key objective.foo; LocalContrastiveFlow has T_min"),
+        (["sampler.s0=abc"], "sampler.s0 must be a number, got 'abc'"),
+        (["sampler.guidance_scale=2"], "sampler.guidance_scale=2 needs a network that knows the label"),
+        (["data.batch_size=0"], "batch_size must be at least 1, got 0"),
+        (["trainer.max_steps=0"], "trainer.max_steps must be at least 1, or -1 for no limit; got 0"),
+        (["trainer.max_steps=ten"], "trainer.max_steps must be a whole number, got 'ten'"),
+        (["+trainer.maxsteps=10"], "there is no key trainer.maxsteps; did you mean max_steps?"),
+        (["log_every_n_steps=0"], "log_every_n_steps must be at least 1, got 0"),
+        (["compile=maybe"], "compile must be true or false, got 'maybe'"),
         (["data.train_size=5000"], "at most the 1437 training images of digits, got 5000"),
         (["data.batch_size=5000"], "lower data.batch_size or raise data.train_size"),
         (["trainer.max_steps=-1"], "give trainer.max_steps or trainer.max_epochs"),
@@ -86,6 +98,38 @@ def test_a_sweep_over_a_wrong_name_runs_no_job(complaint, workdir: Path):
 def test_a_value_out_of_range_is_told_what_is_allowed(complaint, workdir: Path, arguments: list[str], words: str):
     assert words in complaint("train", *arguments, "callbacks=none", "trainer.accelerator=cpu", "run_dir=x")
     assert "Traceback" in (workdir / "x" / "log.txt").read_text()  # for whoever wants to know more
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_made_is_named(complaint, workdir: Path):
+    (workdir / "file").write_text("")
+    assert complaint("train", "run_dir=file/run").endswith("file/run: not a directory")
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_where_the_run_lies_and_how_it_goes_on(in_process, workdir: Path, monkeypatch, capsys):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flowexp.train.run", interrupted)
+    assert in_process("train", "run_dir=x") == 130
+    assert f"stopped: {workdir / 'x'}; the same command with ckpt=auto goes on" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_device_without_memory_is_a_matter_of_the_batch(complaint, monkeypatch: pytest.MonkeyPatch):
+    def exhausted(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("flowexp.train.run", exhausted)
+    assert "lower data.batch_size" in complaint("train", "run_dir=x")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("submitit") is not None, reason="it is installed")
+def test_a_launcher_that_is_not_installed_is_named_with_its_package(complaint):
+    sentence = complaint("train", "-m", "seed=1,2", "hydra/launcher=submitit_slurm")
+    assert sentence == "hydra/launcher=submitit_slurm needs a package: pip install hydra-submitit-launcher"
 
 
 @pytest.mark.slow
