@@ -42,6 +42,12 @@ def commands(text: str) -> Iterator[list[str]]:
             yield words
 
 
+def is_of_the_reader(words: list[str], text: str) -> bool:
+    """Whether a command needs a yaml that the page tells its reader to write."""
+    own = any(f"{word.rpartition('=')[2]}.yaml`" in text for word in words if word.startswith("+callbacks@"))
+    return own or any("--config-dir" in word for word in words)
+
+
 def composed(words: list[str]) -> str:
     """Why the command would be refused; empty where it is not. Of a sweep the first job is looked at."""
     overrides = [_accept_both_spellings(word) for word in words[1:] if "=" in word and not word.startswith("hydra")]
