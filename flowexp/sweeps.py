@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from flowexp.cards import card_column, cards_of, is_card_column, keeps_apart
 from flowexp.runs import RunFolder
 from flowexp.tables import write_csv
 
@@ -27,42 +29,92 @@ class NoteSweep(Callback):
 
 @dataclass(frozen=True)
 class JobResult:
-    """How one job of a sweep ended."""
+    """How one job of a sweep ended.
 
+    Arguments:
+        run: the folder it worked in, which with ckpt=auto may be that of an earlier sweep.
+        overrides: of the command line, this job's values for those that are swept.
+        exit_code: of its process.
+    """
+
+    run: str
     overrides: list[str]
     exit_code: int
 
-    def write(self, run: RunFolder) -> None:
-        run.write_json(run.path / "job.json", asdict(self))
+    @classmethod
+    def read(cls, folder: Path) -> JobResult:
+        return cls(**json.loads((folder / "job.json").read_text()))
+
+    def write(self, folder: Path) -> None:
+        """Into the job's folder in the sweep's."""
+        folder.mkdir(parents=True, exist_ok=True)
+        RunFolder(folder).write_json(folder / "job.json", asdict(self))
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return dict(override.lstrip("+").split("=", 1) for override in self.overrides if "=" in override)
+
+    @property
+    def status(self) -> str:
+        if self.exit_code == 0:
+            return "finished"
+        log = ", see log.txt" if (Path(self.run) / "log.txt").exists() else ""
+        return f"failed ({self.exit_code}){log}"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return RunFolder(Path(self.run)).summary()
 
 
 def print_table(sweep: Path) -> int:
-    """Prints and writes (`sweep.csv`) one row per job: overrides, numbers, how it ended. Returns the exit code."""
-    rows = [_row(path.parent) for path in sorted(sweep.glob("*/job.json"), key=lambda path: _job_number(path.parent))]
+    """Prints and writes (`sweep.csv`) one row per job: overrides, numbers, how it ended. Returns the exit code.
+
+    Settings that all jobs share are not printed. Beside a number stands the hash of its card; numbers of different
+    cards in one column are warned of.
+    """
+    folders = sorted((path.parent for path in sweep.glob("*/job.json")), key=_job_number)
+    jobs = {folder.name: JobResult.read(folder) for folder in folders}
+    rows = [_row(name, job) for name, job in jobs.items()]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     table = Table(title=f"sweep {sweep}")
-    for column in columns:
+    hidden = _shared([job.settings for job in jobs.values()])
+    shown = [column for column in columns if not is_card_column(column) and column not in hidden]
+    for column in shown:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(_shown(row.get(column)) for column in columns))
+        table.add_row(*(_shown(row.get(column), row.get(card_column(column))) for column in shown))
     Console().print(table)
     if rows:
         write_csv(sweep / "sweep.csv", [{column: row.get(column) for column in columns} for row in rows])
         print(f"the same as CSV: {sweep / 'sweep.csv'}")
+    for sentence in keeps_apart({f"job {name}": job.summary for name, job in jobs.items()}):
+        print(f"warning: {sentence}", file=sys.stderr)
     return 1 if any(row["status"] != "finished" for row in rows) else 0
 
 
-def _row(folder: Path) -> dict[str, Any]:
-    job = json.loads((folder / "job.json").read_text())
-    summary = RunFolder(folder).summary()
-    status = "finished" if job["exit_code"] == 0 else f"failed ({job['exit_code']}), see log.txt"
-    swept = dict(override.lstrip("+").split("=", 1) for override in job["overrides"] if "=" in override)
-    return {"job": folder.name, **swept, **summary.get("scalars", {}), "status": status}
+def _row(name: str, job: JobResult) -> dict[str, Any]:
+    return {"job": name, **job.settings, **_numbers(job.summary), "status": job.status}
+
+
+def _shared(settings: list[dict[str, str]]) -> set[str]:
+    """The keys that have one value in all of several jobs."""
+    return {key for key in settings[0] if len({job.get(key) for job in settings}) == 1} if len(settings) > 1 else set()
+
+
+def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a job, each with the hash of its card where it has one."""
+    cards, columns = cards_of(summary), dict[str, Any]()
+    for key, value in summary.get("scalars", {}).items():
+        columns[key] = value
+        if key in cards:
+            columns[card_column(key)] = cards[key]
+    return columns
 
 
 def _job_number(folder: Path) -> tuple[int, str]:
     return (int(folder.name), "") if folder.name.isdigit() else (1 << 30, folder.name)
 
 
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+def _shown(value: Any, card: str | None = None) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    return text if card is None else f"{text} ({card})"

@@ -1,0 +1,55 @@
+"""The table that ends a sweep: a row per job, from wherever the job worked."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from flowexp.runs import RunFolder
+from flowexp.sweeps import JobResult, print_table
+
+
+def job(sweep: Path, number: int, code: int, *overrides: str, run: Path | None = None, loss: float = 0.5) -> None:
+    run = run or sweep / str(number)
+    run.mkdir(parents=True, exist_ok=True)
+    if code == 0:
+        RunFolder(run).write_json(run / "summary.json", {"scalars": {"noise_levels/loss": loss}})
+    JobResult(run=str(run), overrides=list(overrides), exit_code=code).write(sweep / str(number))
+
+
+def rows_of(sweep: Path) -> list[dict[str, str]]:
+    with (sweep / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_job_that_went_on_in_an_older_folder_has_its_row(tmp_path: Path):
+    job(tmp_path / "sweep", 0, 0, "seed=1", run=tmp_path / "older", loss=0.25)
+    job(tmp_path / "sweep", 1, 0, "seed=2")
+    assert print_table(tmp_path / "sweep") == 0
+    assert [row["noise_levels/loss"] for row in rows_of(tmp_path / "sweep")] == ["0.25", "0.5"]
+
+
+def test_what_all_jobs_share_is_in_the_file_but_not_on_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for number in range(2):
+        job(tmp_path, number, 0, "data=digits", f"objective.T_min={number}")
+    print_table(tmp_path)
+    printed = capsys.readouterr().out
+    assert "T_min" in printed and "digits" not in printed
+    assert [row["data"] for row in rows_of(tmp_path)] == ["digits", "digits"]
+
+
+def test_a_job_that_was_killed_has_no_log_to_look_into(tmp_path: Path):
+    job(tmp_path, 0, -9, "seed=1")
+    job(tmp_path, 1, 2, "seed=2")
+    (tmp_path / "1/log.txt").write_text("Traceback")
+    assert print_table(tmp_path) == 1
+    assert [row["status"] for row in rows_of(tmp_path)] == ["failed (-9)", "failed (2), see log.txt"]
+
+
+def test_jobs_are_in_the_order_of_their_numbers(tmp_path: Path):
+    for number in (10, 9, 0):
+        job(tmp_path, number, 0, f"seed={number}")
+    print_table(tmp_path)
+    assert [row["job"] for row in rows_of(tmp_path)] == ["0", "9", "10"]
