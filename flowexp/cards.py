@@ -164,9 +164,7 @@ def differences(protocols: Sequence[Mapping[str, Any]]) -> list[Difference]:
         Difference(field, tuple(str(one.get(field, ABSENT)) for one in flat), not _is_luck(field))
         for field in fields
         if any(one.get(field, ABSENT) != flat[0].get(field, ABSENT) for one in flat)
-        and not any(
-            other.startswith(f"{field}.") for other in fields
-        )  # None here, and told by what is in it there
+        and not any(other.startswith(f"{field}.") for other in fields)  # None here, and told by what is in it there
         and not _is_of_another_metric(field, protocols)
     ]
     return sorted(found, key=lambda difference: not difference.decides)

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 Place = tuple[str, ...]  # of a key: ("sampler", "s0")
 Comments = dict[Place, str]
@@ -23,8 +23,7 @@ def help_page(command: str, overrides: Iterable[str], conf: Path) -> str:
     with initialize_config_dir(str(conf), version_base="1.3"):
         config = compose(command, list(overrides), return_hydra_config=True)
     header = str(config.hydra.help.header).strip()
-    keys = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(keys, dict)
+    keys = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
     keys.pop("hydra")
     choices = _choices(config.hydra.runtime.choices, keys, conf)
     lines = "\n".join(_lines(keys, comments_of(command, choices, conf)))
@@ -70,7 +69,7 @@ def _first_comment(file: Path) -> str:
 def _comments_in(file: Path, place: Place) -> Comments:
     """The comments of a file's keys below `place`, over those of the files that it builds on."""
     found: Comments = {}
-    content = OmegaConf.load(file)
+    content = cast(DictConfig, OmegaConf.load(file))
     for entry in content.get("defaults", []):
         found |= _comments_of_base(entry, file, place)
     below: list[str] = []

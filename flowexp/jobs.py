@@ -71,7 +71,7 @@ def _say_where_it_stopped(stop: BaseException, command: str, run: RunFolder) -> 
 
 def _quiet() -> None:
     """Leaves out what Lightning says in every run and nobody can act on."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # type: ignore[assignment]
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
