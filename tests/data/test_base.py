@@ -11,6 +11,7 @@ import torch
 from flowexp.data import (
     CIFAR10,
     COCO,
+    ClassCaptions,
     DataError,
     Digits,
     FashionMNIST,
@@ -148,8 +149,15 @@ def test_the_config_of_a_dataset_builds_it_with_the_seed_of_the_run(name: str):
     assert datamodule.flip == (name not in ("digits", "fashion_mnist", "coco", "coco_latents_256"))
 
 
+@pytest.mark.slow
+def test_captions_of_classes_are_a_dataset_with_the_root_of_its_pictures():
+    datamodule = configured("fashion_mnist_captions")
+    assert type(datamodule) is ClassCaptions and datamodule.name == "fashion_mnist" and datamodule.seed == 7
+    assert datamodule.root == datamodule.pictures.root == Path("data/fashion_mnist") and not datamodule.flip
+
+
 def test_every_config_names_a_dataset_tested_here():
-    assert {path.stem for path in (CONF / "data").glob("*.yaml")} == set(DATASETS | GIVEN)
+    assert {path.stem for path in (CONF / "data").glob("*.yaml")} == {*DATASETS, *GIVEN, "fashion_mnist_captions"}
 
 
 @pytest.mark.slow
