@@ -81,6 +81,11 @@ def steps_per_epoch(config: DictConfig, datamodule: ImageDataModule) -> int:
 
 def build_backbone(config: DictConfig, datamodule: ImageDataModule) -> Backbone:
     """The network for a dataset's pictures, and its classes or the size of its embedded captions."""
+    if config.class_conditional and datamodule.text_shape is not None:
+        raise ValueError(
+            "class_conditional=true needs labels that are classes, and this dataset's are captions: leave it out, "
+            "with a network that takes text, or choose a dataset without captions"
+        )
     node = config.backbone.copy()
     if datamodule.text_shape is not None and "text_dim" in config.backbone:
         node.text_length, node.text_dim = datamodule.text_shape
@@ -106,6 +111,7 @@ def build_trainer(
 ) -> pl.Trainer:
     """A Trainer that writes to the run's folder."""
     settings = dict(config.trainer)
+    settings["accelerator"] = resolve_accelerator(settings["accelerator"])
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
     return pl.Trainer(
         **settings,
@@ -140,11 +146,18 @@ def build_loggers(config: DictConfig, run: RunFolder) -> list[Logger]:
     return loggers
 
 
+def resolve_accelerator(accelerator: str) -> str:
+    """`auto` is a CUDA GPU where there is one, else the CPU: MPS has no float64, which sums of many numbers need."""
+    if accelerator != "auto":
+        return accelerator
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def resolve_precision(precision: str, accelerator: str) -> str:
     """`auto` is bf16-mixed where the hardware multiplies in bf16, else 32-true; anything else is itself."""
     if precision != "auto":
         return precision
-    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    on_gpu = resolve_accelerator(accelerator) in ("gpu", "cuda")
     fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else cpu_multiplies_in_bf16()
     return "bf16-mixed" if fast else "32-true"
 
@@ -181,7 +194,5 @@ def restore(module: FlowMatching, file: Path) -> int:
 
 
 def resolve_device(device: str) -> torch.device:
-    """`auto` is the accelerator where there is one, else the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    """`auto` as in `resolve_accelerator`."""
+    return torch.device(resolve_accelerator(device))

@@ -59,8 +59,9 @@ def main() -> int:
 def open_door(command: str, arguments: Sequence[str]) -> int:
     """Composes the config of `command` from `arguments` and runs it: once, or once for each job of a sweep."""
     folders: list[Path] = []
+    refusals: list[Exception] = []
     door = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(
-        lambda config: _through(command, config, folders)
+        lambda config: _through(command, config, folders, refusals)
     )
     shows_errors_in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # argparse, which reads them for Hydra, gives up on key=value both before and after an option
@@ -72,6 +73,8 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
             return 0
         with _errors_as_exceptions():
             door()
+        if refusals:
+            raise refusals[0]
     except Exception as error:
         sentence = None if shows_errors_in_full else sentence_for(error, config_folder(), command, sys.argv[1:])
         if sentence is None:
@@ -110,16 +113,27 @@ def _accept_both_spellings(argument: str) -> str:
     return re.sub(r"^(\+{0,2}(?:objective|terms\.\w+)\.)lambda=", r"\1lam=", argument)
 
 
-def _through(command: str, config: DictConfig, folders: list[Path]) -> float | None:
-    """What Hydra calls with each composed config: makes the run folder, and in a sweep runs the job."""
-    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
-    config = _prepare(command, config, sweep=Path(HydraConfig.get().sweep.dir) if sweeping else None)
+def _through(command: str, config: DictConfig, folders: list[Path], refusals: list[Exception]) -> float | None:
+    """What Hydra calls with each composed config: makes the run folder, and in a sweep runs the job.
+
+    Of a single run, `refusals` takes what is wrong with it: Hydra would print a line of its own before it.
+    """
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        sweep = Path(HydraConfig.get().sweep.dir)
+        return _run_swept_job(command, *_run_folder(command, config, sweep))
+    try:
+        folders.append(_run_folder(command, config, sweep=None)[1].path)
+    except Exception as error:
+        refusals.append(error)
+    return None
+
+
+def _run_folder(command: str, config: DictConfig, sweep: Path | None) -> tuple[DictConfig, RunFolder]:
+    """The settled config of a run, and its folder, which is made."""
+    config = _prepare(command, config, sweep)
     run = RunFolder(Path(config.run_dir).absolute())
     run.create(config)
-    if not sweeping:
-        folders.append(run.path)
-        return None
-    return _run_swept_job(command, config, run)
+    return config, run
 
 
 def _run_swept_job(command: str, config: DictConfig, run: RunFolder) -> float | None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from flowexp.building import build, resolve_precision, steps_per_epoch
+from flowexp.building import build, resolve_accelerator, resolve_precision, steps_per_epoch
 from flowexp.data import ImageDataModule
 from flowexp.modules import FlowMatching
 
@@ -85,7 +85,7 @@ def seconds_per_step(
     """Trains a few steps that are thrown away and returns the median time of one."""
     watch = _Stopwatch()
     trainer = pl.Trainer(
-        accelerator=config.trainer.accelerator,
+        accelerator=resolve_accelerator(config.trainer.accelerator),
         devices=config.trainer.devices,
         strategy=build(config.strategy),
         precision=resolve_precision(config.trainer.precision, config.trainer.accelerator),  # type: ignore[arg-type]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import pytorch_lightning as pl
+import torch
 from omegaconf import OmegaConf
 
 from flowexp.backbones import create_backbone
-from flowexp.building import build, steps_per_epoch
+from flowexp.building import build, build_backbone, resolve_accelerator, resolve_device, steps_per_epoch
 from flowexp.data import Digits
 from flowexp.modules import FlowMatching
 
@@ -42,3 +45,14 @@ def test_a_target_that_is_not_there_is_named_with_where_it_was_looked_for(target
 def test_what_a_constructor_refuses_is_told_in_its_own_words():
     with pytest.raises(ValueError, match=r"optimizer\.lr must be positive, got -1"):
         build(OmegaConf.create({"_target_": "flowexp.optimization.Optimization", "lr": -1.0}))
+
+
+def test_classes_are_not_asked_of_a_dataset_of_captions():
+    config = OmegaConf.create({"class_conditional": True, "backbone": {}})
+    with pytest.raises(ValueError, match="class_conditional=true needs labels that are classes"):
+        build_backbone(config, SimpleNamespace(text_shape=(16, 128)))  # type: ignore[arg-type]
+
+
+def test_auto_is_never_an_accelerator_without_float64():
+    assert resolve_accelerator("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve_device("auto").type == resolve_accelerator("auto") and resolve_accelerator("mps") == "mps"

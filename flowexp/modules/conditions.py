@@ -34,9 +34,16 @@ def classes_for(
     return [random_class(seed, i, num_classes) if labels == "random" else i % num_classes for i in indices]
 
 
-def text_for(indices: Sequence[int], captions: Captions | None, device: torch.device) -> Tensor:
-    """The embedded captions of the samples numbered `indices`. Raises ValueError where there are none."""
+def text_for(
+    indices: Sequence[int], captions: Captions | None, device: torch.device, label: int | None = None
+) -> Tensor:
+    """The embedded captions of the samples numbered `indices`. Raises ValueError for a class, or without captions."""
+    if label is not None:
+        raise ValueError(f"label={label} needs a class-conditional network, and this one takes text")
     found = None if captions is None else captions(indices, device)
     if found is None:
-        raise ValueError("a network that takes text needs captions: choose a dataset that has some, such as data=coco")
+        raise ValueError(
+            "a network that takes text needs captions: choose a dataset that has some, "
+            "such as data=fashion_mnist_captions"
+        )
     return found

@@ -201,6 +201,6 @@ class FlowMatching(Learner):
     ) -> Tensor | None:
         """What the samples `indices` are conditioned on, see `sample`; None for an unconditional network."""
         if self.backbone.takes == "text":
-            return text_for(indices, self.conditions, self.device)
+            return text_for(indices, self.conditions, self.device, label)
         classes = classes_for(indices, self.backbone.num_classes, seed, label, labels)
         return None if classes is None else torch.tensor(classes, device=self.device)

@@ -101,7 +101,7 @@ def complaint(in_process, alone, capsys, workdir):
         code = in_process(command, *given, *small, "run_dir=out", *arguments)
         printed = capsys.readouterr()
         assert code == 2, printed.out + printed.err
-        assert "Traceback" not in printed.out + printed.err
+        assert not re.search("Traceback|Error executing", printed.out + printed.err)
         (sentence,) = re.findall(r"^error: (.*)$", printed.err, re.MULTILINE)
         return sentence
 

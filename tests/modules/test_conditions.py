@@ -38,5 +38,10 @@ def test_what_cannot_be_is_refused(num_classes, label, labels, sentence):
 
 @pytest.mark.parametrize("captions", [None, lambda indices, device: None])
 def test_a_text_network_without_captions_is_told_which_data_has_some(captions):
-    with pytest.raises(ValueError, match="choose a dataset that has some, such as data=coco"):
+    with pytest.raises(ValueError, match="choose a dataset that has some, such as data=fashion_mnist_captions"):
         text_for(range(2), captions, CPU)
+
+
+def test_a_class_is_not_asked_of_a_text_network():
+    with pytest.raises(ValueError, match="label=1 needs a class-conditional network, and this one takes text"):
+        text_for(range(2), None, CPU, label=1)
