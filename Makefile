@@ -35,7 +35,7 @@ demo: $(READY)  ## train FM, LCF and MAFM on real digits, and show them side by 
 	$(PY) -m experiments.side_by_side budget=digits
 
 test: $(READY)  ## run every test
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 check: $(READY)  ## lint, types and fast-tests side by side: under a minute
 	$(MAKE) --no-print-directory --jobs 2 lint types fast-tests

@@ -35,7 +35,10 @@ from flowexp.checkpoints import (
 sys.path.append(str(Path(__file__).parent))  # processes of their own import what they run
 from checkpoint_processes import Regression, content, fit, fit_together, kill_twenty_savers
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning"),
+    pytest.mark.xdist_group("checkpoints"),  # one pair of processes for all
+]
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -18,13 +18,14 @@ SHORT = (
     "data.batch_size=16", "trainer.max_steps=2", "trainer.accelerator=cpu", "trainer.precision=32-true",
     "callbacks=none", "sampler.num_steps=2", "progress_bar=false", "log_every_n_steps=1",
 )  # fmt: skip
+pytestmark = pytest.mark.xdist_group("new_idea")  # one run for all
 
 
 def command(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """`python -m flowexp.NAME ...`, started in `folder`."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     whole = [sys.executable, "-m", f"flowexp.{name}", *arguments]
-    return subprocess.run(whole, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(whole, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def succeeded(finished: subprocess.CompletedProcess[str]) -> str:

@@ -31,6 +31,13 @@ TINY = (
 LCF = (*TINY, "objective=lcf", "objective.T_min=200")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file stay on one of pytest-xdist's workers, so that the runs which they share are made once."""
+    for item in items:
+        if item.path.parent == HERE:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @dataclass(frozen=True)
 class Finished:
     """A command that has ended."""

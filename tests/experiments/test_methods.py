@@ -172,7 +172,7 @@ def test_missing_lines_bring_those_whose_weights_they_need() -> None:
     assert set(guided) == {"FM", "FM, half the width", "FM, autoguidance 2"}
 
 
-FEW = ("FM", "FM, Heun", "FM, half the width", "FM, autoguidance 2")
+FEW = ("FM", "FM, half the width", "FM, autoguidance 2")
 NUMBERS = {*methods.OF_WEIGHTS, *methods.OF_SAMPLES} - {methods.LOSSES}
 
 
@@ -188,22 +188,22 @@ def small(monkeypatch: pytest.MonkeyPatch) -> DictConfig:
 
 @pytest.mark.slow
 def test_a_table_is_made_and_completed(small: DictConfig, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two lines, then the other two beside them, while the first two stay as they were."""
+    """One line, then the other two beside it, while the first stays as it was."""
     monkeypatch.setenv("PYTHONPATH", str(Path(FILE).parents[1]))
     recipe = Recipe("methods", "smoke", SMOKE)
     recipe.results.mkdir(parents=True)
-    methods.make_table(recipe, {name: small[name] for name in FEW[:2]})
+    methods.make_table(recipe, {name: small[name] for name in FEW[:1]})
     before = table_of(recipe)
-    assert before["FM, Heun"]["weights of"] == "FM"
-    assert before["FM, Heun"]["parameters"] == before["FM"]["parameters"] > 0
-    assert (before["FM"]["network calls"], before["FM, Heun"]["network calls"]) == (2, 1)
 
     methods.make_table(replace(recipe, missing=True), small)
     after = table_of(recipe)
     assert list(after) == list(FEW)
     assert all(after[name][column] == before[name][column] for name in before for column in methods.OF_SAMPLES)
     assert all(isinstance(row[column], float) for row in after.values() for column in NUMBERS)
-    assert after["FM, autoguidance 2"]["Frechet distance"] != after["FM"]["Frechet distance"]
+    plain, guided = after["FM"], after["FM, autoguidance 2"]
+    assert guided["weights of"] == "FM" and guided["parameters"] == plain["parameters"] > 0
+    assert guided["network calls"] >= plain["network calls"] > 0
+    assert guided["Frechet distance"] != plain["Frechet distance"]
     protocol = json.loads((recipe.results / "protocol.json").read_text())
     assert list(protocol) == list(FEW) and protocol["FM, autoguidance 2"]["guide"] == "FM, half the width"
 

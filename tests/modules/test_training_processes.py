@@ -16,6 +16,7 @@ from training_processes import TRAININGS, Found, Training, train, train_all
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("training_processes"),  # one pair of processes for all
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning"),
     pytest.mark.skipif(not torch.distributed.is_available(), reason="needs gloo"),
 ]
