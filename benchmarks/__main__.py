@@ -16,13 +16,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from omegaconf import OmegaConf
 
 from benchmarks.cases import CASES
 from benchmarks.report import describe, write_report
-from benchmarks.sizes import BUDGETS, Size
+from benchmarks.sizes import BUDGETS, CPU, Size
 from benchmarks.table import Result
+from flowexp.building import resolve_device
 from flowexp.errors import nearest
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -72,7 +72,7 @@ def read_command(arguments: Sequence[str]) -> Command:
     cases = str(given.get("cases", ",".join(CASES))).split(",")
     for case in cases:
         check_choice("case", case, CASES)
-    budget = str(given.get("budget", "gpu" if torch.accelerator.is_available() else "cpu"))
+    budget = str(given.get("budget", "cpu" if resolve_device("auto") == CPU else "gpu"))
     check_choice("budget", budget, BUDGETS)
     size = BUDGETS[budget]()
     if "rounds" in given:

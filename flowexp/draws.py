@@ -62,7 +62,7 @@ class TrainingBatch:
         data: clean images in [-1, 1], (B, C, H, W).
         noise: Gaussian noise, (B, C, H, W).
         t: noise levels of these rows on the CPU, (B,).
-        label: class of each row as the network sees it, (B,), or None.
+        label: what each row is conditioned on as the network sees it, classes (B,) or text (B, L, D), or None.
         everyone_t: noise levels of the global batch on the CPU, (world_size * B,); None where these rows are all.
         key: names the batch, for whoever needs a further draw.
         pixels: uint8 pictures (B, C, H, W) of the data where the network works on latents and a term looks at them.

@@ -11,7 +11,7 @@ class PseudoHuberFlow(FlowMatching):
     """Regresses the velocity by sqrt(e + c^2) - c, with e the mean squared error of a row.
 
     Arguments:
-        c: errors far above c^2 count by their root, those below by their square.
+        c: errors far above c^2 count by their root, those far below in proportion.
         parts: those of FlowMatching.
     """
 

@@ -1,4 +1,4 @@
-"""A dataset in one file: rings of four radii, drawn as they are asked for."""
+"""A dataset in one file: rings of four radii, drawn and not downloaded."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -16,7 +16,16 @@ from timm.layers.activations import GELUTanh
 from torch import Tensor, nn
 
 from flowexp.backbones.base import Backbone, State
-from flowexp.backbones.blocks import AdaLNHead, attend, draw_as_pytorch, layer_norm, modulate, modulation
+from flowexp.backbones.blocks import (
+    AdaLNHead,
+    attend,
+    check_sizes,
+    draw_as_pytorch,
+    layer_norm,
+    modulate,
+    modulation,
+    unpatchify,
+)
 from flowexp.backbones.embedders import TimestepEmbedder, sincos_2d
 from flowexp.backbones.registry import register_backbone
 
@@ -99,7 +108,8 @@ class MMDiT(Backbone):
         time_scale: float = 1.0,
         mlp_ratio: float = 4.0,
     ) -> None:
-        _check(resolution, patch, width, heads, conditioning, num_classes)
+        check_sizes(resolution, patch, width, heads)
+        _check_text_only(conditioning, num_classes)
         super().__init__(
             resolution=resolution,
             channels=channels,
@@ -148,9 +158,7 @@ class MMDiT(Backbone):
 
     def head(self, state: State) -> Tensor:
         """The velocity (B, C, H, W), in the type of the tokens (float32 under autocast)."""
-        patches = self.final_layer(state.hidden, state.condition).to(state.hidden.dtype)
-        side = self.resolution // self.patch
-        return rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=side, p=self.patch, q=self.patch)
+        return unpatchify(self.final_layer(state.hidden, state.condition).to(state.hidden.dtype), self.patch)
 
     @torch.no_grad()
     def initialize(self) -> None:
@@ -168,11 +176,7 @@ class MMDiT(Backbone):
             )
 
 
-def _check(resolution: int, patch: int, width: int, heads: int, conditioning: str, num_classes: int | None) -> None:
-    if resolution % patch:
-        raise ValueError(f"resolution must be a multiple of the patch size {patch}, got {resolution}")
-    if width % heads or width % 4:
-        raise ValueError(f"width must be a multiple of 4 and of the {heads} heads, got {width}")
+def _check_text_only(conditioning: str, num_classes: int | None) -> None:
     if conditioning != "adaln_zero":
         raise ValueError(f"an MMDiT is always modulated by t: pass conditioning='adaln_zero', got {conditioning!r}")
     if num_classes is not None:
@@ -186,9 +190,7 @@ SIZES = {  # depth, width, heads, patch
 }
 
 
-def _build(**options: Any) -> MMDiT:
-    return MMDiT(**options)
 
 
 for _size, (_depth, _width, _heads, _patch) in SIZES.items():
-    register_backbone(f"mmdit_{_size}")(partial(_build, depth=_depth, width=_width, heads=_heads, patch=_patch))
+    register_backbone(f"mmdit_{_size}")(partial(MMDiT, depth=_depth, width=_width, heads=_heads, patch=_patch))

@@ -272,7 +272,8 @@ class IntegrationLag(CurveMonitor):
     """FLD of sampler states beside that of the exact marginals at the same level, and the lag between (VD Fig. 3).
 
     Arguments:
-        num_samples: samples that are followed, and images that make the marginals.
+        num_samples: samples that are followed, and images that make the marginals; half of the images where that is
+            less.
         num_images: test images: those of the marginals and, all others, the clean data.
         num_levels: of the levels that the sampler reaches.
         others: those of CurveMonitor.
@@ -300,12 +301,17 @@ class IntegrationLag(CurveMonitor):
         self.num_levels = num_levels
         self.max_dim = max_dim
 
+    def followed(self, datamodule: ImageDataModule) -> int:
+        """How many samples are followed: small test sets (the digits' 360) still leave as many images as clean data."""
+        return max(2, min(self.num_samples, min(self.num_images, len(datamodule.test)) // 2))
+
     def scalars(self, curve: Curve[Any]) -> dict[str, float]:
         worst = max(curve, key=lambda point: abs(point.unbiased_lag))
         return super().scalars(curve) | {f"{self.name}/largest": float(worst.unbiased_lag)}
 
     def protocol(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[str, Any]:
-        own = {"num_samples": self.num_samples, "max_dim": self.max_dim, "sampler": sampling_protocol(module)}
+        num = self.followed(datamodule)
+        own = {"num_samples": num, "max_dim": self.max_dim, "sampler": sampling_protocol(module)}
         return super().protocol(module, datamodule, seed) | own
 
     def _of_all_processes(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Curve[Any]:
@@ -313,10 +319,10 @@ class IntegrationLag(CurveMonitor):
 
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
         images, _ = self.images(datamodule)
-        data = datamodule.to_data(images)
+        data, num = datamodule.to_data(images), self.followed(datamodule)
         return integration_lag(
-            module.sampler, module.velocity_network, module.interpolant, data, self.num_samples, seed,
-            module.labels_for(range(self.num_samples), seed), self.num_levels, self.max_dim, self.batch_size,
+            module.sampler, module.velocity_network, module.interpolant, data, num, seed,
+            module.labels_for(range(num), seed), self.num_levels, self.max_dim, self.batch_size,
             module.device, guide=module.guide,
         )  # fmt: skip
 

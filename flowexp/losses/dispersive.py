@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,7 +38,7 @@ def dispersive_error(tokens: Tensor, tau: float = 0.5, form: str = "infonce_l2",
         distances = _distances(z)
         if form == "hinge":
             return (margin - distances).clamp(min=0).square().mean()
-        return torch.logsumexp(-distances.flatten() / tau, dim=0) - torch.log(distances.new_tensor(distances.numel()))
+        return torch.logsumexp(-distances.flatten() / tau, dim=0) - math.log(distances.numel())
 
 
 def _distances(z: Tensor) -> Tensor:

@@ -115,13 +115,17 @@ class LocalContrastiveFlow(FlowMatching):
 
     @torch.no_grad()
     def _positives(self, batch: TrainingBatch, low: Tensor) -> Tensor:
-        """Line 5, a = h(x_{T_min}) of the anchors, (K, F)."""
+        """Line 5, a = h(x_{T_min}) of the anchors, (K, F).
+
+        A process without an anchor sends its first row: attention on CUDA may refuse an empty batch (PyTorch #133780).
+        """
+        rows = low if len(low) else low.new_zeros(1)
         noise = batch.noise if self.shared_noise else draw_noise(batch.key, batch.data, fresh=True)
-        data, t = batch.data[low], torch.full((len(low),), self.t_min, device=low.device)
-        xt = self.interpolant.interpolate(data, noise[low], t)
-        label = None if batch.label is None else batch.label[low]
+        data, t = batch.data[rows], torch.full((len(rows),), self.t_min, device=rows.device)
+        xt = self.interpolant.interpolate(data, noise[rows], t)
+        label = None if batch.label is None else batch.label[rows]
         state = self.backbone.encode(xt, t, label, tap=self.tap)
-        return feature_vectors(state.tokens, **self.reading)
+        return feature_vectors(state.tokens, **self.reading)[: len(low)]
 
     def _contrasts(self, features: Tensor) -> tuple[Tensor, int]:
         """What anchors are contrasted with, (B, F), and the row at which this process's rows begin in it."""

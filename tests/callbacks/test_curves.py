@@ -97,6 +97,12 @@ def test_a_lag_names_its_sampler_and_the_guide_by_its_weights(module, datamodule
 
 
 @pytest.mark.slow
+def test_a_lag_follows_no_more_samples_than_half_of_the_images(module, datamodule):
+    found = measure(IntegrationLag(num_images=20, num_levels=2, max_dim=8), module, datamodule)
+    assert found.protocol["num_samples"] == 10 and found.rows
+
+
+@pytest.mark.slow
 def test_a_conditional_network_is_diagnosed_under_its_labels(conditional_module, datamodule):
     assert measure(MONITORS["velocity_norms"](), conditional_module, datamodule).rows
 
