@@ -64,19 +64,21 @@ def print_plan(plan: dict[str, Any]) -> None:
 
 
 class _Stopwatch(pl.Callback):
-    """Seconds per step, after the first steps, which are slower."""
+    """Seconds per optimizer step, with all batches that it accumulates, after the first steps, which are slower."""
 
     def __init__(self, warmup_steps: int = 3) -> None:
         self.warmup_steps = warmup_steps
         self.seconds: list[float] = []
-        self._last = 0.0
+        self._last = (0, 0.0)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        step, (last_step, last_time) = trainer.global_step, self._last
+        if step == last_step:  # gradient accumulation
+            return
         float(pl_module.latest["loss"])  # waits for the device
-        now = time.perf_counter()
-        if trainer.global_step > self.warmup_steps:
-            self.seconds.append(now - self._last)
-        self._last = now
+        self._last = (step, time.perf_counter())
+        if step > self.warmup_steps:
+            self.seconds.append(self._last[1] - last_time)
 
 
 def seconds_per_step(
@@ -90,6 +92,7 @@ def seconds_per_step(
         strategy=build(config.strategy),
         precision=resolve_precision(config.trainer.precision, config.trainer.accelerator),  # type: ignore[arg-type]
         max_steps=num_steps,
+        accumulate_grad_batches=config.trainer.get("accumulate_grad_batches", 1),
         callbacks=[watch],
         logger=False,
         enable_checkpointing=False,
