@@ -190,7 +190,5 @@ SIZES = {  # depth, width, heads, patch
 }
 
 
-
-
 for _size, (_depth, _width, _heads, _patch) in SIZES.items():
     register_backbone(f"mmdit_{_size}")(partial(MMDiT, depth=_depth, width=_width, heads=_heads, patch=_patch))
