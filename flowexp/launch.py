@@ -183,12 +183,12 @@ def _job_command(command: str, folder: Path) -> list[str]:
 def _prepare(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
     """Decides the run's folder, and for a training run what it continues or whose training it shares."""
     with open_dict(config):
+        if command in _OF_A_RUN:
+            _take_from_run(config)  # first: the folder lies in that of the run
         is_settled = _settle_folder(command, config, sweep)
         if command == "train":
             is_settled = _continue_a_run(config) or is_settled
             _share_training(config, sweep)
-        elif command in _OF_A_RUN:
-            _take_from_run(config)
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # raises before there is a folder
         if not is_settled:
             config.run_dir = str(unused_folder(Path(config.run_dir)))
@@ -235,7 +235,8 @@ def _agree_on_folder(config: DictConfig) -> bool:
             f"{num} processes were started that have no name in common: add run_dir=FOLDER, or to torchrun "
             "--rdzv-id=NAME or --standalone"
         )
-    config.run_dir = str(Path(config.run_dir).with_name(f"job_{job}"))
+    step = os.environ.get("SLURM_STEP_ID", "0")  # srun counts its calls in a job, anew where it is requeued
+    config.run_dir = str(Path(config.run_dir).with_name(f"job_{job}" if step == "0" else f"job_{job}_{step}"))
     return True
 
 

@@ -16,6 +16,7 @@ from flowexp.launch import _agree_on_folder, _check_sweeps_once, unused_folder
         ({}, "outputs/x/2026-01-01"),
         ({"SLURM_JOB_ID": "7"}, "outputs/x/2026-01-01"),  # one process: the folder is its own anyway
         ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, "outputs/x/job_7"),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "2"}, "outputs/x/job_7_2"),  # a later srun in it
         ({"TORCHELASTIC_RUN_ID": "abc", "WORLD_SIZE": "2"}, "outputs/x/job_abc"),
         ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "1"}, "outputs/x/2026-01-01"),
     ],
