@@ -10,12 +10,14 @@ from pathlib import Path
 @cache
 def git_commit() -> str | None:
     """The commit of the source tree, with `-dirty` behind it where files differ from it; None outside a checkout."""
-    here = Path(__file__).resolve().parent
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # .venv may lie in the checkout of something else
+        return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).resolve().parent
+    found = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=10)
     return found.stdout.strip()

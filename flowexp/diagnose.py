@@ -66,7 +66,7 @@ def _check_that_labels_are_not_needed(module: FlowMatching, own: str, other: str
 
     if not all(isinstance(monitor, ProbeMonitor) for monitor in monitors):
         raise ValueError(
-            f"this network takes a {module.backbone.takes} of {own}, which {other} has not: there it can be probed, by "
+            f"this network takes a {module.backbone.takes} of {own}, which {other} has not: there it can be probed, by"
             " `python -m flowexp.diagnose probe run=... data=...`"
         )
 

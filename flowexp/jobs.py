@@ -42,12 +42,13 @@ def main() -> int:
     except (KeyboardInterrupt, SystemExit) as stop:
         return _say_where_it_stopped(stop, command, run)
     except Exception as error:
+        log = run.path / f"log{_rank_suffix()}.txt"
         with suppress(OSError):  # of a full disk, which is then the error itself
-            (run.path / f"log{_rank_suffix()}.txt").open("a").write(traceback.format_exc())
+            log.open("a").write(traceback.format_exc())
         sentence = _sentence(error, command)
         if sentence is None:
             raise
-        print(f"error: {sentence}\n(the trace is in {run.path / 'log.txt'})", file=sys.stderr)
+        print(f"error: {sentence}\n(the trace is in {log})", file=sys.stderr)
         return 2
     return 0
 

@@ -27,9 +27,10 @@ class Sweep:
 
     @property
     def settings(self) -> list[str]:
-        """The columns that the sweep varied: those between the job's name and the first number that it measured."""
+        """The columns that the sweep varied: no numbers, and none in which several jobs are alike."""
         others = ("job", "status", *self.numbers)
-        return [column for column in self.columns if column not in others and not is_card_column(column)]
+        said = [column for column in self.columns if column not in others and not is_card_column(column)]
+        return [column for column in said if len(self.rows) == 1 or len({row[column] for row in self.rows}) > 1]
 
     @property
     def numbers(self) -> list[str]:

@@ -49,6 +49,13 @@ def test_other_sweeps_have_a_table_only(sweep: Path, change: tuple[str, str]):
     assert sweep_charts(read_sweep(sweep)) == []
 
 
+def test_a_setting_that_all_jobs_share_was_not_swept(sweep: Path):
+    same = TABLE.replace("job,", "job,objective,").replace("\n0,", "\n0,lcf,").replace("\n1,", "\n1,lcf,")
+    (sweep / "sweep.csv").write_text(same.replace("\n2,", "\n2,lcf,"))
+    read = read_sweep(sweep)
+    assert read.settings == ["sampler.s0"] and [chart.title for chart in sweep_charts(read)] == ["probe/dip"]
+
+
 def test_a_table_without_jobs_is_refused(tmp_path: Path):
     (tmp_path / "sweep.csv").write_text("")
     with pytest.raises(ValueError, match="no table of jobs"):
