@@ -251,11 +251,12 @@ def keeps_apart(summaries: Mapping[str, Mapping[str, Any]], only_with: str | Non
             if wanted is None or key in wanted:
                 places.setdefault(key, {}).setdefault(card, []).append(place)
                 protocols[key, card] = protocol
-    sentences: dict[str, list[str]] = {}  # numbers of one measurement differ in the same, and share a sentence
+    alike: dict[tuple[str, str], list[str]] = {}  # numbers that differ in the same and at the same places: a sentence
     for key, by_card in places.items():
         if len(by_card) > 1:
-            sentences.setdefault(_what_differs([protocols[key, card] for card in by_card]), []).append(key)
-    return [f"{_listed(keys)}: {_under(places[keys[0]])} do not compare ({why})" for why, keys in sentences.items()]
+            why = _what_differs([protocols[key, card] for card in by_card])
+            alike.setdefault((why, str([*by_card.values()])), []).append(key)
+    return [f"{_listed(keys)}: {_under(places[keys[0]])} do not compare ({why})" for (why, _), keys in alike.items()]
 
 
 def _what_differs(protocols: Sequence[Mapping[str, Any]]) -> str:
