@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Generic, Self
 
 import torch
@@ -40,10 +41,14 @@ class CaptionNumbers:
 
     def draw(self, pick: Pick) -> Tensor:
         """A caption of each image picked, int64 (B,): one of its own, uniformly, decided by (seed, epoch, row)."""
-        generator = keyed_generator(pick.seed, _CAPTION, pick.epoch)
-        rows = pick.rows.cpu()  # where the images lie on a device
-        uniform = torch.rand(len(self.counts), generator=generator, dtype=torch.float64)[rows]
-        return self.starts[rows] + (uniform * self.counts[rows]).long()
+        return _drawn(self, pick.seed, pick.epoch, pick.rows.device)[pick.rows]
+
+
+@lru_cache(maxsize=2)  # one epoch's serve all its batches; picked on a CPU, they would wait for the device at each
+def _drawn(numbers: CaptionNumbers, seed: int, epoch: int, device: torch.device) -> Tensor:
+    """A caption of every image, int64 (N,)."""
+    uniform = torch.rand(len(numbers.counts), generator=keyed_generator(seed, _CAPTION, epoch), dtype=torch.float64)
+    return (numbers.starts + (uniform * numbers.counts).long()).to(device)
 
 
 @dataclass(frozen=True, eq=False)
