@@ -8,9 +8,9 @@ from flowexp.terms import Step, Term
 
 
 class Energy(Term):
-    """The mean square of the predicted velocity, times `lam`."""
+    """The mean square of the predicted velocity over the regressed rows of all processes, times `lam`."""
 
     name = "energy"
 
     def forward(self, step: Step) -> Tensor:
-        return step.velocity.square().mean()
+        return step.share * step.velocity.square().mean()

@@ -161,12 +161,13 @@ class FlowMatching(Learner):
         output: Tensor,
         features: dict[int, Tapped],
         rows: Tensor | None = None,
+        share: float = 1.0,
     ) -> Step:
-        """A pass of the network beside its target; the output belongs to `rows`, None for all."""
+        """A pass of the network beside its target; the output belongs to `rows`, None for all. share: see `Tapped`."""
         regressed = slice(None) if rows is None else rows
         velocity = self.parameterization.velocity(output, xt[regressed], t[regressed], self.interpolant)
         target = self.target(batch, xt, t)[regressed]
-        return Step(batch, xt, t, self.backbone, output, velocity, target, rows, features)
+        return Step(batch, xt, t, self.backbone, output, velocity, target, rows, features, share)
 
     # --- sampling -----------------------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ class LocalContrastiveFlow(FlowMatching):
         state = self.backbone.encode(xt, t, batch.label, tap=self.tap, on_block=self.tapping(features))  # line 5: z
         behind_tap = self.tapping(features, rows, sides.regressed_share)
         output = self.backbone.decode(state.select(rows), on_block=behind_tap)  # line 5: v_theta
-        step = self.make_step(batch, xt, t, output, features, rows)
+        step = self.make_step(batch, xt, t, output, features, rows, sides.regressed_share)
         error = self.error(step)
         parts = {"velocity": (1.0, sides.regressed_weight * error.sum())}  # line 6
         if self.lam:

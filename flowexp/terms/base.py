@@ -43,6 +43,7 @@ class Step:
         velocity, target: the same as a velocity, and the velocity that it was compared with, (R, ...).
         rows: the regressed rows of the batch, (R,); None is all of them.
         features: outputs of the blocks that terms asked for, by tap.
+        share: of the regressed rows, see `Tapped`: what a mean over them is multiplied by.
     """
 
     batch: TrainingBatch
@@ -54,6 +55,7 @@ class Step:
     target: Tensor
     rows: Tensor | None = None
     features: dict[int, Tapped] = field(default_factory=dict)
+    share: float = 1.0
 
     def regressed(self, everyone: Tensor) -> Tensor:
         """The rows of `everyone` (B, ...) that are regressed, (R, ...)."""
