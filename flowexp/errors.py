@@ -102,7 +102,10 @@ def _config_of(conf: Path, command: str, arguments: Iterable[str]) -> DictConfig
     GlobalHydra.instance().clear()
     chosen = [argument for argument in arguments if (conf / argument.split("=")[0]).is_dir() and "," not in argument]
     with initialize_config_dir(str(conf), version_base="1.3"):
-        return compose(command, chosen)
+        try:
+            return compose(command, chosen)
+        except HydraException:  # a name of one's own, in the folder that --config-dir names
+            return compose(command)
 
 
 def _keys(config: Any, prefix: str = "") -> Iterable[str]:
