@@ -31,7 +31,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     checkpoint = path_of(folder.checkpoints, config.step)
     AtomicCheckpointIO().save_checkpoint({"state_dict": state, "global_step": config.step}, checkpoint)
     adopted = {"file": path.name, "sha256": fingerprint, "convention": config.convention}
-    folder.write_json(folder.path / "run.json", describe_origin(config) | {"adopted": adopted, "plan": {}})
+    folder.write_json(folder.origin_file, describe_origin(config) | {"adopted": adopted, "plan": {}})
     folder.write_json(folder.trained_file, {"step": config.step})
     print(f"the run of {path.name}: {folder.path}\npython -m flowexp.evaluate run={folder.path}")
 

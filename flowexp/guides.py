@@ -41,8 +41,8 @@ def guided_by(module: FlowMatching, guide: str | None, checkpoint: str | None) -
 
 
 def _load(guide: str, checkpoint: str | None) -> tuple[FlowMatching, int]:
-    """The guide without its dataset, which need not stay in memory."""
-    weak, _, step = load_run(Path(guide), None if checkpoint is None else Path(checkpoint))
+    """The guide, without reading its dataset."""
+    weak, _, step = load_run(Path(guide), None if checkpoint is None else Path(checkpoint), with_data=False)
     return weak, step
 
 

@@ -189,6 +189,7 @@ def _prepare(command: str, config: DictConfig, sweep: Path | None) -> DictConfig
         if command == "train":
             is_settled = _continue_a_run(config) or is_settled
             _share_training(config, sweep)
+            _check_same_training(config)
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # raises before there is a folder
         if not is_settled:
             config.run_dir = str(unused_folder(Path(config.run_dir)))
@@ -279,6 +280,16 @@ def _share_training(config: DictConfig, sweep: Path | None) -> None:
         finished = find_run(sweep, training_key(config), trained=True)
         is_itself = finished is not None and finished.path.absolute() == Path(config.run_dir).absolute()
         config.trained_run = None if finished is None or is_itself else str(finished.path.absolute())
+
+
+def _check_same_training(config: DictConfig) -> None:
+    """A run starts from what its folder has, so the folder of another training is refused unless `ckpt` asks for it."""
+    run = RunFolder(Path(config.run_dir))
+    if config.ckpt is None and run.origin_file.exists() and run.origin().get("training_key") != training_key(config):
+        raise ValueError(
+            f"run_dir={run.path} holds a run with other training settings, whose checkpoints would be gone on with: "
+            f"choose another folder, or add ckpt={run.path} where that is meant"
+        )
 
 
 def _take_from_run(config: DictConfig) -> None:

@@ -65,6 +65,10 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def origin_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -101,7 +105,7 @@ class RunFolder:
 
     def origin(self) -> dict[str, Any]:
         """Where the run comes from, and its plan: `run.json`."""
-        return json.loads((self.path / "run.json").read_text())
+        return json.loads(self.origin_file.read_text())
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         """Writes `content` so that a reader sees the old file or the new one, never half of it."""
@@ -143,7 +147,7 @@ def _without(value: Any, patterns: Iterable[str], below: str = "") -> Any:
 
 def runs_below(root: Path) -> Iterator[RunFolder]:
     """All training runs below `root`, the newest first."""
-    configs = [path for path in root.rglob("config.yaml") if (path.parent / "run.json").exists()]
+    configs = [path for path in root.rglob("config.yaml") if RunFolder(path.parent).origin_file.exists()]
     for path in sorted(configs, key=lambda path: path.stat().st_mtime, reverse=True):
         yield RunFolder(path.parent)
 

@@ -37,7 +37,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
         "guide": guide,
     }
     folder.write_json(
-        folder.summary_file, {"run": config.run, "step": step, "scalars": {"nfe": nfe}, "protocol": protocol}
+        folder.summary_file, {"run": config.run, "step": step, "scalars": {"samples/nfe": nfe}, "protocol": protocol}
     )
     print(f"{config.num_samples} samples of {nfe} network calls each, and the same as samples.npz:")
     print(folder.path / "samples.png")

@@ -26,7 +26,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
         seconds = plan.seconds_per_step(config, module, datamodule) * plan.total_steps(config, datamodule)
         plan.print_plan({**about, "time left": f"about {seconds / 60:.1f} minutes of training"})
         return
-    origin = folder.path / "run.json"
+    origin = folder.origin_file
     if not origin.exists():
         folder.write_json(origin, describe_origin(config) | {"plan": about})
     _train_and_measure(config, folder, module, datamodule, about)

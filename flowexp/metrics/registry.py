@@ -101,6 +101,9 @@ def metric(
     """
 
     def register(scores: Scores) -> Scores:
+        known = METRICS.get(name)
+        if known is not None and known.scores.__module__ != scores.__module__:
+            raise ValueError(f"there is a metric {name} already, of {known.scores.__module__}: choose another name")
         own = 1000 + zlib.crc32(name.encode()) if stream is None else stream
         METRICS[name] = RegisteredMetric(name, scores, samples, reference or Needs(), own, options, fewest)
         return scores

@@ -72,3 +72,10 @@ def test_a_saved_step_is_taken_again_and_names_what_failed(poisoned, shell):
     again = shell.run("replay", str(saved)).succeeded()
     assert "the data of this step are not finite" in again.out
     assert "backbone.blocks.0" in again.out and "velocity nan" in again.out
+
+
+def test_the_folder_of_another_training_is_not_gone_on_in(in_process, lcf, alone, capsys):
+    before = (alone / "config.yaml").read_text()
+    assert in_process("train", *lcf, "seed=5", f"run_dir={alone}") == 2
+    assert "holds a run with other training settings" in capsys.readouterr().err
+    assert (alone / "config.yaml").read_text() == before

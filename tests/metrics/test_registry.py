@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flowexp.metrics import METRICS, MetricPlan
+from flowexp.metrics import METRICS, MetricPlan, Needs, metric
 
 sys.path.append(str(Path(__file__).parent))
 from metric_processes import OPTIONS, collect
@@ -57,3 +57,8 @@ def test_a_name_that_is_no_metric_lists_those_that_are(own_file, name):
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(ValueError, match=r"the metric nowhere\.spread could not be imported"):
         MetricPlan(("nowhere.spread",))
+
+
+def test_a_name_that_is_taken_is_not_taken_over():
+    with pytest.raises(ValueError, match=r"there is a metric frechet already, of flowexp\.metrics"):
+        metric("frechet", Needs(features=True))(lambda work: {"frechet": 0.0})
