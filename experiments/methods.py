@@ -21,7 +21,16 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from benchmarks.timing import Comparison, stopwatch
-from experiments.recipes import Recipe, compose_run, evaluation_of, markdown_table, protocol_of, read_recipe, run_of
+from experiments.recipes import (
+    Recipe,
+    compose_run,
+    evaluation_of,
+    markdown_table,
+    protocol_of,
+    read_recipe,
+    run_of,
+    trained_by,
+)
 from flowexp.building import build_datamodule, build_module, resolve_precision
 from flowexp.callbacks.precision import autocast
 from flowexp.data import ImageDataModule, Pick
@@ -186,8 +195,8 @@ def how_it_came(
 
 
 def last_losses(run: RunFolder) -> dict[str, float]:
-    """The parts of the loss that the run logged last, by name."""
-    tables = sorted(run.path.glob("csv/version_*/metrics.csv"))
+    """The parts of the loss that were logged last when the run's weights were trained, by name."""
+    tables = sorted(trained_by(run).path.glob("csv/version_*/metrics.csv"))
     logged = [row for table in tables for row in read_csv(table) if isinstance(row.get("train/loss"), float)]
     if not logged:  # a run shorter than `log_every_n_steps`
         return {}

@@ -137,13 +137,18 @@ def measured_picture(run: RunFolder, name: str) -> Path:
     return run.path / "measurements" / name / f"step_{step:08d}.png"
 
 
+def trained_by(run: RunFolder) -> RunFolder:
+    """The run that trained the weights that `run` measured: itself, or another."""
+    shared = run.config().trained_run
+    return run if shared is None else RunFolder(Path(shared))
+
+
 def protocol_of(run: RunFolder) -> dict[str, Any]:
     """How the numbers of a run came about: settings, measurement protocols, versions, commit and machine.
 
     Of a run that measured another one's weights, `trained` says where those come from.
     """
-    origin, config = run.origin(), run.config()
-    trained = run if config.trained_run is None else RunFolder(Path(config.trained_run))
+    origin, config, trained = run.origin(), run.config(), trained_by(run)
     return {
         "plan": origin["plan"],
         "trained": {key: trained.origin()[key] for key in ("versions", "commit", "machine")},

@@ -35,7 +35,8 @@ def weak(monkeypatch: pytest.MonkeyPatch) -> FlowMatching:
     """The module that any run folder holds, trained for 500 steps."""
     loaded = module()
 
-    def load_run(path: Path, checkpoint: Path | None = None) -> tuple[FlowMatching, object, int]:
+    def load_run(path: Path, checkpoint: Path | None, with_data: bool) -> tuple[FlowMatching, object, int]:
+        assert not with_data
         LOADED.append((path, checkpoint))
         return loaded, object(), 500
 

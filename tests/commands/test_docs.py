@@ -61,11 +61,22 @@ def composed(words: list[str]) -> str:
     return ""
 
 
+@pytest.fixture
+def forgotten_metrics() -> Iterator[None]:
+    """Takes out again what a page registers, which other tests would find."""
+    from flowexp.metrics import METRICS
+
+    before = set(METRICS)
+    yield
+    for name in METRICS.keys() - before:
+        del METRICS[name]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [n for n, page in zip(NAMES, PAGES, strict=True) if blocks(page.read_text(), "python")]
 )
-def test_the_code_of_a_page_runs_in_its_order(page: str, workdir: Path):
+def test_the_code_of_a_page_runs_in_its_order(page: str, workdir: Path, forgotten_metrics: None):
     names: dict[str, object] = {}
     for block in blocks((ROOT / page).read_text(), "python"):
         for long, short in SHORTER.items():

@@ -15,7 +15,7 @@ from experiments.recipes import Recipe, compose_run, read_recipe
 from flowexp.losses.contrastive import DENOMINATORS
 from flowexp.losses.magnitude import FORMS
 from flowexp.modules import ExplicitFlowMatching, FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
-from flowexp.runs import training_key
+from flowexp.runs import RunFolder, training_key
 from flowexp.solvers import SOLVERS
 from flowexp.solvers.diffusions import DIFFUSIONS
 from flowexp.solvers.sde import LAST_STEPS
@@ -217,3 +217,13 @@ def test_the_step_of_a_text_network_is_timed_on_captions() -> None:
     step, parameters = methods.stepper([*methods.overrides_of(CONFIG.methods["MMDiT, captions"], SMOKE), *small])
     step()
     assert parameters > 0
+
+
+def test_the_last_losses_are_those_of_the_training_that_a_run_shares(workdir: Path) -> None:
+    trained, measured = RunFolder(Path("trained")), RunFolder(Path("measured"))
+    trained.create(OmegaConf.create({"trained_run": None}))
+    measured.create(OmegaConf.create({"trained_run": "trained"}))
+    (trained.path / "csv/version_0").mkdir(parents=True)
+    logged = [{"train/loss": 0.5 / step, "train/velocity": 0.25 / step, "train/lr": 1.0} for step in (1, 2)]
+    write_csv(trained.path / "csv/version_0/metrics.csv", logged)
+    assert methods.last_losses(measured) == methods.last_losses(trained) == {"velocity": 0.125}
