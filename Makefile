@@ -27,7 +27,7 @@ $(READY): requirements.lock pyproject.toml
 	    { echo "'$(PYTHON)' cannot make virtual environments: install the package python3-venv, or give another PYTHON=..."; exit 1; }
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(PY) -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
-	$(UV) pip sync --python $(PY) requirements.lock
+	$(UV) pip sync --compile-bytecode --python $(PY) requirements.lock
 	$(UV) pip install --python $(PY) --no-deps --no-build-isolation --editable .
 	touch $@
 
