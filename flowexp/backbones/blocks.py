@@ -45,7 +45,7 @@ def draw_as_pytorch(network: nn.Module) -> None:
 class SelfAttention(Attention):
     """timm's attention, with the kernel chosen where the tokens are."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no mask is ever needed
+    def forward(self, x: Tensor) -> Tensor:
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         return self.proj(rearrange(attend(q, k, v), "b h n d -> b n (h d)"))
 

@@ -81,7 +81,7 @@ def load_dinov2(weights: str | Path | None = None) -> tuple[nn.Module, str]:
     saved, fingerprint = _read(path)
     network = timm.create_model(MODEL, pretrained=False, num_classes=0, dynamic_img_size=True)
     try:
-        network.load_state_dict(checkpoint_filter_fn(saved, network))  # type: ignore[arg-type]
+        network.load_state_dict(checkpoint_filter_fn(saved, network))
     except (RuntimeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} holds the weights of another network than {MODEL}: {error}") from error
     return network, fingerprint
