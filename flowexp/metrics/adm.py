@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,13 +41,22 @@ class AdmBatch:
     moments: Mapping[str, Moments] = field(default_factory=dict)
 
     def batches(self, batch_size: int = 250) -> Iterator[Tensor]:
-        """The pictures in order, uint8 (batch_size or fewer, 3, H, W)."""
+        """The pictures in order, uint8 (batch_size or fewer, 3, H, W).
+
+        Raises:
+            ValueError: the file is damaged behind its header.
+        """
         with zipfile.ZipFile(self.path) as archive, archive.open("arr_0.npy") as file:
             _read_header(file)
             for start in range(0, self.shape[0], batch_size):
                 shape = (min(batch_size, self.shape[0] - start), *self.shape[1:])
-                pixels = np.frombuffer(bytearray(file.read(int(np.prod(shape)))), dtype=np.uint8).reshape(shape)
-                yield torch.from_numpy(pixels).permute(0, 3, 1, 2)
+                yield torch.from_numpy(self._read(file, shape)).permute(0, 3, 1, 2)
+
+    def _read(self, file: IO[bytes], shape: tuple[int, ...]) -> np.ndarray:
+        try:
+            return np.frombuffer(bytearray(file.read(int(np.prod(shape)))), dtype=np.uint8).reshape(shape)
+        except (zipfile.BadZipFile, zlib.error, ValueError) as error:  # a checksum, or fewer bytes than announced
+            raise ValueError(f"the pictures in {self.path} are damaged: fetch it again ({error})") from error
 
 
 def write_adm_batch(path: Path, images: Tensor, moments: Mapping[str, Moments] | None = None) -> None:
@@ -168,14 +178,21 @@ def _read_moments(path: Path) -> dict[str, Moments]:
             return {}
         if present != wanted:
             raise ValueError(f"{path} has {', '.join(sorted(present))}: a reference batch has all of {sorted(wanted)}")
-        return {output: _checked(path, output, arrays[m], arrays[s]) for output, (m, s) in NAMES.items()}
+        try:
+            found = {name: arrays[name] for name in wanted}
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+            raise ValueError(f"the moments in {path} are damaged: fetch it again ({error})") from error
+    return {output: _checked(path, output, found[m], found[s]) for output, (m, s) in NAMES.items()}
 
 
 def _checked(path: Path, output: str, mean: np.ndarray, covariance: np.ndarray) -> Moments:
-    dim = DIMS[output]
+    dim, names = DIMS[output], " and ".join(NAMES[output])
     if mean.shape != (dim,) or covariance.shape != (dim, dim):
-        names = " and ".join(NAMES[output])
         raise ValueError(
             f"{names} of {path} must be ({dim},) and ({dim}, {dim}), got {mean.shape} and {covariance.shape}"
         )
+    if mean.dtype.kind != "f" or covariance.dtype.kind != "f":
+        raise ValueError(f"{names} of {path} must be floats, got {mean.dtype} and {covariance.dtype}")
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise ValueError(f"{names} of {path} have entries that are NaN or infinite: fetch it again, or leave them out")
     return Moments(torch.from_numpy(mean).double(), torch.from_numpy(covariance).double(), 0)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +116,45 @@ def test_another_layout_is_answered_with_what_is_needed(tmp_path, arrays, senten
     np.savez(tmp_path / "reference.npz", **arrays)
     with pytest.raises(ValueError, match=sentence):
         read_adm_reference(tmp_path / "reference.npz")
+
+
+@pytest.mark.parametrize(
+    "name, value, sentence",
+    [
+        ("mu", np.full(20, np.nan), "mu and sigma of .* NaN or infinite"),
+        ("sigma_s", np.full((13, 13), np.inf), "mu_s and sigma_s of .* NaN or infinite"),
+        ("mu", np.array(["a"] * 20), "mu and sigma of .* must be floats, got <U1 and float64"),
+        ("sigma", np.array([{}]), "the moments in .* are damaged: fetch it again .*Object arrays"),
+    ],
+)
+def test_moments_that_no_distance_can_use_are_refused(tmp_path, monkeypatch, name, value, sentence):
+    for output, dim in (("features", 20), ("spatial", 13)):
+        monkeypatch.setitem(DIMS, output, dim)
+    moments = {"mu": np.zeros(20), "sigma": np.eye(20), "mu_s": np.zeros(13), "sigma_s": np.eye(13)}
+    np.savez(tmp_path / "reference.npz", arr_0=PIXELS, **{**moments, name: value})
+    with pytest.raises(ValueError, match=sentence):
+        read_adm_reference(tmp_path / "reference.npz")
+
+
+def test_pictures_that_are_damaged_behind_the_header_are_named(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
+    path = tmp_path / "reference.npz"
+    np.savez(path, arr_0=pixels)
+    content = bytearray(path.read_bytes())
+    content[3000:3100] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"the pictures in .* are damaged: fetch it again .*CRC"):
+        read_all(path)
+
+
+def test_fewer_pictures_than_the_header_announces_are_named(tmp_path):
+    file = io.BytesIO()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (9, 4, 4, 3)}
+    np.lib.format.write_array_header_1_0(file, header)
+    with zipfile.ZipFile(tmp_path / "reference.npz", "w") as archive:
+        archive.writestr("arr_0.npy", file.getvalue() + PIXELS.tobytes())
+    with pytest.raises(ValueError, match=r"the pictures in .* are damaged"):
+        read_all(tmp_path / "reference.npz")
 
 
 def test_another_resolution_is_refused(tmp_path, images):
