@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
@@ -33,6 +33,10 @@ class Parameterization:
     What follows from data divides by sigma, which is 0 at t = 0; what follows from noise divides by alpha, which is 0
     at t = 1. The divisor is kept at `clamp` at least, in the prediction and in its target alike, in training and in
     sampling, as JiT does with 0.05. clamp=0 is the exact conversion, infinite at that end.
+
+    So a sampler of data predictions slows down below the clamp c. On the linear path a step of Euler from t to 0 goes
+    t / c of the way to the predicted data (a last step of an SDE from 0.04, by "euler" or "tweedie", four fifths), and
+    many small steps leave exp(-1) of the noise that was there at c. `Sampler.final_jump` alone goes all the way.
     """
 
     prediction: str = "velocity"
@@ -88,6 +92,14 @@ class VelocityNetwork:
 
     def null_condition(self, label: Tensor | None) -> Tensor | None:
         return self.backbone.null_condition(label)
+
+    def attainable(self, target: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """The velocity (B, ...) of a perfect output, see `Parameterization.attainable`."""
+        return self.parameterization.attainable(target, xt, t, self.interpolant)
+
+    def unclamped(self) -> VelocityNetwork:
+        """The same with exact conversions, for levels strictly between 0 and 1."""
+        return replace(self, parameterization=replace(self.parameterization, clamp=0.0))
 
 
 @cache

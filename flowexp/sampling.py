@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowexp.interpolants import Interpolant
+from flowexp.parameterization import VelocityNetwork
 from flowexp.profiles import Profile, create_profile, scale_schedule
 from flowexp.randomness import SampleNoise
 from flowexp.solvers import Draw, OnStep, Solution, Solver, StochasticSolver, create_solver
@@ -57,6 +58,7 @@ class Sampler:
     autoguidance_scale, autoguidance_interval: see `velocity.Autoguided`; scale 1 is none, another needs a `guide`.
     final_jump: a noise level, or a number of 1000, at which the last network call jumps to its estimate of the data.
         LCF never trains the velocity below T_min and leaves open how it samples there; None integrates to the end.
+        It is the whole way to the data also where a network's `Parameterization` clamps the velocity.
 
     Warns where SSC meets strong guidance (VD section 6); `ssc_warnings` knows the other limits.
     """
@@ -127,10 +129,13 @@ class Sampler:
         on_step: called with (t reached, x there) after every step of the solver.
         guide: the weaker network of autoguidance, on the same path and for the same labels; unused at scale 1.
         """
-        noise = SampleNoise(seed, indices, shape)
-        velocity = self.velocity_field(backbone, None if label is None else label.to(device), guide)
+        noise, label = SampleNoise(seed, indices, shape), None if label is None else label.to(device)
+        velocity = self.velocity_field(backbone, label, guide)
         with torch.no_grad():
             solution = self._solve(velocity, noise.draw().to(device), interpolant, noise.draw, on_step)
+            if self.final_jump is not None:
+                exact = self.velocity_field(_unclamped(backbone), label, None if guide is None else _unclamped(guide))
+                solution = self._jump(exact, solution, interpolant)
         return Samples(solution.x, solution.nfe)
 
     def velocity_field(self, backbone: Network, label: Tensor | None = None, guide: Network | None = None) -> Field:
@@ -184,12 +189,21 @@ class Sampler:
         solver = self._solver()
         if self.final_jump is None:
             return solver.solve(velocity, noise, interpolant, draw, on_step)
-        level = as_noise_level(self.final_jump)
         before = replace(solver, num_steps=solver.num_steps - 1)  # the jump is the last of the num_steps calls
-        solution = before.solve(velocity, noise, interpolant, draw, on_step, t_end=level)
-        t = torch.full((len(noise),), level, dtype=noise.dtype, device=noise.device)
-        data = interpolant.data_from_velocity(velocity(solution.x, t), solution.x, t)
-        return Solution(data.to(noise.dtype), solution.nfe + 1)
+        return before.solve(velocity, noise, interpolant, draw, on_step, t_end=as_noise_level(self.final_jump))
+
+    def _jump(self, velocity: Field, solution: Solution, interpolant: Interpolant) -> Solution:
+        """From a solution that has reached `final_jump` to the data that the velocity there points at."""
+        assert self.final_jump is not None
+        x = solution.x
+        t = torch.full((len(x),), as_noise_level(self.final_jump), dtype=x.dtype, device=x.device)
+        data = interpolant.data_from_velocity(velocity(x, t), x, t)
+        return Solution(data.to(x.dtype), solution.nfe + 1)
+
+
+def _unclamped(network: Network) -> Network:
+    """A network whose velocity points at the data that it predicts; a clamped one goes only a part of the way."""
+    return network.unclamped() if isinstance(network, VelocityNetwork) else network
 
 
 def ssc_warnings(sampler: Sampler, objective: str, dims: int) -> list[str]:

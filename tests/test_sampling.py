@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from flowexp.interpolants import GVP, SBDMVP, Interpolant, Linear
+from flowexp.parameterization import Parameterization, VelocityNetwork
 from flowexp.profiles import scale_schedule
 from flowexp.randomness import SampleNoise
 from flowexp.sampling import Sampler, Samples, ssc_warnings, warn_once
@@ -323,6 +325,43 @@ def test_a_final_jump_takes_the_scaled_velocity():
     x = noise - 0.5 * 1.1 * Network()(noise, t)
     expected = x - 0.5 * 1.1 * Network()(x, 0.5 * t)
     torch.testing.assert_close(sample(sampler).images, expected)
+
+
+class Predicted(Network):
+    """Predicts the same data, its label, whatever it sees."""
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        self.calls.append((len(x), t[0].item()))
+        assert label is not None
+        return label.to(x).view(-1, 1, 1, 1).expand_as(x)
+
+
+@fixed_step
+@pytest.mark.parametrize("path", [Linear(), GVP(), SBDMVP()], ids=lambda path: path.name)
+def test_a_final_jump_below_the_clamp_still_arrives_at_the_predicted_data(name: str, path: Interpolant):
+    """Data predictions are clamped below t = 0.05: a step of the clamped velocity from 0.02 would go 40 % of the way."""
+    network, label = (
+        VelocityNetwork(Predicted(), path, Parameterization("data", clamp=0.05)),
+        torch.tensor([0, 1, 2, 0]),
+    )
+    data = label.float().view(-1, 1, 1, 1).expand(-1, *SHAPE)
+
+    def samples(**options) -> Tensor:
+        sampler = Sampler(name, 10, final_jump=20, **options)
+        return sampler.sample(network, path, range(4), SHAPE, 7, label, guide=network).images
+
+    torch.testing.assert_close(samples(), data, rtol=0, atol=1e-4)
+    torch.testing.assert_close(samples(guidance_scale=1.5), 1.5 * data - 0.5 * 3, rtol=0, atol=1e-4)
+    torch.testing.assert_close(samples(autoguidance_scale=2.0), data, rtol=0, atol=1e-4)
+
+
+def test_without_a_jump_a_clamped_network_stops_on_the_way():
+    """What `Parameterization` says of Euler's last step, and of many small ones."""
+    network, label = VelocityNetwork(Predicted(), Linear(), Parameterization("data", clamp=0.1)), torch.zeros(4)
+    for num_steps, left in ((20, 0.05 * 0.5), (1000, 0.1 * math.exp(-1))):
+        noise = SampleNoise(7, range(4), SHAPE).draw()
+        found = Sampler("euler", num_steps).sample(network, Linear(), range(4), SHAPE, 7, label).images
+        torch.testing.assert_close(found, left * noise, rtol=0.01, atol=1e-4)
 
 
 def test_the_states_on_the_way_can_be_watched():

@@ -12,6 +12,7 @@ from torch import Tensor
 from flowexp.diagnostics.curve import Curve, LevelPoint
 from flowexp.diagnostics.derivatives import directional_derivative
 from flowexp.diagnostics.noised import Feed, NoisedBatch, along_levels, further_noise
+from flowexp.diagnostics.target import target_velocity
 from flowexp.interpolants import Interpolant
 from flowexp.velocity import Network
 
@@ -47,7 +48,9 @@ class LevelCondition(LevelPoint):
     """sqrt(E|dv|^2 / E|dx|^2) at one level, over pairs of states of that level.
 
     noise_*: the pair is one image with two noises (LCF eq. 18 at t1 = t2). data_*: two images with one noise.
-    *_exact: closed form of the target. *_target: of the target v*, measured. *_network: of the network's velocity.
+    *_exact: closed form of the target. *_target: of the target, measured. *_network: of the network's velocity. The
+    target is v* as far as the network can reach it, see `target_velocity`; of v* itself *_exact is `condition_number`
+    and `data_condition_number`.
     *_local: of the network's Jacobian along the pair's difference, sqrt(E|J dx|^2 / E|dx|^2): a pair infinitely close.
     """
 
@@ -85,7 +88,7 @@ def measure_condition(
         return _energies(network, interpolant, batch, further_noise(batch, level, seed, 1))[..., None]
 
     def point(level: float, parts: Tensor) -> LevelCondition:
-        return _point(interpolant, level, parts.sum(dim=-1))
+        return _point(level, parts.sum(dim=-1), _demand(network, interpolant, level))
 
     return Curve(along_levels(energies, point, images, levels, seed, **feed))
 
@@ -101,16 +104,29 @@ def _energies(network: Network, interpolant: Interpolant, batch: NoisedBatch, ot
 def _pair(
     network: Network, interpolant: Interpolant, batch: NoisedBatch, data: Tensor, noise: Tensor, direction: Tensor
 ) -> Tensor:
-    first, second = (interpolant.interpolate(*pair, batch.t) for pair in ((batch.data, batch.noise), (data, noise)))
-    target = interpolant.velocity(batch.data, batch.noise, batch.t) - interpolant.velocity(data, noise, batch.t)
+    pairs = ((batch.data, batch.noise), (data, noise))
+    first, second = (interpolant.interpolate(*pair, batch.t) for pair in pairs)
+    target, other = (target_velocity(network, interpolant, *pair, batch.t) for pair in pairs)
     velocity = network(first, batch.t, batch.label) - network(second, batch.t, batch.label)
     change = directional_derivative(lambda x: network(x, batch.t, batch.label), first, direction)
-    return torch.stack([v.double().square().sum() for v in (first - second, target, velocity, direction, change)])
+    return torch.stack(
+        [v.double().square().sum() for v in (first - second, target - other, velocity, direction, change)]
+    )
 
 
-def _point(interpolant: Interpolant, level: float, energies: Tensor) -> LevelCondition:
+def _demand(network: Network, interpolant: Interpolant, level: float) -> list[float]:
+    """Closed form of the target's ratio along noise and along data: its coefficient of either over that of the state.
+
+    |sigma'| / sigma and |alpha'| / alpha where the network can reach v*.
+    """
+    t = torch.tensor([level, level], dtype=torch.float64)
+    data, noise = torch.eye(2, dtype=torch.float64)
+    of_state = interpolant.interpolate(data, noise, t)
+    of_data, of_noise = (target_velocity(network, interpolant, data, noise, t).abs() / of_state).tolist()
+    return [of_noise, of_data]
+
+
+def _point(level: float, energies: Tensor, exact: list[float]) -> LevelCondition:
     dx, target, velocity, direction, change = energies.sqrt().unbind(dim=1)
-    t = torch.tensor([level], dtype=torch.float64)
-    exact = [condition_number(interpolant, t).item(), data_condition_number(interpolant, t).item()]
     noise, data = torch.stack([target / dx, velocity / dx, change / direction], dim=1).tolist()
     return LevelCondition(level, exact[0], noise[0], noise[1], noise[2], exact[1], data[0], data[1], data[2])

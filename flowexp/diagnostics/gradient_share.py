@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowexp.diagnostics.curve import Curve, LevelPoint
 from flowexp.diagnostics.noised import Feed, NoisedBatch, noised_batches
+from flowexp.diagnostics.target import target_velocity
 from flowexp.interpolants import Interpolant
 from flowexp.losses import velocity_error
 from flowexp.velocity import Network
@@ -22,7 +23,8 @@ Gradient = list[Tensor]
 class LevelGradient(LevelPoint):
     """The gradient g = weight * grad loss that one noise level adds to the whole one, G = sum g.
 
-    loss: mean velocity error at the level. norm: |g|. share: |g| / sum |g|; the shares sum to 1.
+    loss: mean error of the velocity at the level, beside `target_velocity`. norm: |g|. share: |g| / sum |g|; the shares
+    sum to 1.
     along: <g, G> / |G|^2, the part of G that the level makes; these sum to 1 too, and one that fights G is negative.
     batch_norm: weight times the root mean square norm of one batch's gradient, which has the noise that a step has.
     """
@@ -86,7 +88,7 @@ def _mean_gradient(
     mean, loss, squares, num_batches = [torch.zeros_like(parameter) for parameter in parameters], 0.0, 0.0, 0
     for batch in batches:
         xt = interpolant.interpolate(batch.data, batch.noise, batch.t)
-        target = interpolant.velocity(batch.data, batch.noise, batch.t)
+        target = target_velocity(network, interpolant, batch.data, batch.noise, batch.t)
         error = velocity_error(network(xt, batch.t, batch.label), target).mean()
         gradient = list(torch.autograd.grad(error, parameters, allow_unused=True, materialize_grads=True))
         part = len(batch.data) / num_images

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flowexp.diagnostics.noised import Feed, NoisedBatch, along_levels
+from flowexp.diagnostics.target import target_velocity
 from flowexp.interpolants import Interpolant
 from flowexp.velocity import Network
 
@@ -60,7 +61,7 @@ def bin_centres(num_bins: int) -> list[float]:
 
 @dataclass(frozen=True)
 class LevelVelocity:
-    """A network's velocity v beside its target v* at one noise level, averaged over images.
+    """A network's velocity v beside its target v* (`target_velocity`) at one noise level, averaged over images.
 
     loss: |v - v*|^2 / d, for images of d values. velocity_rms, target_rms: |v| / sqrt(d) and |v*| / sqrt(d).
     velocity_ratio: |v| / |v*|, which the velocity deficit makes smaller than 1 (VD Fig. 1).
@@ -99,7 +100,7 @@ def _compare(network: Network, interpolant: Interpolant, batch: NoisedBatch) -> 
     """The four numbers of `LevelVelocity` for each image, (4, B) float64."""
     xt = interpolant.interpolate(batch.data, batch.noise, batch.t)
     velocity = network(xt, batch.t, batch.label).flatten(1).double()
-    target = interpolant.velocity(batch.data, batch.noise, batch.t).flatten(1).double()
+    target = target_velocity(network, interpolant, batch.data, batch.noise, batch.t).flatten(1).double()
     error = (velocity - target).square().mean(dim=1)
     velocity_rms, target_rms = (v.square().mean(dim=1).sqrt() for v in (velocity, target))
     return torch.stack([error, velocity_rms, target_rms, velocity_rms / target_rms])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowexp.diagnostics.curve import Curve, LevelPoint
 from flowexp.diagnostics.noised import Feed, NoisedBatch, along_levels
+from flowexp.diagnostics.target import target_velocity
 from flowexp.interpolants import Interpolant
 from flowexp.velocity import Network
 
@@ -19,8 +20,9 @@ from flowexp.velocity import Network
 class LevelNorms(LevelPoint):
     """Lengths at one noise level; a norm is the mean of |.| / sqrt(d) over images of d values.
 
-    velocity, target: of v and v*. noise, data: of sigma' noise and alpha' data, the two parts of v*; on the linear path
-        these are the noise norm and the data norm between which VD Fig. 1 (a) sees |v| fall.
+    velocity, target: of v and v*, which is the velocity of the pair as far as the network can reach it, see
+        `target_velocity`. noise, data: of sigma' noise and alpha' data, the two parts of v*; on the linear path these
+        are the noise norm and the data norm between which VD Fig. 1 (a) sees |v| fall.
     ratio: the mean of |v| / |v*|. deficit: 1 - ratio. energy_ratio: E|v|^2 / E|v*|^2 (VD eq. 3).
     cosine: the mean cosine of v and v*.
     best_scale: E<v, v*> / E|v|^2, the factor on v with the least velocity error. It is 1 for the optimal field, whose
@@ -65,8 +67,8 @@ def _products(network: Network, interpolant: Interpolant, batch: NoisedBatch) ->
     nothing = torch.zeros_like(batch.data)
     xt = interpolant.interpolate(batch.data, batch.noise, batch.t)
     velocity = network(xt, batch.t, batch.label).flatten(1).double()
-    noise = interpolant.velocity(nothing, batch.noise, batch.t).flatten(1).double()
-    data = interpolant.velocity(batch.data, nothing, batch.t).flatten(1).double()
+    noise = target_velocity(network, interpolant, nothing, batch.noise, batch.t).flatten(1).double()
+    data = target_velocity(network, interpolant, batch.data, nothing, batch.t).flatten(1).double()
     target = noise + data
     pairs = ((velocity, velocity), (target, target), (velocity, target), (noise, noise), (data, data))
     return torch.stack([(first * second).mean(dim=1) for first, second in pairs])
