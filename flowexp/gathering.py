@@ -35,6 +35,13 @@ def gather_rows_with_gradient(rows: Tensor) -> Tensor:
     return torch.cat([everyone[:first], own, everyone[first + len(rows) :]])
 
 
+def of_first_process(value: Tensor) -> Tensor:
+    """`value` as the first process holds it, in place; every process must call it, with the same shape and dtype."""
+    if num_processes() > 1:
+        dist.broadcast(value, src=0)
+    return value
+
+
 def num_processes() -> int:
     """How many train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

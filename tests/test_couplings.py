@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 
 import pytest
@@ -23,6 +24,21 @@ def test_optimal_transport_only_reorders():
     data, noise = torch.randn(2, 16, 3)
     paired = MinibatchOT().pair(data, noise)
     assert sorted(map(tuple, paired.tolist())) == sorted(map(tuple, noise.tolist()))
+
+
+def test_optimal_transport_keeps_the_law_of_the_noise_but_not_that_given_the_class():
+    """Two classes at -1 and 1: each is trained on its half of the noise, of mean -+sqrt(2 / pi), far from N(0, 1)."""
+    generator, everyone, sides = torch.Generator().manual_seed(0), [], []
+    for _ in range(200):
+        side = torch.tensor([-1.0, 1.0]).repeat(16)[:, None]
+        noise = MinibatchOT().pair(
+            side + 0.1 * torch.randn(32, 1, generator=generator), torch.randn(32, 1, generator=generator)
+        )
+        everyone.append(noise)
+        sides.append(side)
+    noise, side = torch.cat(everyone), torch.cat(sides)
+    assert float(noise.mean()) == pytest.approx(0, abs=0.04) and float(noise.std()) == pytest.approx(1, abs=0.03)
+    assert float(noise[side > 0].mean()) == pytest.approx((2 / math.pi) ** 0.5, abs=0.05)
 
 
 def test_independent_noise_stays_in_its_row():
