@@ -45,10 +45,11 @@ class DINOv2(FeatureNet):
             raise ValueError(f"input_size must be a multiple of {PATCH}, got {input_size}")
         self.input_size = input_size
         self.network, self.weights = load_dinov2(weights)
+        self.preprocess = Preprocess(antialias=True)
         self.freeze()
 
     def features(self, images: Tensor) -> Tensor:
-        return self.network.forward_features(preprocess(images, self.input_size, antialias=True))[:, 0]  # type: ignore[operator]
+        return self.network.forward_features(self.preprocess(images, self.input_size))[:, 0]  # type: ignore[operator]
 
     def protocol(self) -> dict[str, Any]:
         return {
@@ -60,14 +61,27 @@ class DINOv2(FeatureNet):
         }
 
 
-def preprocess(images: Tensor, size: int, antialias: bool) -> Tensor:
+class Preprocess(nn.Module):
     """What DINOv2 was trained on: uint8 (B, 3, H, W) to normalised float (B, 3, size, size).
 
     In REPA's order: normalised first and then resized, so that bicubic overshoots are kept.
+
+    Arguments:
+        antialias: whether the resizing is antialiased.
     """
-    mean, std = (images.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (MEAN, STD))
-    normalised = (images.float() / 255 - mean) / std
-    return F.interpolate(normalised, (size, size), mode="bicubic", antialias=antialias)
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, antialias: bool) -> None:
+        super().__init__()
+        self.antialias = antialias
+        for name, values in (("mean", MEAN), ("std", STD)):  # on the device once: REPA comes here at every step
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor, size: int) -> Tensor:
+        normalised = (images.float() / 255 - self.mean) / self.std
+        return F.interpolate(normalised, (size, size), mode="bicubic", antialias=self.antialias)
 
 
 def load_dinov2(weights: str | Path | None = None) -> tuple[nn.Module, str]:

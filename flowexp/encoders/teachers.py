@@ -64,10 +64,11 @@ class DINOv2Teacher(Teacher):
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
         self.network, self.weights = dinov2.load_dinov2(weights)
+        self.preprocess = dinov2.Preprocess(antialias=False)
         self.requires_grad_(False).eval()
 
     def read(self, images: Tensor, side: int) -> Tensor:
-        pixels = dinov2.preprocess(images, dinov2.PATCH * side, antialias=False)
+        pixels = self.preprocess(images, dinov2.PATCH * side)
         return self.network.forward_features(pixels)[:, 1:]  # type: ignore[operator]
 
     def protocol(self) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from flowexp.encoders import DINOv2, create_encoder
-from flowexp.encoders.dinov2 import load_dinov2, preprocess
+from flowexp.encoders.dinov2 import Preprocess, load_dinov2
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_features_are_the_class_token_behind_the_last_normalisation(weights):
     encoder, pictures = DINOv2(weights, input_size=56), images()
     network = load_dinov2(weights)[0].eval()
     options = {"intermediates_only": True, "output_fmt": "NLC", "return_prefix_tokens": True}
-    _, class_token = network.forward_intermediates(preprocess(pictures, 56, True), **options)[-1]
+    _, class_token = network.forward_intermediates(Preprocess(antialias=True)(pictures, 56), **options)[-1]
     expected = network.norm(class_token)[:, 0]
     torch.testing.assert_close(encoder(pictures), expected.detach(), rtol=1e-4, atol=1e-4)
     assert encoder.distance_name == "frechet/dinov2"
@@ -55,11 +56,30 @@ def test_pictures_are_normalised_before_they_are_resized():
     pictures = images(2, 28)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     by_hand = (pictures / 255 - mean[:, None, None]) / std[:, None, None]
-    torch.testing.assert_close(preprocess(pictures, 28, antialias=False), by_hand)
+    torch.testing.assert_close(Preprocess(antialias=False)(pictures, 28), by_hand)
     torch.testing.assert_close(
-        preprocess(pictures, 56, antialias=False),
+        Preprocess(antialias=False)(pictures, 56),
         torch.nn.functional.interpolate(by_hand, (56, 56), mode="bicubic", antialias=False),
     )
+
+
+class Constants(TorchFunctionMode):
+    """Counts tensors that are made of Python numbers, each of which an accelerator would be sent, and waited for."""
+
+    made = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.made += getattr(func, "__name__", "") in ("tensor", "new_tensor", "as_tensor")
+        return func(*args, **(kwargs or {}))
+
+
+def test_pictures_are_prepared_without_sending_anything_to_the_device():
+    preprocess, pictures = Preprocess(antialias=False), images(2, 28)
+    with Constants() as constants:
+        preprocess(pictures, 56)
+    assert constants.made == 0
+    assert preprocess.to("meta")(pictures.to("meta"), 56).device.type == "meta"
+    assert not preprocess.state_dict()  # checkpoints of DINOv2 stay those of timm
 
 
 def test_the_protocol_names_the_weights_by_content(weights, tmp_path):

@@ -72,7 +72,7 @@ def test_dinov2s_tokens_are_the_patches_without_the_class_token(monkeypatch):
     teacher, pictures = DINOv2Teacher(), images(2, channels=3, side=8)
     tokens = teacher.tokens(pictures, 4)
     assert tokens.shape == (2, 16, 1) and tokens.isfinite().all()
-    assert torch.equal(teacher.network.seen, dinov2.preprocess(pictures, 56, antialias=False))
+    assert torch.equal(teacher.network.seen, dinov2.Preprocess(antialias=False)(pictures, 56))
 
 
 def test_a_teacher_is_frozen_and_its_tokens_can_be_trained_on(lite):
