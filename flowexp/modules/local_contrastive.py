@@ -95,7 +95,8 @@ class LocalContrastiveFlow(FlowMatching):
         rows, features = sides.regressed, dict[int, Tapped]()
         state = self.backbone.encode(xt, t, batch.label, tap=self.tap, on_block=self.tapping(features))  # line 5: z
         behind_tap = self.tapping(features, rows, sides.regressed_share)
-        output = self.backbone.decode(state.select(rows), on_block=behind_tap)  # line 5: v_theta
+        kept = state if len(rows) == len(t) else state.select(rows)  # all of them, where none is low: nothing to copy
+        output = self.backbone.decode(kept, on_block=behind_tap)  # line 5: v_theta
         step = self.make_step(batch, xt, t, output, features, rows, sides.regressed_share)
         error = self.error(step)
         parts = {"velocity": (1.0, sides.regressed_weight * error.sum())}  # line 6

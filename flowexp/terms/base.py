@@ -16,7 +16,7 @@ class Tapped:
     """The output of a block.
 
     Arguments:
-        tokens: (R, N, D).
+        tokens: (R, N, D), R >= 1: a process without such a row sends another, with share 0.
         rows: which rows of the batch these are, (R,); None is all of them, in order.
         share: what a mean over these rows is multiplied by, so that its mean over processes is that over the rows of
             the global batch; 1 where every process has as many.

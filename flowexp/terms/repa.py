@@ -70,8 +70,6 @@ class RepresentationAlignment(Term):
     def forward(self, step: Step) -> Tensor:
         tapped = step.features[self.taps[0]]
         tokens = self.projector(tapped.tokens)
-        if len(tokens) == 0:
-            return 0.0 * tokens.sum()
         teacher = self._teacher_tokens(tapped.of(pictures(step)), _side(tokens))
         return tapped.share * alignment_error(tokens, teacher).mean()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowexp.backbones import Backbone, create_backbone
+from flowexp.backbones import Backbone, State, create_backbone
 from flowexp.draws import StepKey, TrainingBatch
 from flowexp.modules import FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
 
@@ -87,6 +87,18 @@ def test_lcf_without_a_low_row_is_fm() -> None:
     torch.testing.assert_close(fm.losses(batch).loss, lcf.losses(batch).loss)
     for ours, base in zip(gradients(lcf, batch).values(), gradients(fm, batch).values(), strict=True):
         torch.testing.assert_close(ours, base)
+
+
+@pytest.mark.parametrize(
+    ("t", "options", "copies"), [([0.3, 0.9], {}, 0), ([0.01, 0.9], {}, 1), ([0.01, 0.9], {"regress_below": True}, 0)]
+)
+def test_what_the_tap_passes_on_is_copied_only_where_a_row_stays_behind(
+    t: list[float], options: dict, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, select = [], State.select
+    monkeypatch.setattr(State, "select", lambda state, rows: (taken.append(rows), select(state, rows))[1])
+    LocalContrastiveFlow(backbone=small_backbone(), T_min=0.1, tap=2, **options).losses(batch_at(t))
+    assert len(taken) == copies
 
 
 def test_rows_below_t_min_train_no_block_behind_the_tap() -> None:

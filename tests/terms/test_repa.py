@@ -110,14 +110,6 @@ def test_only_the_rows_that_reached_the_block_are_shown_to_the_teacher(make_term
     torch.testing.assert_close(loss, torch.stack(each).mean())
 
 
-def test_without_a_row_all_of_the_projector_still_takes_part(make_term, make_step):
-    term = make_term()
-    loss = term(make_step(2, rows=[]))
-    assert loss.item() == 0
-    loss.backward()
-    assert all(parameter.grad is not None for parameter in term.parameters())
-
-
 def test_the_teacher_sees_the_clean_pictures_and_not_the_latents(make_term, make_step):
     term, pixels = make_term(), torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
     step = make_step(2, channels=4, pixels=pixels)
