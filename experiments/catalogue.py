@@ -8,16 +8,14 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowexp.backbones import Backbone
 from flowexp.building import build, build_backbone
+from flowexp.composing import Configs, config_folder
 from flowexp.data import ImageDataModule
-from flowexp.launch import config_folder
 
 PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
 
@@ -94,15 +92,13 @@ class Size:
 
 def list_experiments() -> list[str]:
     """The names in conf/experiment, sorted."""
-    return sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
+    return Configs().names("experiment")
 
 
 @cache
 def compose_experiment(name: str, *overrides: str) -> DictConfig:
     """The training config of an experiment, with `hydra` in it for the names of its choices. It is read-only."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("train", [f"experiment={name}", "run_dir=.", *overrides], return_hydra_config=True)
+    config = Configs().compose("train", [f"experiment={name}", "run_dir=.", *overrides], with_hydra=True)
     OmegaConf.set_readonly(config, True)
     return config
 

@@ -13,12 +13,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from flowexp.composing import Configs
 from flowexp.errors import nearest
-from flowexp.launch import config_folder
 from flowexp.recording import read_history
 from flowexp.runs import RunFolder, measuring_key, runs_below, training_key
 from flowexp.tables import read_csv
@@ -74,14 +72,13 @@ def run_of(overrides: Sequence[str]) -> RunFolder:
     A run that was trained alike but measured otherwise is measured again, not trained again.
     """
     config = compose_run(overrides)
-    overrides = [f"output_root={RUNS}", *overrides]
     training, measuring = training_key(config), measuring_key(config)
     if run := _finished(training, measuring):
         print(f"found {run.path}, trained and measured as needed")
         return run
     trained = next((run for run in _runs(training) if run.has_trained()), None)
     extra = ["ckpt=auto"] if trained is None else [f"trained_run={trained.path}"]
-    _call("train", [*overrides, *extra])
+    _call("train", [*_in_runs(overrides), *extra])
     run = _finished(training, measuring)
     assert run is not None
     return run
@@ -90,13 +87,11 @@ def run_of(overrides: Sequence[str]) -> RunFolder:
 def compose_run(overrides: Sequence[str]) -> DictConfig:
     """The config of `flowexp.train` with these overrides, for a run that recipes share."""
     with _composing:
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            return compose("train", _plain(overrides))
+        return Configs().compose("train", _in_runs(overrides))
 
 
-def _plain(overrides: Sequence[str]) -> list[str]:
-    """Where the runs of recipes lie, and `overrides`; conf/ lists the group, so Hydra takes no plus before its name."""
+def _in_runs(overrides: Sequence[str]) -> list[str]:
+    """`overrides`, and where the runs of recipes lie; conf/ lists the group, so Hydra takes no plus before its name."""
     return [f"output_root={RUNS}", *(override.replace("+experiment=", "experiment=") for override in overrides)]
 
 

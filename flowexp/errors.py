@@ -5,14 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from flowexp.composing import Configs
 
 _PLUGINS = {  # what Hydra calls it, and the package that has it
     "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
@@ -28,13 +27,19 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def sentence_for(error: BaseException, conf: Path, command: str, arguments: Iterable[str] = ()) -> str | None:
-    """What to tell the person who caused `error` by `arguments`; None where it is a fault of the code."""
+def sentence_for(
+    error: BaseException, command: str, arguments: Iterable[str] = (), configs: Configs | None = None
+) -> str | None:
+    """What to tell the person who caused `error` by `arguments`; None where it is a fault of the code.
+
+    configs: what the command line chose from, with None the yamls of `conf/`.
+    """
+    configs = configs or Configs()
     error = _innermost(error)
     if isinstance(error, ConfigCompositionException) and (key := _quoted(r"Could not override '([^']+)'", error)):
-        return _unknown_key(key, command, _config_of(conf, command, arguments))
+        return _unknown_key(key, command, _config_of(configs, command, arguments))
     if option := _quoted(r"Could not find '([^']+)'", error) or _quoted(r"Cannot find .*'([^']+)'", error):
-        return _unknown_option(option, conf)
+        return _unknown_option(option, configs)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
@@ -88,24 +93,23 @@ def _unknown_key(key: str, command: str, config: DictConfig) -> str:
     return f"there is no key {key}{hint or '.'}{listed} `python -m flowexp.{command} --help` shows all keys"
 
 
-def _unknown_option(option: str, conf: Path) -> str:
+def _unknown_option(option: str, configs: Configs) -> str:
     if option in _PLUGINS:
         group, _, name = option.rpartition("/")
         return f"{group}={name} needs a package: pip install {_PLUGINS[option]}"
     group, _, name = option.rpartition("/")
-    choices = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+    choices = configs.names(group)
     return f"there is no {group or 'config'} named {name}{nearest(name, choices) or '.'} Choices: {', '.join(choices)}"
 
 
-def _config_of(conf: Path, command: str, arguments: Iterable[str]) -> DictConfig:
+def _config_of(configs: Configs, command: str, arguments: Iterable[str]) -> DictConfig:
     """The config with the groups chosen in `arguments`, whose keys they are, and all else by default."""
-    GlobalHydra.instance().clear()
-    chosen = [argument for argument in arguments if (conf / argument.split("=")[0]).is_dir() and "," not in argument]
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        try:
-            return compose(command, chosen)
-        except HydraException:  # a name of one's own, in the folder that --config-dir names
-            return compose(command)
+    given = [argument for argument in arguments if "=" in argument and "," not in argument]
+    chosen = [argument for argument in given if configs.is_group(argument.split("=")[0])]
+    try:
+        return configs.compose(command, chosen)
+    except HydraException:  # a name that is wrong too
+        return configs.compose(command)
 
 
 def _keys(config: Any, prefix: str = "") -> Iterable[str]:

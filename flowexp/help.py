@@ -8,50 +8,58 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any, cast
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+
+from flowexp.composing import Configs
 
 Place = tuple[str, ...]  # of a key: ("sampler", "s0")
 Comments = dict[Place, str]
 _KEY_WITH_COMMENT = re.compile(r"( *)(\w+):(?: .*?)?(?: +# ?(.*))?")
 
 
-def help_page(command: str, overrides: Iterable[str], conf: Path) -> str:
-    """What `python -m flowexp.COMMAND --help [group=name ...]` prints."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        config = compose(command, list(overrides), return_hydra_config=True)
+def help_page(command: str, overrides: Iterable[str] = (), configs: Configs | None = None) -> str:
+    """What `python -m flowexp.COMMAND --help [group=name ...]` prints.
+
+    configs: what can be chosen, with None the yamls of `conf/`.
+    """
+    configs = configs or Configs()
+    config = configs.compose(command, overrides, with_hydra=True)
     header = str(config.hydra.help.header).strip()
     keys = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
     keys.pop("hydra")
-    choices = _choices(config.hydra.runtime.choices, keys, conf)
-    lines = "\n".join(_lines(keys, comments_of(command, choices, conf)))
-    return f"{header}\n\n== Groups: group=name ==\n{_groups(choices, conf)}\n\n== Keys: key=value ==\n{lines}"
+    choices = _choices(config.hydra.runtime.choices, keys, configs)
+    lines = "\n".join(_lines(keys, comments_of(command, choices, configs)))
+    return f"{header}\n\n== Groups: group=name ==\n{_groups(choices, configs)}\n\n== Keys: key=value ==\n{lines}"
 
 
-def _choices(chosen: Mapping[str, Any], keys: Mapping[str, Any], conf: Path) -> dict[str, Any]:
+def _choices(chosen: Mapping[str, Any], keys: Mapping[str, Any], configs: Configs) -> dict[str, Any]:
     """The name or names of each group; Hydra keeps no record of groups that were given several, such as terms=[a,b]."""
-    single = {group: name for group, name in chosen.items() if (conf / group.split("@")[0]).is_dir()}
-    several = [key for key in keys if key not in single and isinstance(keys[key], dict) and (conf / key).is_dir()]
+    single = {group: name for group, name in chosen.items() if configs.is_group(_folder_of(group))}
+    several = [key for key in keys if key not in single and isinstance(keys[key], dict) and configs.is_group(key)]
     return {**single, **{group: list(keys[group]) for group in several}}
 
 
-def comments_of(command: str, choices: Mapping[str, Any], conf: Path) -> Comments:
+def _folder_of(group: str) -> str:
+    """`saving` of `saving@checkpoint`."""
+    return group.split("@")[0]
+
+
+def comments_of(command: str, choices: Mapping[str, Any], configs: Configs) -> Comments:
     """What the yamls say of each key: that of the command, and those of the chosen files under their group's name."""
-    found = _comments_in(conf / f"{command}.yaml", ())
-    files = [(group, file) for group, chosen in choices.items() for file in _files(conf, group, chosen)]
+    found = _comments_in(configs.file("", command), (), configs)
+    files = [(group, file) for group, chosen in choices.items() for file in _files(configs, group, chosen)]
     for group, file in sorted(files, key=lambda pair: _place_of(*pair) != (pair[0],)):  # keys of other groups last
         place = _place_of(group, file)
-        about = {place: _first_comment(file), (group,): f"{file.stem}: {_first_comment(file)}"}
-        found = {**about, **_comments_in(file, place), **found}
+        said = _first_comment(file)
+        about = {place: said, (group,): f"{file.stem}: {said}" if said else file.stem}
+        found = {**about, **_comments_in(file, place, configs), **found}
     return found
 
 
-def _files(conf: Path, group: str, chosen: Any) -> list[Path]:
+def _files(configs: Configs, group: str, chosen: Any) -> list[Path]:
     """The chosen file of a group, or files of one that takes several."""
     names = [chosen] if isinstance(chosen, str) else list(chosen or [])
-    return [file for name in names if (file := conf / group.split("@")[0] / f"{name}.yaml").exists()]
+    return [file for name in names if (file := configs.file(_folder_of(group), name))]
 
 
 def _place_of(group: str, file: Path) -> Place:
@@ -62,16 +70,19 @@ def _place_of(group: str, file: Path) -> Place:
 
 
 def _first_comment(file: Path) -> str:
+    """What a file says of itself in its first line; empty where that is no comment."""
     lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
-    return lines[0].removeprefix("# ")
+    return lines[0].removeprefix("# ") if lines and lines[0].startswith("#") else ""
 
 
-def _comments_in(file: Path, place: Place) -> Comments:
+def _comments_in(file: Path | None, place: Place, configs: Configs) -> Comments:
     """The comments of a file's keys below `place`, over those of the files that it builds on."""
     found: Comments = {}
+    if file is None:
+        return found
     content = cast(DictConfig, OmegaConf.load(file))
     for entry in content.get("defaults", []):
-        found |= _comments_of_base(entry, file, place)
+        found |= _comments_of_base(entry, file, place, configs)
     below: list[str] = []
     for line in file.read_text().splitlines():
         if match := _KEY_WITH_COMMENT.fullmatch(line):
@@ -80,23 +91,29 @@ def _comments_in(file: Path, place: Place) -> Comments:
     return found
 
 
-def _comments_of_base(entry: Any, file: Path, place: Place) -> Comments:
+def _comments_of_base(entry: Any, file: Path, place: Place, configs: Configs) -> Comments:
     """Of an entry of a defaults list: `euler`, `probe@probe`, `/vae@vae: sd_ft_mse`. Others are choices of the root."""
     is_base = isinstance(entry, str)
     key, name = (entry, None) if is_base else next(iter(entry.items()))
     base, _, package = key.partition("@")
     inside = (*place, *package.split(".")) if package else place
     if is_base and base != "_self_":
-        file = file.parent / f"{base}.yaml"
-        return {inside: _first_comment(file), **_comments_in(file, inside)} if package else _comments_in(file, place)
+        found = configs.file(_group_of(file, configs), base)
+        about = {inside: _first_comment(found)} if package and found else {}
+        return {**about, **_comments_in(found, inside, configs)}
     if base.startswith("/") and isinstance(name, str):
-        conf = next(folder for folder in file.parents if (folder / "train.yaml").exists())
-        return _comments_in(conf / base[1:] / f"{name}.yaml", inside)
+        return _comments_in(configs.file(base[1:], name), inside, configs)
     return {}
 
 
-def _groups(choices: Iterable[str], conf: Path) -> str:
-    listed = {group: sorted(file.stem for file in (conf / group.split("@")[0]).glob("*.yaml")) for group in choices}
+def _group_of(file: Path, configs: Configs) -> str:
+    """The group that a file lies in; "" for that of a command."""
+    folder = next(folder for folder in configs.folders if file.is_relative_to(folder))
+    return str(file.parent.relative_to(folder))
+
+
+def _groups(choices: Iterable[str], configs: Configs) -> str:
+    listed = {group: configs.names(_folder_of(group)) for group in choices}
     return "\n".join(
         fill(f"{group}: {', '.join(names)}", 118, subsequent_indent="  ") for group, names in listed.items()
     )
@@ -107,7 +124,7 @@ def _lines(keys: Mapping[str, Any], comments: Comments, place: Place = ()) -> It
         if key.startswith("_"):
             continue
         here = (*place, key)
-        comment = f"  # {comments[here]}" if here in comments else ""
+        comment = f"  # {comments[here]}" if comments.get(here) else ""
         below = isinstance(value, dict)
         yield f"{'  ' * len(place)}{key}:{'' if below else ' ' + _shown(value)}{comment}"
         if below:

@@ -15,8 +15,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from flowexp.composing import config_folder
 from flowexp.errors import sentence_for
-from flowexp.launch import config_folder
 from flowexp.runs import RunFolder
 from flowexp.values import check_like
 
@@ -62,7 +62,9 @@ def _defaults(command: str) -> dict[str, Any]:
 
 def _say_where_it_stopped(stop: BaseException, command: str, run: RunFolder) -> int:
     """Tells the first process's reader where a job that was asked to stop has left its work. Returns the exit code."""
-    asked = stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT
+    causes = (stop, stop.__context__)  # Lightning answers a second Ctrl-C by its own exit 1
+    by_keyboard = any(isinstance(cause, KeyboardInterrupt) for cause in causes)
+    asked = stop.code if isinstance(stop, SystemExit) and not by_keyboard else 128 + signal.SIGINT
     code = asked if isinstance(asked, int) else int(asked is not None)
     if code and not _rank_suffix():
         goes_on = "; the same command with ckpt=auto goes on from its newest checkpoint" if command == "train" else ""
@@ -87,7 +89,7 @@ def _sentence(error: Exception, command: str) -> str | None:
 
     if isinstance(error, NonFiniteGradientError | CheckpointError):
         return str(error)
-    return sentence_for(error, config_folder(), command)
+    return sentence_for(error, command)
 
 
 def _rank_suffix() -> str:

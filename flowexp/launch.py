@@ -15,33 +15,27 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from itertools import count
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
 from flowexp.completion import complete
-from flowexp.errors import nearest, sentence_for
+from flowexp.composing import Configs, config_folder
+from flowexp.errors import sentence_for
 from flowexp.help import help_page
-from flowexp.runs import RunFolder, find_run, training_key
+from flowexp.runs import RunFolder
+from flowexp.settling import settle
 from flowexp.sweeps import JobResult, print_table, swept_folders
 
 COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt")
-_OF_A_RUN = ("sample", "evaluate", "diagnose")
 _WITHOUT_A_JOB = ("report", "replay")  # they read a run's folder and make none
 _GIVEN_BY_A_LAUNCHER = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
-
-
-def config_folder() -> Path:
-    """`conf/`: beside the package in a checkout, inside it in an installed wheel."""
-    package = Path(__file__).resolve().parent
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
 def main() -> int:
@@ -58,25 +52,19 @@ def main() -> int:
 
 def open_door(command: str, arguments: Sequence[str]) -> int:
     """Composes the config of `command` from `arguments` and runs it: once, or once for each job of a sweep."""
-    folders: list[Path] = []
-    refusals: list[Exception] = []
-    door = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(
-        lambda config: _through(command, config, folders, refusals)
-    )
     shows_errors_in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # argparse, which reads them for Hydra, gives up on key=value both before and after an option
-    ordered = sorted(arguments, key=_is_override)
-    sys.argv = [f"flowexp.{command}", *map(_accept_both_spellings, ordered)]
+    ordered = [*map(_accept_both_spellings, sorted(arguments, key=_is_override))]
+    sys.argv = [f"flowexp.{command}", *ordered]
+    configs = Configs()
     try:
+        configs = Configs.of(ordered)
         if {"-h", "--help"} & {*arguments}:
-            print(help_page(command, [a for a in sys.argv[1:] if _is_override(a)], config_folder()))
+            print(help_page(command, [*filter(_is_override, ordered)], configs))
             return 0
-        with _errors_as_exceptions():
-            door()
-        if refusals:
-            raise refusals[0]
+        folder = _pass_through(command)
     except Exception as error:
-        sentence = None if shows_errors_in_full else sentence_for(error, config_folder(), command, sys.argv[1:])
+        sentence = None if shows_errors_in_full else sentence_for(error, command, ordered, configs)
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)
@@ -86,7 +74,21 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
         return 128 + signal.SIGINT
     if swept_folders:
         return print_table(swept_folders.pop())
-    return _become_job(command, folders[0]) if folders else 0
+    return _become_job(command, folder) if folder else 0
+
+
+def _pass_through(command: str) -> Path | None:
+    """Has Hydra compose what `sys.argv` says, and run the jobs of a sweep; returns the folder of a single run."""
+    folders: list[Path] = []
+    refusals: list[Exception] = []
+    door = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(
+        lambda config: _through(command, config, folders, refusals)
+    )
+    with _errors_as_exceptions():
+        door()
+    if refusals:
+        raise refusals[0]
+    return folders[0] if folders else None
 
 
 @contextmanager
@@ -130,7 +132,7 @@ def _through(command: str, config: DictConfig, folders: list[Path], refusals: li
 
 def _run_folder(command: str, config: DictConfig, sweep: Path | None) -> tuple[DictConfig, RunFolder]:
     """The settled config of a run, and its folder, which is made."""
-    config = _prepare(command, config, sweep)
+    config = settle(command, config, sweep)
     run = RunFolder(Path(config.run_dir).absolute())
     run.create(config)
     return config, run
@@ -178,160 +180,6 @@ def _become_job(command: str, folder: Path) -> int:
 
 def _job_command(command: str, folder: Path) -> list[str]:
     return [sys.executable, "-m", "flowexp.jobs", command, str(folder)]
-
-
-def _prepare(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
-    """Decides the run's folder, and for a training run what it continues or whose training it shares."""
-    with open_dict(config):
-        if command in _OF_A_RUN:
-            _take_from_run(config)  # first: the folder lies in that of the run
-        is_settled = _settle_folder(command, config, sweep)
-        if command == "train":
-            is_settled = _continue_a_run(config) or is_settled
-            _share_training(config, sweep)
-            _check_same_training(config)
-        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # raises before there is a folder
-        if not is_settled:
-            config.run_dir = str(unused_folder(Path(config.run_dir)))
-        resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-        assert isinstance(resolved, DictConfig)
-        return resolved
-
-
-def _settle_folder(command: str, config: DictConfig, sweep: Path | None) -> bool:
-    """Decides the folder where something other than the moment does; False where `run_dir` names it by the moment."""
-    if sweep is not None:
-        _check_sweeps_once()
-        config.run_dir = HydraConfig.get().runtime.output_dir
-        return True
-    if any(override.startswith("run_dir=") for override in HydraConfig.get().overrides.task):
-        return True
-    return command != "encode" and _agree_on_folder(config)  # encoding shares no folder but the output's
-
-
-def unused_folder(path: Path) -> Path:
-    """Makes the folder `path`, or one beside it with a number: two runs may start in the same second."""
-    for number in count(1):
-        folder = path if number == 1 else path.with_name(f"{path.name}_{number}")
-        with suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            return folder
-    raise AssertionError
-
-
-def _agree_on_folder(config: DictConfig) -> bool:
-    """Processes that a cluster starts by itself compose one config each; the job's id gives them one folder.
-
-    Returns whether there are any.
-
-    Raises:
-        ValueError: the launcher gives them no id in common, and the command line no folder.
-    """
-    num = _num_of("SLURM_NTASKS", "WORLD_SIZE")
-    if num == 1:
-        return False
-    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    if job == "none":
-        raise ValueError(
-            f"{num} processes were started that have no name in common: add run_dir=FOLDER, or to torchrun "
-            "--rdzv-id=NAME or --standalone"
-        )
-    step = os.environ.get("SLURM_STEP_ID", "0")  # srun counts its calls in a job, anew where it is requeued
-    config.run_dir = str(Path(config.run_dir).with_name(f"job_{job}" if step == "0" else f"job_{job}_{step}"))
-    return True
-
-
-def _check_sweeps_once() -> None:
-    """Raises ValueError where each of several processes would sweep on its own; submitit's are those of one job."""
-    if (num := _num_of("SLURM_STEP_NUM_TASKS", "WORLD_SIZE")) > 1 and "SUBMITIT_EXECUTOR" not in os.environ:
-        raise ValueError(
-            f"-m was started {num} times side by side: start it once, without srun or torchrun; each job starts the "
-            "processes that its strategy needs, or let hydra/launcher=submitit_slurm submit the jobs"
-        )
-
-
-def _num_of(*variables: str) -> int:
-    """How many processes srun or torchrun started side by side; those that Lightning starts need no config."""
-    return max(int(os.environ.get(name, 1)) for name in variables)
-
-
-def _continue_a_run(config: DictConfig) -> bool:
-    """`ckpt=auto|last`: go on in the newest folder that trains the same; `auto` starts afresh where there is none.
-
-    Returns whether there is one.
-    """
-    if config.ckpt not in ("auto", "last"):
-        return False
-    root = Path(config.output_root)
-    run = find_run(root, training_key(config))
-    if run is not None:
-        config.run_dir = str(run.path)
-    elif config.ckpt == "last":
-        raise ValueError(
-            f"ckpt=last found no run with these training settings below {root}: use ckpt=auto to start one, "
-            "or ckpt=PATH for a certain checkpoint"
-        )
-    return run is not None
-
-
-def _share_training(config: DictConfig, sweep: Path | None) -> None:
-    """Jobs of a sweep that differ only in training-free keys train once: later ones measure the first's checkpoint."""
-    if sweep is not None and config.trained_run is None:
-        finished = find_run(sweep, training_key(config), trained=True)
-        is_itself = finished is not None and finished.path.absolute() == Path(config.run_dir).absolute()
-        config.trained_run = None if finished is None or is_itself else str(finished.path.absolute())
-
-
-def _check_same_training(config: DictConfig) -> None:
-    """A run starts from what its folder has, so the folder of another training is refused unless `ckpt` asks for it."""
-    run = RunFolder(Path(config.run_dir))
-    if config.ckpt is None and run.origin_file.exists() and run.origin().get("training_key") != training_key(config):
-        raise ValueError(
-            f"run_dir={run.path} holds a run with other training settings, whose checkpoints would be gone on with: "
-            f"choose another folder, or add ckpt={run.path} where that is meant"
-        )
-
-
-def _take_from_run(config: DictConfig) -> None:
-    """Commands on a run keep its sampler but for what is said: `ssc=` changes its scale, `sampler=` all of it."""
-    if OmegaConf.is_missing(config, "run"):
-        config.run = str(_run_with(config.checkpoint))
-    trained = RunFolder(_existing_run(Path(config.run))).config()
-    config.run = str(Path(config.run).absolute())
-    overrides = list(HydraConfig.get().overrides.task)
-    chosen = {override.split("=")[0] for override in overrides}
-    if "sampler" not in chosen:
-        said = OmegaConf.from_dotlist([override for override in overrides if override.startswith("sampler.")])
-        scale = {key: config.sampler[key] for key in ("s0", "s1", "profile")} if "ssc" in chosen else {}
-        config.sampler = OmegaConf.merge(trained.sampler, scale, said.get("sampler", {}))
-    if config.get("name", "") is None:
-        config.name = trained.get("name")
-
-
-def _run_with(checkpoint: str | None) -> Path:
-    """The folder of the run that a checkpoint lies in."""
-    if checkpoint is None:
-        raise ValueError(
-            "run is needed: the folder of a training run, as in run=outputs/digits_fm/<date>, or checkpoint=FILE in it"
-        )
-    run = Path(checkpoint).absolute().parent.parent
-    if not RunFolder(run).config_file.exists():
-        raise ValueError(
-            f"{checkpoint} lies in no run's folder: add run=FOLDER, or make a run of published weights by "
-            f"`python -m flowexp.adopt file={checkpoint} +experiment=NAME`"
-        )
-    return run
-
-
-def _existing_run(path: Path) -> Path:
-    """`path`; raises ValueError with the nearest run beside it where there is no such folder."""
-    if not path.exists():
-        beside = next(parent for parent in path.absolute().parents if parent.exists())
-        known = [config.parent for depth in ("*", "*/*") for config in beside.glob(f"{depth}/config.yaml")]
-        names = {str(run.relative_to(beside)): run for run in known}
-        hint = nearest(str(path.absolute().relative_to(beside)), names)
-        raise ValueError(f"there is no run {path}{hint or ': give the folder that a training run printed at its end'}")
-    return path
 
 
 __all__ = ["COMMANDS", "config_folder", "main", "open_door"]

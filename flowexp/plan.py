@@ -13,7 +13,9 @@ from rich.table import Table
 
 from flowexp.building import build, resolve_accelerator, resolve_precision, steps_per_epoch
 from flowexp.data import ImageDataModule
+from flowexp.data.loader import check_batch_size
 from flowexp.modules import FlowMatching
+from flowexp.settling import num_processes
 
 
 def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, Any]:
@@ -25,13 +27,24 @@ def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModu
         "data": f"{datamodule.name}, {len(datamodule.train):,} images of {datamodule.channels} x "
         f"{datamodule.resolution} x {datamodule.resolution}",
         "backbone": f"{backbone.name}, {trained:,} trained parameters",
-        "batch (over all processes)": datamodule.batch_size,
+        "batch (over all processes)": _batch(config, datamodule),
         **module.describe(datamodule.batch_size),
         "steps": f"{total_steps(config, datamodule):,} ({steps_per_epoch(config, datamodule):,} per epoch)",
         "precision": resolve_precision(config.trainer.precision, config.trainer.accelerator),
         "device": device_name(config.trainer.accelerator),
         "weights measured": f"EMA, decay {module.optimization.ema_decay}",
     }
+
+
+def _batch(config: DictConfig, datamodule: ImageDataModule) -> str:
+    """What an optimizer step sees, and how it is shared out. Raises ValueError where it does not divide."""
+    size, parts = datamodule.batch_size, config.trainer.get("accumulate_grad_batches", 1)
+    text = str(size) if parts == 1 else f"{size * parts:,}, in {parts} batches of {size}"
+    num = num_processes(config)
+    if num is None or num == 1:
+        return text
+    check_batch_size(size, len(datamodule.train), num)
+    return f"{text}, {size // num} on each of {num} processes"
 
 
 def device_name(accelerator: str) -> str:
@@ -89,6 +102,7 @@ def seconds_per_step(
     trainer = pl.Trainer(
         accelerator=resolve_accelerator(config.trainer.accelerator),
         devices=config.trainer.devices,
+        num_nodes=config.trainer.num_nodes,
         strategy=build(config.strategy),
         precision=resolve_precision(config.trainer.precision, config.trainer.accelerator),  # type: ignore[arg-type]
         max_steps=num_steps,

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowexp.composing import Configs, config_folder
 from flowexp.errors import sentence_for
-from flowexp.launch import config_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -72,24 +72,15 @@ def main() -> int:
         print((config_folder() / "report.yaml").read_text(), end="")
         return 0
     try:
-        print(run(_compose(arguments)))
+        # no job's folder is made and no process started: a page takes seconds and belongs to its run
+        print(run(Configs().compose("report", arguments)))
     except Exception as error:
-        sentence = sentence_for(error, config_folder(), "report", arguments)
+        sentence = sentence_for(error, "report", arguments)
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         return 2
     return 0
-
-
-def _compose(arguments: list[str]) -> DictConfig:
-    """The settings. No job folder is made and no process started: a page takes seconds and belongs to its run."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose("report", arguments)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from omegaconf import DictConfig
 
     from flowexp.runs import RunFolder
@@ -23,13 +25,23 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     _check_guidance(config, module.backbone.takes)
     about = plan.describe(config, module, datamodule)
     if config.dry_run:
-        seconds = plan.seconds_per_step(config, module, datamodule) * plan.total_steps(config, datamodule)
-        plan.print_plan({**about, "time left": f"about {seconds / 60:.1f} minutes of training"})
+        plan.print_plan({**about, "time left": _time_left(config, module, datamodule)})
         return
     origin = folder.origin_file
     if not origin.exists():
         folder.write_json(origin, describe_origin(config) | {"plan": about})
     _train_and_measure(config, folder, module, datamodule, about)
+
+
+def _time_left(config: DictConfig, module: Any, datamodule: Any) -> str:
+    """How long training will take, from a few steps that are thrown away."""
+    from flowexp import plan
+    from flowexp.settling import num_side_by_side
+
+    if config.trainer.num_nodes > 1 and num_side_by_side() == 1:  # the steps would wait for the other machines
+        return f"not timed: {config.trainer.num_nodes} machines take part, and srun or torchrun starts them"
+    seconds = plan.seconds_per_step(config, module, datamodule) * plan.total_steps(config, datamodule)
+    return f"about {seconds / 60:.1f} minutes of training"
 
 
 def _check(config: DictConfig) -> None:
@@ -96,14 +108,36 @@ def _fit(config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datam
 
 
 def find_checkpoint(ckpt: str | None, folder: RunFolder) -> Any:
-    """The checkpoint to continue from: the newest whole one of this folder, else what `ckpt` points to, else None."""
-    from pathlib import Path
+    """The checkpoint to continue from: the newest whole one of this folder, else what `ckpt` points to, else None.
+
+    A run that began from another's checkpoint goes on from its own where it is started again. Raises ValueError where
+    `ckpt` is an older one of this folder: going on from there would leave the newer ones beside it.
+    """
+    from pytorch_lightning.utilities import rank_zero_warn
 
     from flowexp.checkpoints import latest_checkpoint
 
     own = latest_checkpoint(folder.checkpoints)
-    if own is not None or ckpt in (None, "auto", "last"):
+    if ckpt in (None, "auto", "last"):
         return own
+    given = _checkpoint_at(str(ckpt))
+    if own is None or given.absolute() == own.absolute():
+        return given
+    if given.absolute().parent == folder.checkpoints.absolute():
+        raise ValueError(
+            f"ckpt={ckpt} is not the newest checkpoint of this run, {own.name} is: leave run_dir out to begin a new "
+            "run from it, or move the newer ones away"
+        )
+    rank_zero_warn(f"goes on from {own}, the newest of this folder, and not from ckpt={ckpt}, where it began")
+    return own
+
+
+def _checkpoint_at(ckpt: str) -> Path:
+    """The checkpoint that a path points to, or the newest of the run there. Raises ValueError where there is none."""
+    from pathlib import Path
+
+    from flowexp.checkpoints import latest_checkpoint
+
     path = Path(ckpt)
     found = latest_checkpoint(path / "checkpoints") if path.is_dir() else path
     if found is None or not found.exists():

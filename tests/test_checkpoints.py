@@ -368,6 +368,18 @@ def test_a_signal_within_an_accumulation_waits_for_the_optimizer_step(tmp_path: 
     assert torch.equal(fit(tmp_path, 12, accumulate_grad_batches=2).net.weight, alone.net.weight)
 
 
+def test_the_first_ctrl_c_is_answered_at_once_by_where_the_step_is_saved(tmp_path: Path, capfd):
+    said: list[str] = []
+
+    def once() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        said.append(capfd.readouterr().err)
+
+    with pytest.raises(SystemExit):
+        fit(tmp_path, 12, At(7, once), every_n_steps=1000)
+    assert said[0].startswith(f"\nSIGINT: stops after this step and saves it in {tmp_path}/checkpoints; Ctrl-C again")
+
+
 def test_a_second_ctrl_c_does_not_wait(tmp_path: Path):
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -16,14 +17,16 @@ Key = TypeVar("Key")
 def start_processes(accelerator: str, num: int) -> torch.device:
     """Starts as many more processes of this command as make `num`, waits for them, and gives this one its device.
 
-    accelerator: auto, cpu or cuda. On a CPU the processes share it.
+    Where srun or torchrun started them, on one machine or several, these are the `num`. accelerator: auto, cpu or cuda.
+    On a CPU the processes share it.
 
     Raises:
         ValueError: fewer than one process.
     """
     if num < 1:
         raise ValueError(f"devices must be at least 1, got {num}")
-    fabric = Fabric(accelerator=accelerator, devices=num, strategy="ddp")
+    num_nodes = int(os.environ.get("SLURM_STEP_NUM_NODES") or os.environ.get("GROUP_WORLD_SIZE") or 1)
+    fabric = Fabric(accelerator=accelerator, devices=num // num_nodes, num_nodes=num_nodes, strategy="ddp")
     fabric.launch()
     return fabric.device
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from flowexp.checkpoints.folder import list_checkpoints, path_of, prepare, step_
 
 log = logging.getLogger(__name__)
 
+STDERR = 2
 _COPIES = 4  # weights, their EMA and AdamW's two moments
 
 
@@ -26,10 +28,11 @@ class StepCheckpoint(Checkpoint):
     """Saves the run every so many optimizer steps, at its end, and when it is asked to stop (SIGTERM or Ctrl-C).
 
     A checkpoint is taken when a batch is over, after the optimizer has stepped and every other callback has run:
-    resumed, the run goes on with the next batch as if nothing had happened. A signal ends the run after the step it
-    arrives in, on every process at the same one, with exit status 128 + signal (143 for SIGTERM, 130 for Ctrl-C; a
-    second Ctrl-C does not wait). Before the first step, the folder must be writable and have room, or the run is
-    refused. A callback that stops training must do so by the end of a batch for the last steps to be saved.
+    resumed, the run goes on with the next batch as if nothing had happened. A signal is answered by a line at once, and
+    ends the run after the step it arrives in, on every process at the same one, with exit status 128 + signal (143 for
+    SIGTERM, 130 for Ctrl-C). A second Ctrl-C does not wait: Lightning ends the run, unsaved, with status 1. Before the
+    first step, the folder must be writable and have room, or the run is refused. A callback that stops training must do
+    so by the end of a batch for the last steps to be saved.
 
     Arguments:
         folder: where `step_00001000.ckpt` and its like go.
@@ -47,11 +50,12 @@ class StepCheckpoint(Checkpoint):
         self.keep = keep
         self.keep_every_n_steps = keep_every_n_steps
         self._signal: int | None = None
+        self._answers = True  # of several processes, which all get a terminal's Ctrl-C, the first
         self._seen = self._saved = 0  # optimizer steps at the last batch's end, and in the newest checkpoint
         self._tried_to_load = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._signal = None
+        self._signal, self._answers = None, trainer.is_global_zero
         self._seen = self._saved = trainer.global_step
         self._tried_to_load = False
         _on_first_rank(trainer, lambda: prepare(self.folder, _bytes_needed(pl_module, self.folder, self.keep)))
@@ -112,6 +116,10 @@ class StepCheckpoint(Checkpoint):
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGINT and self._signal is not None:
             raise KeyboardInterrupt
+        if self._signal is None and self._answers:
+            now = "; Ctrl-C again stops at once" if signum == signal.SIGINT else ""
+            text = f"\n{signal.Signals(signum).name}: stops after this step and saves it in {self.folder}{now}\n"
+            os.write(STDERR, text.encode())  # not print: the signal may have come while something was printed
         self._signal = signum
 
 

@@ -57,7 +57,7 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        _check_batch_size(batch_size, len(images), world_size)
+        check_batch_size(batch_size, len(images), world_size)
         assert 0 <= rank < world_size
         self.images = images
         self.batch_size = batch_size
@@ -125,7 +125,8 @@ class BatchLoader:
         return {"seed": self.seed, "batch_size": self.batch_size, "train_size": len(self.images)}
 
 
-def _check_batch_size(batch_size: int, rows: int, world_size: int) -> None:
+def check_batch_size(batch_size: int, rows: int, world_size: int) -> None:
+    """Raises ValueError for a batch that `rows` images are too few for, or that `world_size` processes cannot share."""
     if batch_size % world_size:
         raise ValueError(
             f"batch_size counts the images of all processes and must divide over {world_size} of them, got {batch_size}"

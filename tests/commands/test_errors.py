@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,12 +107,22 @@ def test_a_folder_that_cannot_be_made_is_named(complaint, workdir: Path):
     assert complaint("train", "run_dir=file/run").endswith("file/run: not a directory")
 
 
-@pytest.mark.slow
-def test_ctrl_c_says_where_the_run_lies_and_how_it_goes_on(in_process, workdir: Path, monkeypatch, capsys):
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
-    monkeypatch.setattr("flowexp.train.run", interrupted)
+
+def interrupted_in_lightning(*_: object) -> None:
+    """As Lightning ends a training in which a second Ctrl-C was typed."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [interrupted, interrupted_in_lightning])
+def test_ctrl_c_says_where_the_run_lies_and_how_it_goes_on(in_process, workdir: Path, monkeypatch, capsys, run):
+    monkeypatch.setattr("flowexp.train.run", run)
     assert in_process("train", "run_dir=x") == 130
     assert f"stopped: {workdir / 'x'}; the same command with ckpt=auto goes on" in capsys.readouterr().err
 

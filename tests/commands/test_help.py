@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from flowexp import launch
 from flowexp.completion import complete
+from flowexp.composing import Configs
 from flowexp.help import help_page
-from flowexp.launch import COMMANDS, config_folder
+from flowexp.launch import COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_key_of_every_command_is_explained(command: str):
-    keys = help_page(command, [], config_folder()).split("== Keys: key=value ==\n")[1].splitlines()
+    keys = help_page(command).split("== Keys: key=value ==\n")[1].splitlines()
     silent = [line for line in keys if not re.search(r"  # \S", line)]
     assert [line.split(":")[0].strip() for line in silent] == []
 
@@ -33,9 +35,51 @@ def test_every_key_of_every_command_is_explained(command: str):
     ],
 )  # fmt: skip
 def test_help_shows_the_chosen_values_and_what_their_yaml_says(overrides: list[str], lines: list[str]):
-    page = help_page("train", overrides, config_folder())
+    page = help_page("train", overrides)
     for line in lines:
         assert re.search(f"^{line}", page, re.MULTILINE), f"{line} is not in {page}"
+
+
+OWN = Path(__file__).parents[2] / "docs/new_idea/conf"
+
+
+@pytest.mark.parametrize("given", [[f"--config-dir={OWN}"], ["--config-dir", str(OWN)], ["-cd", str(OWN)]])
+@pytest.mark.parametrize(
+    "line",
+    [
+        r"objective: exfm, fm, fm_contrast, huber, lcf",
+        r"objective:  # huber: Flow matching with a pseudo-Huber error",
+        r"  c: 0\.1  # errors far above",
+        r"    lam: 0\.01  # weight",
+    ],
+)
+def test_a_folder_of_ones_own_is_seen_wherever_it_is_named(given: list[str], line: str, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", [])
+    assert launch.open_door("train", ["objective=huber", *given, "terms=energy", "--help"]) == 0
+    assert re.search(f"^{line}", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_yaml_of_ones_own_that_builds_on_one_of_conf_has_its_comments(tmp_path: Path):
+    (tmp_path / "objective").mkdir()
+    (tmp_path / "objective/mine.yaml").write_text("defaults:\n  - lcf\n  - _self_\nT_min: 30\n")
+    page = help_page("train", ["objective=mine"], Configs((tmp_path,)))
+    for line in (r"objective:  # mine$", r"  T_min: 30  # of 1000", r"  tau: 0\.5  # temperature"):
+        assert re.search(f"^{line}", page, re.MULTILINE), f"{line} is not in {page}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config-dir=nowhere", "--help"], "--config-dir=nowhere is no folder: give one that has yamls"),
+        (["-cd", "nowhere", "seed=1"], "--config-dir=nowhere is no folder"),
+        (["-cd", str(OWN), "objective=hubber"], "did you mean huber?"),
+        (["-cd", str(OWN), "objective=huber", "objective.cc=1"], "did you mean c? objective has c."),
+    ],
+)
+def test_what_is_wrong_beside_a_folder_of_ones_own_is_said_in_its_words(arguments, words, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", [])
+    assert launch.open_door("train", arguments) == 2
+    assert words in capsys.readouterr().err
 
 
 def completed(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:

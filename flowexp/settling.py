@@ -1,0 +1,261 @@
+"""What a composed config leaves open: the run's folder, and the run that it goes on with, shares or measures."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+
+from flowexp.errors import nearest
+from flowexp.runs import RunFolder, find_run, training_key
+
+_OF_A_RUN = ("sample", "evaluate", "diagnose")
+_TO_GO_ON = ("auto", "last")  # values of ckpt
+_START_ONCE = "start it once, without srun or torchrun"
+
+
+def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
+    """Decides the run's folder, and for a training run what it continues or whose training it shares.
+
+    sweep: the folder of the sweep whose job this is.
+    """
+    with open_dict(config):
+        if command in _OF_A_RUN:
+            _take_from_run(config)  # first: the folder lies in that of the run
+        is_settled = _settle_folder(command, config, sweep)
+        if command == "train":
+            is_settled = _continue_a_run(config, sweep) or is_settled
+            _share_training(config, sweep)
+            _check_trained_run(config)
+        _check_processes(command, config)
+        _check_folder(command, config)
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # raises before there is a folder
+        if not is_settled:
+            config.run_dir = str(unused_folder(Path(config.run_dir)))
+        resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+        assert isinstance(resolved, DictConfig)
+        return resolved
+
+
+# --- the folder ------------------------------------------------------------------------------------------------------
+
+
+def _settle_folder(command: str, config: DictConfig, sweep: Path | None) -> bool:
+    """Decides the folder where something other than the moment does; False where `run_dir` names it by the moment."""
+    if sweep is not None:
+        _check_sweep(config)
+        config.run_dir = HydraConfig.get().runtime.output_dir
+        return True
+    if _is_given("run_dir"):
+        return True
+    return command != "encode" and _agree_on_folder(config)  # encoding shares no folder but the output's
+
+
+def _is_given(key: str) -> bool:
+    """Whether the command line says `key=`."""
+    return any(override.lstrip("+").startswith(f"{key}=") for override in HydraConfig.get().overrides.task)
+
+
+def unused_folder(path: Path) -> Path:
+    """Makes the folder `path`, or one beside it with a number: two runs may start in the same second."""
+    for number in count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}_{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError
+
+
+def _check_folder(command: str, config: DictConfig) -> None:
+    """Raises ValueError for a folder that holds something else: its config would be written over.
+
+    A training run starts from what its folder has, so the folder of another training is refused, unless `ckpt` is that
+    folder.
+    """
+    run = RunFolder(Path(config.run_dir))
+    if command != "train":
+        if run.origin_file.exists():
+            raise ValueError(f"run_dir={run.path} holds a training run: choose another folder for what this one writes")
+    elif run.origin_file.exists():
+        if run.origin().get("training_key") != training_key(config) and not _is_within(config.ckpt, run.path):
+            raise ValueError(
+                f"run_dir={run.path} holds a run with other training settings, whose checkpoints would be gone on "
+                f"with: choose another folder, or add ckpt={run.path} where that is meant"
+            )
+    elif run.config_file.exists() and "run" in (other := run.config()):
+        raise ValueError(f"run_dir={run.path} holds what was measured of {other.run}: choose another folder")
+
+
+def _is_within(ckpt: str | None, folder: Path) -> bool:
+    """Whether `ckpt` is a path to the folder or into it."""
+    return ckpt not in (None, *_TO_GO_ON) and Path(str(ckpt)).absolute().is_relative_to(folder.absolute())
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+def _agree_on_folder(config: DictConfig) -> bool:
+    """Processes that a cluster starts by itself compose one config each; the job's id gives them one folder.
+
+    Returns whether there are any.
+
+    Raises:
+        ValueError: the launcher gives them no id in common, and the command line no folder.
+    """
+    num = _num_of("SLURM_NTASKS", "WORLD_SIZE")
+    if num == 1:
+        return False
+    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if job == "none":
+        raise ValueError(
+            f"{num} processes were started that have no name in common: add run_dir=FOLDER, or to torchrun "
+            "--rdzv-id=NAME or --standalone"
+        )
+    step = os.environ.get("SLURM_STEP_ID", "0")  # srun counts its calls in a job, anew where it is requeued
+    config.run_dir = str(Path(config.run_dir).with_name(f"job_{job}" if step == "0" else f"job_{job}_{step}"))
+    return True
+
+
+def _check_sweep(config: DictConfig) -> None:
+    """Raises ValueError where each of several processes would sweep on its own, or all jobs would share a folder."""
+    if (num := num_side_by_side()) > 1 and "SUBMITIT_EXECUTOR" not in os.environ:  # submitit's are those of one job
+        raise ValueError(
+            f"-m was started {num} times side by side: {_START_ONCE}; each job starts the processes that its strategy "
+            "needs, or let hydra/launcher=submitit_slurm submit the jobs"
+        )
+    if _is_given("run_dir"):
+        raise ValueError(
+            f"run_dir={config.run_dir} cannot be the folder of every job of a sweep: give hydra.sweep.dir="
+            f"{config.run_dir}, in which each has its own"
+        )
+
+
+def _check_processes(command: str, config: DictConfig) -> None:
+    """Raises ValueError where each of several processes would do the whole work, in one folder."""
+    num = num_side_by_side()
+    if num == 1 or command == "encode":  # which shares it out by shards
+        return
+    said = f"flowexp.{command} was started {num} times side by side"
+    if command not in ("train", "evaluate"):
+        raise ValueError(f"{said}, and each would do the whole work: {_START_ONCE}")
+    if command == "evaluate" and config.devices != num:
+        raise ValueError(f"{said}, and devices={config.devices}: add devices={num} to share it out, or {_START_ONCE}")
+    if command == "train" and (wanted := num_processes(config)) not in (None, num):
+        raise ValueError(
+            f"{said}, and trainer.devices={config.trainer.devices} with trainer.num_nodes={config.trainer.num_nodes} "
+            f"make {wanted}: add strategy=ddp and numbers whose product is {num}, or {_START_ONCE}"
+        )
+
+
+def num_processes(config: DictConfig) -> int | None:
+    """How many processes train together; None where only the machine knows how many devices it has."""
+    devices = config.trainer.devices
+    if isinstance(devices, ListConfig):
+        return len(devices) * int(config.trainer.num_nodes)
+    return devices * int(config.trainer.num_nodes) if isinstance(devices, int) and devices > 0 else None
+
+
+def num_side_by_side() -> int:
+    """How many processes srun or torchrun started for this command, itself included."""
+    return _num_of("SLURM_STEP_NUM_TASKS", "WORLD_SIZE")  # SLURM_NTASKS is also that of a script which starts one
+
+
+def _num_of(*variables: str) -> int:
+    """The largest of some numbers in the environment; those that Lightning starts need no config."""
+    return max(int(os.environ.get(name, 1)) for name in variables)
+
+
+# --- a run that is gone on with, or shared ---------------------------------------------------------------------------
+
+
+def _continue_a_run(config: DictConfig, sweep: Path | None) -> bool:
+    """`ckpt=auto|last`: go on in the newest folder that trains the same; `auto` starts afresh where there is none.
+
+    With `run_dir=` it is that folder or none. Returns whether there is one.
+    """
+    if config.ckpt not in _TO_GO_ON:
+        return False
+    if is_given := sweep is None and _is_given("run_dir"):
+        run = RunFolder(Path(config.run_dir))
+        found, where = (run if run.origin_file.exists() else None), f"run in {run.path}"
+    else:
+        found = find_run(Path(config.output_root), training_key(config))
+        where = f"run with these training settings below {config.output_root}"
+    if found is None and config.ckpt == "last":
+        raise ValueError(
+            f"ckpt=last found no {where}: use ckpt=auto to start one, or ckpt=PATH for a certain checkpoint"
+        )
+    if found is not None and not is_given:
+        config.run_dir = str(found.path)
+    return found is not None
+
+
+def _share_training(config: DictConfig, sweep: Path | None) -> None:
+    """Jobs of a sweep that differ only in training-free keys train once: later ones measure the first's checkpoint."""
+    if sweep is not None and config.trained_run is None:
+        finished = find_run(sweep, training_key(config), trained=True)
+        is_itself = finished is not None and finished.path.absolute() == Path(config.run_dir).absolute()
+        config.trained_run = None if finished is None or is_itself else str(finished.path.absolute())
+
+
+def _check_trained_run(config: DictConfig) -> None:
+    """Raises ValueError where `trained_run` has not trained what this run would."""
+    if config.trained_run is None:
+        return
+    run = RunFolder(_existing_run(Path(config.trained_run)))
+    if training_key(run.config()) != training_key(config):
+        raise ValueError(
+            f"trained_run={run.path} was trained with other settings: give those too, or measure it by "
+            f"`python -m flowexp.evaluate run={run.path}`"
+        )
+    if not run.has_trained():
+        raise ValueError(f"trained_run={run.path} has not finished its training: leave it out, and say ckpt=auto")
+
+
+# --- a run that is measured ------------------------------------------------------------------------------------------
+
+
+def _take_from_run(config: DictConfig) -> None:
+    """Commands on a run keep its sampler but for what is said: `ssc=` changes its scale, `sampler=` all of it."""
+    if OmegaConf.is_missing(config, "run"):
+        config.run = str(_run_with(config.checkpoint))
+    trained = RunFolder(_existing_run(Path(config.run))).config()
+    config.run = str(Path(config.run).absolute())
+    overrides = list(HydraConfig.get().overrides.task)
+    chosen = {override.split("=")[0] for override in overrides}
+    if "sampler" not in chosen:
+        said = OmegaConf.from_dotlist([override for override in overrides if override.startswith("sampler.")])
+        scale = {key: config.sampler[key] for key in ("s0", "s1", "profile")} if "ssc" in chosen else {}
+        config.sampler = OmegaConf.merge(trained.sampler, scale, said.get("sampler", {}))
+    if config.get("name", "") is None:
+        config.name = trained.get("name")
+
+
+def _run_with(checkpoint: str | None) -> Path:
+    """The folder of the run that a checkpoint lies in."""
+    if checkpoint is None:
+        raise ValueError(
+            "run is needed: the folder of a training run, as in run=outputs/digits_fm/<date>, or checkpoint=FILE in it"
+        )
+    run = Path(checkpoint).absolute().parent.parent
+    if not RunFolder(run).config_file.exists():
+        raise ValueError(
+            f"{checkpoint} lies in no run's folder: add run=FOLDER, or make a run of published weights by "
+            f"`python -m flowexp.adopt file={checkpoint} +experiment=NAME`"
+        )
+    return run
+
+
+def _existing_run(path: Path) -> Path:
+    """`path`; raises ValueError with the nearest run beside it where there is no such folder."""
+    if not path.exists():
+        beside = next(parent for parent in path.absolute().parents if parent.exists())
+        known = [config.parent for depth in ("*", "*/*") for config in beside.glob(f"{depth}/config.yaml")]
+        names = {str(run.relative_to(beside)): run for run in known}
+        hint = nearest(str(path.absolute().relative_to(beside)), names)
+        raise ValueError(f"there is no run {path}{hint or ': give the folder that a training run printed at its end'}")
+    return path

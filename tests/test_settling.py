@@ -1,0 +1,188 @@
+"""Where a command works: the folder that is given or agreed on, and the run that is gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from flowexp.composing import Configs
+from flowexp.runs import RunFolder, training_key
+from flowexp.settling import _agree_on_folder, settle, unused_folder
+
+
+@pytest.fixture(autouse=True)
+def unset() -> Iterator[None]:
+    yield
+    HydraConfig.instance().cfg = None
+
+
+def settled(command: str, *overrides: str, sweep: Path | None = None) -> DictConfig:
+    """The config as the door settles it."""
+    config = Configs().compose(command, overrides, with_hydra=True)
+    if sweep is not None:
+        with open_dict(config):
+            config.hydra.runtime.output_dir = str(sweep / "0")
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        config.pop("hydra")
+    return settle(command, config, sweep)
+
+
+def trained(folder: Path, *overrides: str) -> RunFolder:
+    """A folder that a training run has begun in."""
+    run, config = RunFolder(folder), settled("train", *overrides, f"run_dir={folder}")
+    run.create(config)
+    run.write_json(run.origin_file, {"training_key": training_key(config)})
+    return run
+
+
+# --- one folder for processes that are started side by side ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({}, "outputs/x/2026-01-01"),
+        ({"SLURM_JOB_ID": "7"}, "outputs/x/2026-01-01"),  # one process: the folder is its own anyway
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, "outputs/x/job_7"),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "2"}, "outputs/x/job_7_2"),  # a later srun in it
+        ({"TORCHELASTIC_RUN_ID": "abc", "WORLD_SIZE": "2"}, "outputs/x/job_abc"),
+        ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "1"}, "outputs/x/2026-01-01"),
+    ],
+)
+def test_the_job_of_a_cluster_names_the_folder(
+    environment: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert agreed(environment, monkeypatch) == folder
+
+
+def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    names = [unused_folder(tmp_path / "outputs/12-00-00").name for _ in range(3)]
+    assert names == ["12-00-00", "12-00-00_2", "12-00-00_3"]
+    assert all((tmp_path / "outputs" / name).is_dir() for name in names)
+
+
+def test_processes_that_have_no_name_in_common_are_told_what_to_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"2 processes were started .*: add run_dir=FOLDER, or to torchrun --rdzv-id"):
+        agreed({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}, monkeypatch)
+
+
+def agreed(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    config = OmegaConf.create({"run_dir": "outputs/x/2026-01-01"})
+    assert _agree_on_folder(config) is (config.run_dir != "outputs/x/2026-01-01")
+    return str(config.run_dir)
+
+
+def test_a_sweep_is_started_once(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled("train", sweep=workdir)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(ValueError, match="-m was started 4 times side by side: start it once"):
+        settled("train", sweep=workdir)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    settled("train", "trainer.devices=4", sweep=workdir)
+
+
+# --- work that several processes would do once each ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["SLURM_STEP_NUM_TASKS", "WORLD_SIZE"])
+@pytest.mark.parametrize(
+    ("command", "said", "words"),
+    [
+        ("sample", "num_samples=4", "sample was started 4 times side by side, and each would do the whole work: start"),
+        ("diagnose", "device=cpu", "diagnose was started 4 times side by side, and each would do the whole work"),
+        ("evaluate", "devices=1", r"and devices=1: add devices=4 to share it out, or start it once"),
+        ("train", "seed=0", r"trainer\.devices=1 with trainer\.num_nodes=1 make 1: add strategy=ddp and numbers whose"),
+        ("train", "trainer.devices=[0,1]", r"trainer\.num_nodes=1 make 2: add strategy=ddp"),
+    ],
+)
+def test_processes_that_would_each_do_the_whole_work_are_refused(
+    command: str, said: str, words: str, variable: str, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = [] if command == "train" else [f"run={trained(workdir / 'run').path}"]
+    monkeypatch.setenv(variable, "4")
+    with pytest.raises(ValueError, match=words):
+        settled(command, *run, said, f"run_dir={workdir / 'out'}")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("evaluate", ["devices=4"]),
+        ("train", ["trainer.devices=2", "trainer.num_nodes=2"]),
+        ("train", ["trainer.devices=auto"]),  # Lightning counts
+    ],
+)
+def test_processes_that_share_the_work_out_are_not(
+    command: str, said: list[str], workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = [] if command == "train" else [f"run={trained(workdir / 'run').path}"]
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert settled(command, *run, *said, f"run_dir={workdir / 'out'}").run_dir == str(workdir / "out")
+
+
+# --- the folder that is given ----------------------------------------------------------------------------------------
+
+
+def test_auto_goes_on_in_the_newest_run_of_the_same_training(workdir: Path) -> None:
+    trained(workdir / "outputs/a", "seed=1"), trained(workdir / "outputs/b")
+    assert settled("train", "ckpt=auto", "sampler=heun").run_dir == "outputs/b"
+
+
+@pytest.mark.parametrize("ckpt", ["auto", "last"])
+def test_a_folder_that_is_given_comes_before_a_run_that_is_found(workdir: Path, ckpt: str) -> None:
+    mine = trained(workdir / "mine").path
+    trained(workdir / "outputs/newer")
+    assert settled("train", f"ckpt={ckpt}", f"run_dir={mine}").run_dir == str(mine)
+
+
+def test_auto_starts_afresh_in_the_folder_that_is_given(workdir: Path) -> None:
+    trained(workdir / "outputs/found")
+    assert settled("train", "ckpt=auto", "run_dir=new").run_dir == "new"
+
+
+def test_last_wants_a_run_in_the_folder_that_is_given(workdir: Path) -> None:
+    trained(workdir / "outputs/found")
+    with pytest.raises(ValueError, match="ckpt=last found no run in new: use ckpt=auto to start one"):
+        settled("train", "ckpt=last", "run_dir=new")
+
+
+@pytest.mark.parametrize("ckpt", ["null", "auto", "last", "outputs/elsewhere"])
+def test_the_run_of_another_training_is_not_gone_on_with(workdir: Path, ckpt: str) -> None:
+    trained(workdir / "mine", "seed=1")
+    with pytest.raises(ValueError, match=r"run_dir=mine holds a run with other training settings, .*: choose another"):
+        settled("train", f"ckpt={ckpt}", "run_dir=mine")
+    assert settled("train", "ckpt=mine", "run_dir=mine").run_dir == "mine"  # where that is meant
+
+
+def test_the_jobs_of_a_sweep_have_folders_of_their_own(workdir: Path) -> None:
+    with pytest.raises(ValueError, match=r"run_dir=mine cannot be .*: give hydra\.sweep\.dir=mine, in which each"):
+        settled("train", "run_dir=mine", sweep=workdir)
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "diagnose"])
+def test_what_is_measured_of_a_run_is_not_written_over_it(workdir: Path, command: str) -> None:
+    trained(workdir / "run")
+    with pytest.raises(ValueError, match="run_dir=run holds a training run: choose another folder"):
+        settled(command, "run=run", "run_dir=run")
+
+
+def test_a_run_is_not_trained_where_another_was_measured(workdir: Path) -> None:
+    trained(workdir / "run")
+    RunFolder(workdir / "found").create(settled("evaluate", "run=run", "run_dir=found"))
+    with pytest.raises(ValueError, match=r"run_dir=found holds what was measured of .*run: choose another folder"):
+        settled("train", "run_dir=found")
+
+
+def test_a_sweep_started_again_in_its_folder_measures_again(workdir: Path) -> None:
+    trained(workdir / "run")
+    for _ in range(2):
+        RunFolder(workdir / "sweep/0").create(settled("evaluate", "run=run", sweep=workdir / "sweep"))
+    assert json.dumps(OmegaConf.to_container(RunFolder(workdir / "sweep/0").config()))
