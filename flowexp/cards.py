@@ -10,10 +10,11 @@ from typing import Any
 
 # What was measured, by whose code and with what luck; numbers that differ in nothing else are those worth comparing.
 NOT_PROTOCOL = ("seed", "commit", "checkpoint_step")
-_IF_SAID = ("guide", "pictures")  # fields that came later: empty, they leave the hash of older numbers as it was
+_IF_SAID = ("guide", "pictures", "captions")  # came later: empty, they leave the hash of older numbers as it was
 _SAID_BY_SAMPLER = ("nfe", "stochastic", "diffusion", "guidance", "guidance_channels", "ssc")
 _OF_A_NUMBER = "card of "  # the column beside that of a number
 ABSENT = "absent"
+LABELS = ("balanced", "random", "captions", "none")
 
 WORDS = {
     "sampler": "sampler",
@@ -25,7 +26,8 @@ WORDS = {
     "guide": "network of autoguidance",
     "ssc": "scale along the path (SSC)",
     "num_samples": "number of samples",
-    "labels": "how labels are drawn",
+    "labels": "labels of the samples",
+    "captions": "which captions samples get",
     "pictures": "how samples become pictures",
     "reference": "reference set",
     "resize": "resizing of pictures before the features",
@@ -50,10 +52,11 @@ class ProtocolCard:
         diffusion: name of the SDE's diffusion; None for an ODE.
         guidance: scale; 1 is none.
         guidance_channels: how many channels it acts on; None is all.
+        captions: which they are and in what order samples take them; empty without.
         guide: which weaker network autoguidance has; None without.
         ssc: profile, s0 and s1; None without.
         num_samples: how many samples.
-        labels: "balanced" (equal numbers per class), "random" or "none".
+        labels: "balanced" (equal numbers per class), "random", "captions" or "none".
         pictures: what makes pictures of samples that are none, such as a decoder; empty for pixels.
         reference: dataset, split, number and hash of the reference.
         resize: how pictures reach the feature network's size.
@@ -85,14 +88,15 @@ class ProtocolCard:
     guidance_channels: int | None = None
     guide: Mapping[str, Any] | None = None
     ssc: Mapping[str, Any] | None = None
+    captions: Mapping[str, Any] = field(default_factory=dict)
     pictures: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     ema: bool = True
     commit: str | None = None
 
     def __post_init__(self) -> None:
-        if self.labels not in ("balanced", "random", "none"):
-            raise ValueError(f"labels are balanced, random or none, got {self.labels!r}")
+        if self.labels not in LABELS:
+            raise ValueError(f"labels are one of {', '.join(LABELS)}, got {self.labels!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
@@ -256,7 +260,10 @@ def keeps_apart(summaries: Mapping[str, Mapping[str, Any]], only_with: str | Non
         if len(by_card) > 1:
             why = _what_differs([protocols[key, card] for card in by_card])
             alike.setdefault((why, str([*by_card.values()])), []).append(key)
-    return [f"{_listed(keys)}: {_under(places[keys[0]])} do not compare ({why})" for (why, _), keys in alike.items()]
+    return [
+        f"{_listed(keys)}: {_under([places[key] for key in keys])} do not compare ({why})"
+        for (why, _), keys in alike.items()
+    ]
 
 
 def _what_differs(protocols: Sequence[Mapping[str, Any]]) -> str:
@@ -266,8 +273,11 @@ def _what_differs(protocols: Sequence[Mapping[str, Any]]) -> str:
     return _listed([str(difference) for difference in (told if by_sampler else deciding)], most=4, between="; ")
 
 
-def _under(places: Mapping[str, Sequence[str]]) -> str:
-    return " and ".join(f"card {card} ({_listed(where)})" for card, where in places.items())
+def _under(by_card: Sequence[Mapping[str, Sequence[str]]]) -> str:
+    """`card 1a, 2b (job 0) and card 3c, 4d (job 1)`: the cards of several numbers that lie at the same places."""
+    places = [_listed(where) for where in by_card[0].values()]
+    cards = [", ".join(dict.fromkeys(alike)) for alike in zip(*by_card, strict=True)]
+    return " and ".join(f"card {card} ({where})" for card, where in zip(cards, places, strict=True))
 
 
 def _listed(words: Sequence[str], most: int = 3, between: str = ", ") -> str:

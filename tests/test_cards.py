@@ -66,12 +66,14 @@ def test_another_network_or_seed_by_the_same_protocol_compares(change):
     "change, phrase",
     [
         ({"num_samples": 7500}, "number of samples 50000 and 7500"),
-        ({"labels": "balanced"}, "how labels are drawn random and balanced"),
+        ({"labels": "balanced"}, "labels of the samples random and balanced"),
         ({"sampler": {"solver": "heun", "num_steps": 50}, "nfe": 99}, "sampler.solver euler_maruyama and heun"),
         ({"reference": {**CARD.reference, "num": 10_000}}, "reference.num 1281167 and 10000"),
         ({"guidance": 1.5}, "guidance scale 1.0 and 1.5"),
         ({"guide": {"weights": "ff"}}, "guide.weights absent and ff"),
         ({"pictures": {"decoder": "ft_mse"}}, "pictures.decoder absent and ft_mse"),
+        ({"labels": "captions"}, "labels of the samples random and captions"),
+        ({"captions": {"order": "classes in turns"}}, "captions.order absent and classes in turns"),
         ({"ema": False}, "whether the EMA weights sample True and False"),
     ],
 )
@@ -88,7 +90,8 @@ def test_the_hash_does_not_depend_on_how_a_value_is_written():
 
 
 def test_fields_that_say_nothing_leave_the_hash_of_older_numbers_alone():
-    assert replace(CARD, guide=None, pictures={}, metrics={}).short_hash == "bba1c190"  # of before there were any
+    silent = replace(CARD, guide=None, pictures={}, captions={}, metrics={})
+    assert silent.short_hash == "bba1c190"  # of before there were any
 
 
 def test_a_metrics_own_options_decide_its_numbers_and_no_others():
@@ -99,8 +102,8 @@ def test_a_metrics_own_options_decide_its_numbers_and_no_others():
     assert sentence.startswith("precision: ") and "(metrics.precision_recall.k 3 and 5)" in sentence
 
 
-def test_labels_are_one_of_three():
-    with pytest.raises(ValueError, match="balanced, random or none, got 'equal'"):
+def test_labels_are_one_of_four():
+    with pytest.raises(ValueError, match="balanced, random, captions, none, got 'equal'"):
         replace(CARD, labels="equal")
 
 
@@ -161,7 +164,26 @@ def test_a_cards_column_is_told_from_the_numbers():
 def test_every_card_is_named_with_its_places():
     places = {"job 0": summary(), "job 1": summary(num_samples=7500), "job 2": summary(seed=3)}
     (sentence,) = keeps_apart(places)
-    assert f"card {CARD.short_hash} (job 0, job 2) and card " in sentence and " (job 1) do not compare" in sentence
+    assert f"card {CARD.short_hash}, " in sentence
+    assert " (job 0, job 2) and card " in sentence and " (job 1) do not compare" in sentence
+
+
+def test_every_number_is_named_with_all_its_cards():
+    """Here precision and recall have options of their own, and so hashes of their own."""
+    one, other = summary(), summary(num_samples=7500)
+    cards = [list(cards_of(place).values()) for place in (one, other)]
+    assert len({*cards[0], *cards[1]}) == 4
+    (sentence,) = keeps_apart({"job 0": one, "job 1": other})
+    (first, second), (third, fourth) = cards
+    assert sentence.startswith(
+        f"fid, precision: card {first}, {second} (job 0) and card {third}, {fourth} (job 1) do not compare"
+    )
+
+
+def test_a_card_that_all_numbers_share_is_named_once():
+    places = {"job 0": summary(metrics={}), "job 1": summary(metrics={}, num_samples=7500)}
+    (sentence,) = keeps_apart(places)
+    assert sentence.count(CARD.short_hash) == 1
 
 
 def test_only_the_numbers_of_one_place_are_of_interest_where_it_is_named():

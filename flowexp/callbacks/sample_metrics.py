@@ -116,7 +116,7 @@ class SampleMetrics(Monitor):
         self, module: FlowMatching, datamodule: ImageDataModule, reference: dict[str, Any], nfe: int, seed: int
     ) -> ProtocolCard:
         sampler, features = module.sampler.protocol(), self.encoder.protocol()
-        conditional = module.backbone.takes == "class"
+        takes = module.backbone.takes
         return ProtocolCard(
             sampler=sampler,
             nfe=nfe,
@@ -127,7 +127,8 @@ class SampleMetrics(Monitor):
             guide=guide_protocol(module),
             ssc={key: sampler[key] for key in ("profile", "s0", "s1")} if module.sampler.corrected else None,
             num_samples=self.num_samples,
-            labels=self.labels if conditional else "none",
+            labels={"class": self.labels, "text": "captions"}.get(takes, "none"),
+            captions=datamodule.captions_protocol() if takes == "text" else {},
             pictures=datamodule.pictures_protocol(),
             reference=reference,
             features=features,

@@ -23,7 +23,7 @@ class ImageDataModule(LightningDataModule, ABC):
     A dataset gives `name`, `resolution`, `channels`, `num_classes`, `flips` and `load`; `prepare_data` if it can be
     downloaded or needs decoding. After `setup`, `train` and `test` are its two sets. Where the data is not pixels, or
     its labels are texts, it says how they become pictures and embeddings: `to_data`, `to_pictures`,
-    `picture_resolution`, `pictures_protocol`, `reference_pictures`, `conditions`, `null_text`.
+    `picture_resolution`, `pictures_protocol`, `reference_pictures`, `conditions`, `captions_protocol`, `null_text`.
 
     Arguments:
         root: the folder of its files; None is data/<name> under the current folder.
@@ -178,6 +178,10 @@ class ImageDataModule(LightningDataModule, ABC):
     def conditions(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor | None:
         """For samples `indices`, the embeddings (B, L, D) of held-out captions; None where the data has no texts."""
         return None
+
+    def captions_protocol(self) -> dict[str, Any]:
+        """Which captions `conditions` gives, and in what order; empty where the data has no texts."""
+        return {}
 
     def null_text(self, device: torch.device | str = "cpu") -> Tensor | None:
         """The embedding (L, D) of the empty caption; None where the data has no texts."""

@@ -14,6 +14,7 @@ from flowexp.data.pick import Batch, Pick, SomeImages, subset_rows
 from flowexp.randomness import keyed_generator
 
 _CAPTION, _ORDER = 0xCA97, 0x0CA9  # keep these streams apart from others with the same seed
+IN_EVALUATION_ORDER = "held out, in one fixed random order"
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,6 +56,7 @@ class ClassCaptions(ImageDataModule):
         self.num_classes = pictures.num_classes
         self.text = text
         self.text_shape = text.shape
+        self.sentences = tuple(sentences)
         self.num_sentences = len(sentences)
         self.texts = captions_of(pictures, sentences)
         self._embeddings: Tensor | None = None
@@ -87,6 +88,9 @@ class ClassCaptions(ImageDataModule):
         number = torch.tensor(list(indices), device=device)
         label, turn = number % self.num_classes, number // self.num_classes
         return self.embed(label * self.num_sentences + turn % self.num_sentences)
+
+    def captions_protocol(self) -> dict[str, Any]:
+        return {"order": "classes in turns, a sentence each round", "sentences": list(self.sentences)}
 
     def null_text(self, device: torch.device | str = "cpu") -> Tensor:
         return self.text.encode([""], device)[0]

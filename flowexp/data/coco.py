@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flowexp.data.base import ImageDataModule, check_positive
-from flowexp.data.captions import CaptionedSet, CaptionNumbers, evaluation_order
+from flowexp.data.captions import IN_EVALUATION_ORDER, CaptionedSet, CaptionNumbers, evaluation_order
 from flowexp.data.errors import INSTEAD, DataError
 from flowexp.data.file_images import Decoder, FileImages
 from flowexp.data.frozen import CaptionEncoder
@@ -119,6 +119,9 @@ class COCO(ImageDataModule):
     def conditions(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         order = evaluation_order(len(self.texts["test"]))
         return self.text.encode([self.texts["test"][order[index % len(order)]] for index in indices], device)
+
+    def captions_protocol(self) -> dict[str, Any]:
+        return {"order": IN_EVALUATION_ORDER, "num": len(self.texts["test"])}
 
     def null_text(self, device: torch.device | str = "cpu") -> Tensor:
         return self.text.encode([""], device)[0]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flowexp.data.base import ImageDataModule
-from flowexp.data.captions import CaptionedSet, CaptionNumbers, evaluation_order
+from flowexp.data.captions import IN_EVALUATION_ORDER, CaptionedSet, CaptionNumbers, evaluation_order
 from flowexp.data.coco import COCO
 from flowexp.data.errors import DataError
 from flowexp.data.frozen import Autoencoder
@@ -234,6 +234,9 @@ class TextLatents(Latents):
         order = evaluation_order(len(embeddings))
         chosen = order[torch.as_tensor(list(indices)) % len(order)]
         return torch.from_numpy(embeddings.gather(chosen.numpy())).to(device, torch.float32)
+
+    def captions_protocol(self) -> dict[str, Any]:
+        return {"order": IN_EVALUATION_ORDER, "num": len(self.cache.text("test"))}
 
     def null_text(self, device: torch.device | str = "cpu") -> Tensor:
         return torch.from_numpy(self.cache.small("null_text")).to(device, torch.float32)

@@ -22,8 +22,11 @@ CAPTIONS = (
 
 def test_the_commands_train_measure_and_sample_with_captions(in_process, workdir: Path):
     assert in_process("train", *CAPTIONS, "run_dir=captions") == 0
-    found = json.loads((workdir / "captions" / "summary.json").read_text())["scalars"]
-    assert {"frechet/efficientnet_lite", "probe/peak", "noise_levels/velocity_ratio"} <= set(found)
+    summary = json.loads((workdir / "captions" / "summary.json").read_text())
+    assert {"frechet/efficientnet_lite", "probe/peak", "noise_levels/velocity_ratio"} <= set(summary["scalars"])
+    card = summary["protocol"]["samples_efficientnet_lite"]
+    assert (card["labels"], card["captions"]["order"]) == ("captions", "classes in turns, a sentence each round")
+    assert card["captions"]["sentences"] == ["a grey picture of {}", "{} on a black background", "{}"]
     for scale in (1, 2):
         said = ("num_samples=12", "device=cpu", f"sampler.guidance_scale={scale}", f"run_dir=samples_{scale}")
         assert in_process("sample", "run=captions", *said) == 0
