@@ -33,6 +33,7 @@ from experiments.recipes import (
 )
 from flowexp.building import build_datamodule, build_module, resolve_precision
 from flowexp.callbacks.precision import autocast
+from flowexp.cards import card_hash
 from flowexp.data import ImageDataModule, Pick
 from flowexp.draws import StepKey
 from flowexp.modules import FlowMatching
@@ -42,10 +43,11 @@ from flowexp.tables import read_csv, write_csv
 BASE = "experiment=fashion_fm"
 STEPS_PER_ROUND = 3
 SCORES = "samples_efficientnet_lite"  # the measurement that counts network calls
+DISTANCE = "frechet/efficientnet_lite"
 LOSSES = "loss terms at the end"
 SCORED = ("num_samples", "batch_size", "max_reference", "precision")  # settings that scores depend on
 OF_WEIGHTS = ("parameters", "time / FM", LOSSES, "probe at t = 0", "probe at its peak", "|v| / |v*|")
-OF_SAMPLES = ("network calls", "Frechet distance")
+OF_SAMPLES = ("network calls", "Frechet distance", "card")
 
 Row = dict[str, Any]
 
@@ -55,7 +57,7 @@ def main() -> None:
     recipe.results.mkdir(parents=True, exist_ok=True)
     if not recipe.redraw:
         make_table(recipe, OmegaConf.load(Path(__file__).with_suffix(".yaml")).methods)
-    rows = read_csv(recipe.results / "methods.csv")
+    rows = read_csv(recipe.results / "methods.csv", words=["card"])
     (recipe.results / "table.md").write_text(markdown_table(rows))
     print(f"\n{(recipe.results / 'table.md').read_text()}")
     print(f"the table: {recipe.results / 'table.md'} (and methods.csv), with its protocol in protocol.json")
@@ -89,12 +91,18 @@ def kept(recipe: Recipe, methods: Mapping[str, DictConfig]) -> tuple[dict[str, R
     if not (table.exists() and how.exists()):
         return {}, {}
     protocol = {name: entry for name, entry in json.loads(how.read_text()).items() if name in methods}
-    rows = {row["method"]: dict(row) for row in read_csv(table) if row["method"] in protocol}
+    rows = {row["method"]: dict(row) for row in read_csv(table, words=["card"]) if row["method"] in protocol}
     same = {name for name in rows if _is_of_today(methods[name], protocol[name], recipe.settings)}
     same = {name for name in same if is_trained(methods[name]) or methods[name]["from"] in same}
     for name in same:
-        rows[name]["network calls"] = protocol[name]["measured"][SCORES]["nfe"]
+        scored = protocol[name]["measured"][SCORES]
+        rows[name] |= {"network calls": scored["nfe"], "card": _card_in(scored)}
     return {name: rows[name] for name in same}, {name: protocol[name] for name in same}
+
+
+def _card_in(scored: Mapping[str, Any]) -> str | None:
+    """The hash of the distance's card; older protocols have one hash for all numbers. None where neither is known."""
+    return (scored.get("cards") or {}).get(DISTANCE) or card_hash(scored)
 
 
 def _is_of_today(method: DictConfig, protocol: Mapping[str, Any], settings: DictConfig) -> bool:
@@ -162,8 +170,8 @@ def overrides_of(method: DictConfig, settings: DictConfig) -> list[str]:
 
 def row_of(run: RunFolder, trains: bool) -> Row:
     """What a run knows of its samples and, if it has weights of its own, of those; costs are not in it."""
-    found, measured = run.summary()["scalars"], run.summary()["protocol"]
-    samples = {"network calls": measured[SCORES]["nfe"], "Frechet distance": found["frechet/efficientnet_lite"]}
+    found, scored = run.summary()["scalars"], run.summary()["protocol"][SCORES]
+    samples = {"network calls": scored["nfe"], "Frechet distance": found[DISTANCE], "card": _card_in(scored)}
     if not trains:
         return samples
     return samples | {

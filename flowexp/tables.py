@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,14 @@ def as_columns(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any
     return columns, [[row[column] for column in columns] for row in rows]
 
 
-def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Reads what `write_csv` wrote; cells that are numbers come back as float."""
+def read_csv(path: Path, words: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Reads what `write_csv` wrote; cells that are numbers come back as float.
+
+    words: columns of text, such as hashes: 12345678 and 1e234567 look like numbers.
+    """
     with path.open(newline="") as file:
-        return [{key: _number(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [{key: cell if key in words else _number(cell) for key, cell in row.items()} for row in rows]
 
 
 def _number(cell: str) -> float | str:

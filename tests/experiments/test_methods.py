@@ -153,6 +153,21 @@ def test_an_earlier_tables_lines_are_kept_and_get_the_columns_of_today(earlier: 
     assert methods.line_of("FM", CONFIG.methods, rows)["weights of"] == ""
 
 
+def test_a_line_has_the_hash_of_its_distances_card_where_that_is_known(earlier: Recipe) -> None:
+    change_protocol(earlier, "FM", measured={methods.SCORES: {"nfe": 7, "card": "0000000a"}})  # before numbers had any
+    fresh = {"nfe": 7, "card": "0000000a", "cards": {methods.DISTANCE: "1e234567"}}
+    change_protocol(earlier, "SSC", measured={methods.SCORES: fresh})
+    rows, _ = methods.kept(earlier, CONFIG.methods)
+    assert [methods.line_of(name, CONFIG.methods, rows)["card"] for name in ("FM", "SSC")] == ["0000000a", "1e234567"]
+    write_csv(earlier.results / "methods.csv", [methods.line_of(name, CONFIG.methods, rows) for name in rows])
+    assert table_of(earlier)["SSC"]["card"] == "1e234567"  # a hash, and no number
+
+
+def test_a_line_whose_card_is_not_known_has_none(earlier: Recipe) -> None:
+    rows, _ = methods.kept(earlier, CONFIG.methods)
+    assert methods.line_of("FM", CONFIG.methods, rows)["card"] is None
+
+
 def test_a_line_made_with_other_settings_is_missing_and_so_is_what_measures_it(earlier: Recipe) -> None:
     change_protocol(earlier, "FM", overrides=methods.overrides_of(CONFIG.methods.FM, SMOKE))
     assert set(methods.kept(earlier, CONFIG.methods)[0]) == {"FM", "SSC"}
@@ -173,7 +188,7 @@ def test_missing_lines_bring_those_whose_weights_they_need() -> None:
 
 
 FEW = ("FM", "FM, half the width", "FM, autoguidance 2")
-NUMBERS = {*methods.OF_WEIGHTS, *methods.OF_SAMPLES} - {methods.LOSSES}
+NUMBERS = {*methods.OF_WEIGHTS, *methods.OF_SAMPLES} - {methods.LOSSES, "card"}
 
 
 @pytest.fixture
@@ -204,12 +219,13 @@ def test_a_table_is_made_and_completed(small: DictConfig, workdir: Path, monkeyp
     assert guided["weights of"] == "FM" and guided["parameters"] == plain["parameters"] > 0
     assert guided["network calls"] >= plain["network calls"] > 0
     assert guided["Frechet distance"] != plain["Frechet distance"]
+    assert guided["card"] != plain["card"] and len(guided["card"]) == len(plain["card"]) == 8
     protocol = json.loads((recipe.results / "protocol.json").read_text())
     assert list(protocol) == list(FEW) and protocol["FM, autoguidance 2"]["guide"] == "FM, half the width"
 
 
 def table_of(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    return {str(row["method"]): row for row in read_csv(recipe.results / "methods.csv")}
+    return {str(row["method"]): row for row in read_csv(recipe.results / "methods.csv", words=["card"])}
 
 
 def test_the_step_of_a_text_network_is_timed_on_captions() -> None:
