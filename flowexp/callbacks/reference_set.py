@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from flowexp.callbacks.sharing import collect, rank_and_world_size
 from flowexp.data import ImageDataModule
 from flowexp.encoders import FeatureNet
-from flowexp.metrics import FeatureCollector, MetricPlan, ReferenceCache, Statistics, read_adm_reference
+from flowexp.metrics import FeatureCollector, MetricPlan, Needs, ReferenceCache, Statistics, read_adm_reference
 from flowexp.metrics.reference import fingerprint
 
 
@@ -53,23 +54,12 @@ class ReferenceSet:
         images = images if self.max_images is None else images.subset(min(self.max_images, len(images)))
         plan.check_reference(len(images))
         identity = images.fingerprint or fingerprint(images.images)
-        key = {"dataset": datamodule.name, "split": self.source, "images": identity} | encoder.protocol()
-        about = {"set": f"{datamodule.name}/{self.source}", "num": len(images), "hash": identity}
-        saved = None if self.cache is None else self.cache.load_statistics(key, plan.reference)
+        key = {"dataset": datamodule.name, "split": self.source, "images": identity}
         rank, world_size = rank_and_world_size()
-        if saved is not None and all(collect({rank: saved is not None}).values()):
-            return saved, about
-        if saved is None:
-            collect({rank: False})
-        collector = FeatureCollector(len(images), encoder.dims, plan.reference, device=device)
-        own = torch.arange(len(images))[rank::world_size]
-        for rows in _with_progress(own.split(batch_size)):
-            pictures = images.select(rows).images.to(device)
-            collector.update(encoder.extract(pictures, plan.reference.outputs), rows)
-        found = collector.compute()
-        if self.cache is not None and rank == 0:
-            self.cache.save_statistics(key, found)
-        return found, about
+        own = torch.arange(len(images))[rank::world_size].split(batch_size)
+        pictures = ((rows, images.select(rows).images) for rows in _with_progress(own))
+        found = self._cached(key, encoder, plan.reference, len(images), pictures, device)
+        return found, {"set": f"{datamodule.name}/{self.source}", "num": len(images), "hash": identity}
 
     def _of_file(
         self, encoder: FeatureNet, plan: MetricPlan, batch_size: int, device: torch.device, resolution: int
@@ -77,18 +67,38 @@ class ReferenceSet:
         """Inception's moments as the file has them; anything else from its images, on every process."""
         file = read_adm_reference(Path(self.source), resolution)
         known = file.moments if encoder.name == "inception" else {}  # ADM's moments are of no other network
-        needs = plan.reference.besides(known)
+        needs, found = plan.reference.besides(known), Statistics()
         if needs.outputs:
             plan.check_reference(file.shape[0])
-        collector = FeatureCollector(file.shape[0], encoder.dims, needs, device=device)
-        rank, world_size = rank_and_world_size()
-        for number, pictures in enumerate(file.batches(batch_size) if needs.outputs else ()):
-            if number % world_size == rank:
-                rows = torch.arange(len(pictures)) + number * batch_size
-                collector.update(encoder.extract(pictures.to(device), needs.outputs), rows)
-        found = collector.compute() if needs.outputs else Statistics()
+            rank, world_size = rank_and_world_size()
+            batches = ((torch.arange(len(p)) + n * batch_size, p) for n, p in enumerate(file.batches(batch_size)))
+            own = itertools.islice(batches, rank, None, world_size)
+            found = self._cached({"file": file.fingerprint}, encoder, needs, file.shape[0], own, device)
         about = {"set": file.path.name, "num": file.shape[0], "hash": file.fingerprint}
         return Statistics({**known, **found.moments}, found.features), about
+
+    def _cached(
+        self,
+        key: Mapping[str, Any],
+        encoder: FeatureNet,
+        needs: Needs,
+        num: int,
+        pictures: Iterable[tuple[Tensor, Tensor]],
+        device: torch.device,
+    ) -> Statistics:
+        """From the cache where every process finds it there; else from this process's rows and `pictures`."""
+        key, rank = {**key, **encoder.protocol()}, rank_and_world_size()[0]
+        saved = None if self.cache is None else self.cache.load_statistics(key, needs)
+        if all(collect({rank: saved is not None}).values()):
+            assert saved is not None
+            return saved
+        collector = FeatureCollector(num, encoder.dims, needs, device=device)
+        for rows, images in pictures:
+            collector.update(encoder.extract(images.to(device), needs.outputs), rows)
+        found = collector.compute()
+        if self.cache is not None and rank == 0:
+            self.cache.save_statistics(key, found)
+        return found
 
 
 def _with_progress(batches: tuple[Tensor, ...]) -> Iterator[Tensor]:

@@ -120,7 +120,8 @@ def frechet_interval(
 
 def check_interval(num_resamples: int, confidence: float) -> None:
     """Raises ValueError for fewer than 20 resamples, or a confidence that is no share."""
-    if num_resamples < 20 or not 0 < confidence < 1:
+    is_share = isinstance(confidence, int | float) and 0 < confidence < 1
+    if num_resamples < 20 or not is_share:
         raise ValueError(
             f"an interval needs at least 20 resamples and a confidence in (0, 1), got {num_resamples}, {confidence}"
         )

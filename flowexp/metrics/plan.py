@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from flowexp.metrics.collecting import Needs, Statistics
 from flowexp.metrics.extrapolation import check_interval, check_sizes
 from flowexp.metrics.neighbours import Device
 from flowexp.metrics.registry import METRICS, RegisteredMetric, Work, find_metric
+
+MAY_BE_NULL = ("pairwise_reference", "infinity_smallest")
+COUNTS = ("split_size", "k", "kid_subsets", "kid_subset_size", "infinity_sizes", "resamples", *MAY_BE_NULL)
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,23 @@ class MetricPlan:
     resamples: int = 100
     confidence: float = 0.95
 
+    @classmethod
+    def of(cls, metrics: Sequence[str], options: Mapping[str, Any]) -> MetricPlan:
+        """The plan with options by name, as a config gives them.
+
+        Raises:
+            ValueError: as for the plan, or an option that there is not.
+        """
+        known = [field.name for field in fields(cls) if field.name != "metrics"]
+        if unknown := sorted(set(options) - set(known)):
+            raise ValueError(f"options of metrics are {', '.join(known)}; got {', '.join(unknown)}")
+        return cls(metrics, **options)
+
     def __post_init__(self) -> None:
         if not self.metrics:
             raise ValueError(f"metrics must be some of {', '.join(METRICS)}, got none")
+        for name in COUNTS:
+            self._check_count(name, getattr(self, name))
         object.__setattr__(self, "metrics", tuple(find_metric(name).name for name in self.metrics))
         if min(self.k, self.kid_subsets, self.split_size) < 1 or self.kid_subset_size < 2:
             raise ValueError(
@@ -57,6 +74,12 @@ class MetricPlan:
             )
         check_sizes(self.infinity_sizes)
         check_interval(self.resamples, self.confidence)
+
+    def _check_count(self, name: str, value: Any) -> None:
+        if value is None and name in MAY_BE_NULL:
+            return
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
 
     @property
     def chosen(self) -> list[RegisteredMetric]:
@@ -98,6 +121,20 @@ class MetricPlan:
             needs = metric.reference
             fewest = max(metric.fewest(self) if needs.features else 1, 2 if needs.moments else 1)
             self._check_number(metric, fewest, num, "reference images: take a larger reference")
+
+    def cautions(self, num_samples: int, reference: Statistics) -> list[str]:
+        """What speaks against the Frechet distances of so few images: a sentence for each output, or none."""
+        found = []
+        for output in self.reference.moments:
+            moments = reference.moments[output]  # a count of 0 is one that a file does not say
+            sets = ((num_samples, "samples"), (moments.count, "reference images"))
+            if few := [f"{num} {of}" for num, of in sets if 0 < num <= len(moments.mean)]:
+                found.append(
+                    f"a Frechet distance from {' and '.join(few)} in {len(moments.mean)} dimensions ({output}) is far "
+                    "too large, since the covariance of no more images than dimensions is singular: compare it with "
+                    "equal numbers only, take more images, or measure kid, which has no such bias"
+                )
+        return found
 
     def _check_number(self, metric: RegisteredMetric, fewest: int, num: int, of: str) -> None:
         if num < fewest:

@@ -34,7 +34,7 @@ def fingerprint(images: Tensor) -> str:
 class ReferenceCache:
     """Files of moments and of features in `folder`, each named by a hash of all that decided it.
 
-    A file is written whole or not at all. One that is damaged counts as missing.
+    A file is written whole or not at all. One that is damaged, by the digest of its content, counts as missing.
 
     Arguments:
         folder: made at need.
@@ -64,10 +64,11 @@ class ReferenceCache:
         """The moments saved under `key`, or None."""
         try:
             with safe_open(self.path(key), "pt") as file:
-                mean, covariance = file.get_tensor("mean"), file.get_tensor("covariance")
-                return Moments(mean, covariance, int(file.get_tensor("count")))
+                mean, covariance, count = (file.get_tensor(name) for name in ("mean", "covariance", "count"))
+                digest = (file.metadata() or {}).get("digest")
         except (OSError, SafetensorError):
             return None
+        return Moments(mean, covariance, int(count)) if digest == _digest_of(mean, covariance, count) else None
 
     def save(self, key: Mapping[str, Any], moments: Moments) -> None:
         """Writes `moments` with `key` beside them, for people to read."""
@@ -79,22 +80,25 @@ class ReferenceCache:
         }
         with tempfile.TemporaryDirectory(dir=self.folder) as aside:
             file = Path(aside) / "moments"
-            save_file(tensors, file, metadata={"key": json.dumps(key, sort_keys=True)})
+            digest = _digest_of(*tensors.values())
+            save_file(tensors, file, metadata={"key": json.dumps(key, sort_keys=True), "digest": digest})
             os.replace(file, self.path(key))
 
     def load_features(self, key: Mapping[str, Any]) -> Tensor | None:
         """The features (N, D) saved under `key`, mapped from their file: read only where they are used. Or None."""
+        path = self.features_path(key)
         try:
-            mapped = np.load(self.features_path(key), mmap_mode="c")  # "c": torch wants to be able to write
-        except (OSError, ValueError, EOFError):
+            mapped = np.load(path, mmap_mode="c")  # "c": torch wants to be able to write
+            expected = json.loads(path.with_suffix(".json").read_text())["digest"]
+        except (OSError, ValueError, EOFError, KeyError):
             return None
-        return torch.from_numpy(mapped)
+        features = torch.from_numpy(mapped)
+        return features if expected == _digest_of(features) else None
 
     def save_features(self, key: Mapping[str, Any], features: Tensor) -> None:
-        """Writes `features` (N, D) in batches, and `key` in a file of the same name that ends in .json."""
+        """Writes `features` (N, D) in batches, and in a file of the same name that ends in .json `key` and a digest."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.features_path(key)
-        path.with_suffix(".json").write_text(json.dumps(dict(key), sort_keys=True, indent=2) + "\n")
         with tempfile.TemporaryDirectory(dir=self.folder) as aside:
             file = Path(aside) / "features.npy"
             shape = (features.shape[0], features.shape[1])
@@ -102,6 +106,8 @@ class ReferenceCache:
             for start in range(0, len(features), BATCH):
                 mapped[start : start + BATCH] = features[start : start + BATCH].cpu().numpy()
             mapped.flush()
+            about = {"key": dict(key), "digest": _digest_of(torch.from_numpy(mapped))}
+            path.with_suffix(".json").write_text(json.dumps(about, sort_keys=True, indent=2) + "\n")
             os.replace(file, path)
 
     def load_statistics(self, key: Mapping[str, Any], needs: Needs) -> Statistics | None:
@@ -118,6 +124,15 @@ class ReferenceCache:
             self.save(_of_output(key, name), moments)
         if statistics.features is not None:
             self.save_features(key, statistics.features)
+
+
+def _digest_of(*tensors: Tensor) -> str:
+    """16 hexadecimal digits of the content, read in batches: 1 s per GB."""
+    digest = hashlib.blake2b(digest_size=8)
+    for tensor in tensors:
+        for rows in tensor.reshape(max(1, len(tensor)) if tensor.ndim else 1, -1).split(BATCH):
+            digest.update(rows.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _digest(key: Mapping[str, Any]) -> str:

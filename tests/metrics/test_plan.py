@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from flowexp.metrics import METRICS, MetricPlan, Needs, frechet_distance, metrics_for, moments_of, subset_of
+from flowexp.metrics import METRICS, MetricPlan, Needs, Statistics, frechet_distance, metrics_for, moments_of, subset_of
 
 sys.path.append(str(Path(__file__).parent))  # processes of their own import what they run
 from metric_processes import ALL, DIMS, OPTIONS, collect, measure, outputs
@@ -119,6 +119,48 @@ def test_unknown_metrics_and_impossible_options_are_refused():
     ):
         with pytest.raises(ValueError):
             MetricPlan(("frechet",), **options)
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"foo": 3, "k": 5}, "options of metrics are split_size, k, .*; got foo"),
+        ({"k": "three"}, "k must be a whole number, got 'three'"),
+        ({"k": 2.5}, r"k must be a whole number, got 2\.5"),
+        ({"resamples": None}, "resamples must be a whole number, got None"),
+        ({"confidence": "high"}, r"a confidence in \(0, 1\), got 100, high"),
+    ],
+)
+def test_options_of_another_name_or_kind_are_answered_by_a_sentence(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MetricPlan.of(("frechet",), options)
+
+
+def test_options_may_say_that_there_is_no_limit():
+    assert MetricPlan.of(("frechet",), {"pairwise_reference": None, "k": 4}) == MetricPlan(
+        ("frechet",), k=4, pairwise_reference=None
+    )
+
+
+def test_a_distance_of_no_more_images_than_dimensions_is_cautioned_against():
+    def cautions(names, num_samples, num_reference):
+        plan = MetricPlan(names)
+        return plan.cautions(num_samples, collect(num_reference, 0, plan.reference))
+
+    both = ("frechet", "sfid", "precision_recall")  # of 12 and of 9 dimensions
+    assert cautions(both, 13, 13) == []
+    (sentence,) = cautions(both, 12, 13)
+    assert "from 12 samples in 12 dimensions (features)" in sentence
+    assert all("from 9 samples and 5 reference images in" in one for one in cautions(both, 9, 5))
+    assert len(cautions(both, 9, 5)) == 2
+    assert cautions(("precision_recall", "nearest_neighbour"), 2, 2) == []
+    assert len(cautions(("frechet_interval",), 12, 99)) == 1
+
+
+def test_moments_of_a_file_that_does_not_say_its_number_are_not_cautioned_against():
+    plan = MetricPlan(("frechet",))
+    unknown = Statistics({"features": moments_of(torch.randn(5, 12))._replace(count=0)})
+    assert plan.cautions(13, unknown) == []
 
 
 def test_the_protocol_names_the_options_of_the_chosen_metrics_only():

@@ -86,6 +86,38 @@ def test_truncated_features_count_as_missing(tmp_path):
         assert cache.load_features(KEY) is None
 
 
+def flip_a_byte(path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+
+
+def test_one_wrong_byte_makes_a_file_count_as_missing(tmp_path, moments):
+    cache = ReferenceCache(tmp_path)
+    cache.save(KEY, moments)
+    cache.save_features(KEY, torch.randn(50, 7))
+    assert cache.load(KEY) is not None and cache.load_features(KEY) is not None
+    for path in (cache.path(KEY), cache.features_path(KEY)):
+        flip_a_byte(path)
+    assert cache.load(KEY) is None and cache.load_features(KEY) is None
+
+
+def test_features_whose_digest_is_lost_count_as_missing(tmp_path):
+    cache = ReferenceCache(tmp_path)
+    cache.save_features(KEY, torch.randn(50, 7))
+    cache.features_path(KEY).with_suffix(".json").unlink()
+    assert cache.load_features(KEY) is None
+
+
+def test_what_is_counted_missing_is_made_anew_and_found(tmp_path, moments):
+    cache = ReferenceCache(tmp_path)
+    for _ in range(2):
+        cache.save_statistics(KEY, Statistics({"features": moments}, torch.ones(9, 3)))
+        found = cache.load_statistics(KEY, Needs(("features",), features=True))
+        assert found is not None and torch.equal(found.features, torch.ones(9, 3))
+        flip_a_byte(cache.features_path(KEY))
+
+
 def test_statistics_are_found_only_where_every_part_is(tmp_path, moments):
     cache = ReferenceCache(tmp_path)
     spatial = moments._replace(count=9)
