@@ -53,5 +53,6 @@ def test_two_processes_train_what_one_does(together: Callable[[Training], Found]
     largest = max(value.abs().max() for name, value in expected.items() if name.startswith("gradient"))
     for name, value in expected.items():
         error = (found[name] - value).abs().max() / value.abs().max().clamp(min=1e-3 * largest)
-        limit = 1e-5 if name.endswith("step 0") else 1e-3  # AdamW makes a step of what is only rounding
+        # AdamW makes a step of what is only rounding, and the next gradient is taken where that leads
+        limit = 1e-5 if name.endswith("step 0") else 1e-2 if name.startswith("gradient") else 1e-3
         assert error < limit, f"{name} differs by {error:.1e}"
