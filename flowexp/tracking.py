@@ -40,20 +40,34 @@ def wandb_logger(
     about |= dict(name=name, id=_run_id(folder), save_dir=folder)
     if offline:
         rank_zero_info(f"W&B: offline; `wandb sync {folder}/wandb/offline-run-*` sends this run")
-        return WandbLogger(offline=True, **about)
+        return _offline(about)
     return _online_or_offline(about, connect_seconds)
+
+
+def _offline(about: dict[str, Any]) -> WandbLogger:
+    """Writes to the run's folder; what wandb would say of it the run says itself."""
+    import wandb
+
+    return _without_anonymous(WandbLogger(offline=True, settings=wandb.Settings(silent=True), **about))
+
+
+def _without_anonymous(logger: WandbLogger) -> WandbLogger:
+    """Lightning always passes on a setting that wandb warns of."""
+    logger._wandb_init.pop("anonymous", None)
+    return logger
 
 
 def _online_or_offline(about: dict[str, Any], connect_seconds: int) -> WandbLogger:
     import wandb
 
-    logger = WandbLogger(settings=wandb.Settings(init_timeout=connect_seconds), resume="allow", **about)
+    settings = wandb.Settings(init_timeout=connect_seconds)
+    logger = _without_anonymous(WandbLogger(settings=settings, resume="allow", **about))
     try:
         _connect(logger)
     except Exception as error:  # wandb raises several kinds; none of them may cost a run
         rank_zero_info(f"W&B did not answer ({type(error).__name__}): going on offline")
         wandb.teardown()
-        return WandbLogger(offline=True, **about)
+        return _offline(about)
     return logger
 
 

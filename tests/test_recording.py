@@ -52,6 +52,13 @@ def test_the_card_of_a_number_stands_beside_it_in_wandb(tmp_path: Path) -> None:
     logger.experiment.finish()
 
 
+@pytest.mark.slow
+def test_wandb_offline_says_nothing_beside_what_the_run_says(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wandb_logger(tmp_path, "run", {}, offline=True).experiment.finish()
+    out, err = capfd.readouterr()
+    assert "wandb:" not in out + err
+
+
 def test_a_step_measured_again_after_a_resume_counts_once(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     for step, value in [(10, 1.0), (20, 2.0), (10, 3.0)]:
@@ -84,6 +91,26 @@ def test_a_map_has_each_layer_and_probe_by_itself(tmp_path: Path) -> None:
     maps = maps_over_steps(tmp_path / "measurements/probe", ["accuracy"])
     assert list(maps) == ["accuracy, knn probe, tap 2", "accuracy, knn probe, tap 4"]
     assert maps["accuracy, knn probe, tap 4"] == {(1, 0.5): 0.4, (2, 0.5): 0.4}
+
+
+def test_a_map_says_in_words_what_its_colours_mean(tmp_path: Path) -> None:
+    for step in (1, 2):
+        rows = [{"t": 0.5, "tap": 4, "ratio": 0.1 * step}]
+        Recorder(tmp_path).record(Measurement("norms", rows=rows), step)
+    maps = maps_over_steps(tmp_path / "measurements/norms", {"ratio": "|v| / |v*|"})
+    assert maps == {"|v| / |v*|, tap 4": {(1, 0.5): 0.1, (2, 0.5): 0.2}}
+
+
+@pytest.mark.slow
+def test_a_curve_over_the_noise_level_is_a_line_plot_of_wandb(tmp_path: Path) -> None:
+    rows = [{"t": 0.1, "tap": 2, "ratio": 0.5}, {"t": 0.2, "tap": 2, "ratio": None}, {"t": 0.1, "tap": 4, "ratio": 0.7}]
+    logger = wandb_logger(tmp_path, "run", {}, offline=True)
+    Recorder(tmp_path, [logger]).record(Measurement("norms", rows=rows, maps={"ratio": "|v| / |v*|"}), 5)
+    folder = Path(logger.experiment.dir) / "media/table/norms"
+    logger.experiment.finish()
+    (table,) = [json.loads(path.read_text()) for path in folder.glob("ratio_over_t*.json")]
+    assert table["columns"] == ["t", "ratio", "line"]
+    assert table["data"] == [[0.1, 0.5, "tap 2"], [0.1, 0.7, "tap 4"]]
 
 
 def test_what_a_measurement_says_in_words_is_kept(tmp_path: Path) -> None:
