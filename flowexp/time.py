@@ -38,8 +38,8 @@ def as_noise_level(T: int | float) -> float:
     Integers, and floats above 1, count out of 1000, so 20 -> 0.02 and 100.0 -> 0.1; other floats are levels already.
     The integer 1 is 0.001, the float 1.0 is pure noise.
 
-    Raises ValueError outside of [0, 1000].
+    Raises ValueError outside of [0, 1000], and for what is no number.
     """
-    if not 0 <= T <= LEVELS:
+    if not isinstance(T, int | float) or not 0 <= T <= LEVELS:
         raise ValueError(f"a noise level must lie in [0, 1], or in [0, {LEVELS}] counted of {LEVELS}; got {T}")
     return T / LEVELS if isinstance(T, int) or T > 1 else float(T)

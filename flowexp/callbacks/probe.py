@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -13,8 +14,9 @@ from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.precision import autocast, check_precision
 from flowexp.callbacks.sharing import collect, rank_and_world_size, share
 from flowexp.data import ImageDataModule, Images
-from flowexp.diagnostics import ProbeCurve, ProbeProtocol, create_protocol, extract_features, probe_curves
-from flowexp.diagnostics.probe import OPTIMIZERS, PROBES
+from flowexp.diagnostics import ProbeCurve, create_protocol, extract_features, probe_curves
+from flowexp.diagnostics.knn import TEMPERATURE, K
+from flowexp.diagnostics.probe import PROBES
 from flowexp.diagnostics.verdict import probe_verdict
 from flowexp.figures import plot_curves
 from flowexp.modules import FlowMatching
@@ -37,30 +39,35 @@ class ProbeMonitor(Monitor):
     Arguments:
         levels: noise levels, or numbers of 1000.
         taps: blocks whose output is read, from 1; None is the backbone's default, 8 of 12 (LCF section A.4.3).
-        epochs, batch_size, lr, weight_decay, optimizer: of the classifiers; the defaults are LCF's Table 3.
-        protocol: "lcf" or "ddae" sets all of these at once; None leaves them as they are.
+        protocol: how classifiers are fitted, "lcf" (Table 3) or "ddae".
+        epochs, batch_size, lr, weight_decay, optimizer: another setting than the protocol's, which the record then
+            names as a departure; None is the protocol's.
         probes: "linear" and "knn" (cosine, 20 neighbours); features are extracted once for both.
-        max_train_images: fit on a fixed random subset; features take levels x images x width x 4 bytes. None is all.
+        max_train_images: fit on a fixed random subset; None is all.
         extract_batch_size: images that go through the network at once.
+        memory_gb: the features of as many levels are in memory at once as this holds, at least of one; a level takes
+            taps x images x width x 4 bytes. Each head is fitted as it would be alone, so that it changes no number.
         precision: of the network while features are read, 32-true or bf16-mixed; the classifiers are fitted in fp32.
 
     Raises:
-        ValueError: a level outside of [0, 1000], no level at all, or an unknown precision.
+        ValueError: a level outside of [0, 1000], no level at all, an unknown protocol, probe or precision, or a setting
+            with which nothing is fitted. While measuring: no classes, or too few images for kNN.
     """
 
     def __init__(
         self,
         levels: Sequence[float] = LEVELS,
         taps: Sequence[int] | None = None,
-        epochs: int = 15,
-        batch_size: int = 128,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        optimizer: str = "adamw",
-        protocol: str | None = None,
+        protocol: str | None = "lcf",
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        optimizer: str | None = None,
         probes: Sequence[str] = ("linear",),
         max_train_images: int | None = None,
         extract_batch_size: int = 256,
+        memory_gb: float = 8.0,
         precision: str = "32-true",
         every_n_steps: int | None = None,
         at_end: bool = True,
@@ -69,17 +76,20 @@ class ProbeMonitor(Monitor):
         self.levels = sorted({as_noise_level(level) for level in levels})
         if not self.levels:
             raise ValueError("the probe needs at least one noise level, got none")
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"the probe's optimizer must be one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
+        if extract_batch_size < 1 or (max_train_images is not None and max_train_images < 1) or memory_gb <= 0:
+            raise ValueError(
+                "extract_batch_size and max_train_images must be at least 1 and memory_gb positive, got "
+                f"{extract_batch_size}, {max_train_images} and {memory_gb}"
+            )
         self.taps = None if taps is None else sorted(set(taps))
-        decay = weight_decay if optimizer == "adamw" else 0.0
-        own = ProbeProtocol("its own", optimizer, decay, epochs, batch_size, lr)
-        self.protocol = own if protocol is None else create_protocol(protocol)
+        fit = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
+        self.protocol = create_protocol(protocol or "lcf").but(**fit, optimizer=optimizer)
         self.probes = tuple(probes)
         if not self.probes or set(self.probes) - set(PROBES):
             raise ValueError(f"probes must be some of {', '.join(PROBES)}, got {', '.join(self.probes) or 'none'}")
         self.max_train_images = max_train_images
         self.extract_batch_size = extract_batch_size
+        self.memory_gb = memory_gb
         self.precision = check_precision(precision)
 
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
@@ -88,9 +98,10 @@ class ProbeMonitor(Monitor):
                 f"a probe reads classes, and {datamodule.name} has none: choose a dataset that has, by data="
             )
         train = self._training_set(datamodule)
+        self._check_training_set(train, datamodule)
         own = self._accuracy(module, train, datamodule, seed)
         curves = {
-            probe: ProbeCurve(dict(sorted(collect(dict(accuracy)).items())), len(datamodule.test))
+            probe: ProbeCurve(dict(sorted(collect(accuracy).items())), len(datamodule.test))
             for probe, accuracy in own.items()
         }
         if any(math.isnan(value) for curve in curves.values() for value in curve.accuracy.values()):
@@ -108,16 +119,46 @@ class ProbeMonitor(Monitor):
             maps=("accuracy",),
         )
 
+    def _check_training_set(self, train: Images, datamodule: ImageDataModule) -> None:
+        """Refuses fewer images than neighbours, and warns of classes that no image shows."""
+        if "knn" in self.probes and len(train) < K:
+            raise ValueError(
+                f"the knn probe needs at least {K} training images, got {len(train)}: raise max_train_images"
+            )
+        unseen = set(datamodule.test.labels.unique().tolist()) - set(train.labels.unique().tolist())
+        if unseen and rank_and_world_size()[0] == 0:
+            warnings.warn(
+                f"{len(unseen)} of {datamodule.num_classes} classes are among the test images and not among the "
+                f"{len(train)} that probes are fitted to, and count as wrong: raise max_train_images",
+                stacklevel=2,
+            )
+
     def _accuracy(
         self, module: FlowMatching, train: Images, datamodule: ImageDataModule, seed: int
-    ) -> dict[str, Mapping[tuple[float, int], float]]:
+    ) -> dict[str, dict[tuple[float, int], float]]:
         """Accuracy by (level, tap) of each probe, for this process's share of the levels."""
-        levels, taps, test = share(self.levels), self.taps or [module.backbone.default_tap], datamodule.test
+        levels, taps = share(self.levels), self._taps(module)
+        numbers = (len(train) + len(datamodule.test)) * len(taps) * max(map(module.backbone.width_at, taps))
+        at_once = max(1, int(self.memory_gb * 1e9 / (4 * numbers)))
+        found: dict[str, dict[tuple[float, int], float]] = {probe: {} for probe in self.probes}
+        for start in range(0, len(levels), at_once):
+            curves = self._curves(module, train, datamodule, levels[start : start + at_once], seed)
+            for probe, curve in curves.items():
+                found[probe] |= curve.accuracy
+        return found
+
+    def _curves(
+        self, module: FlowMatching, train: Images, datamodule: ImageDataModule, levels: list[float], seed: int
+    ) -> dict[str, ProbeCurve]:
+        """The curves at some of the levels, whose features are in memory at once."""
+        taps, test = self._taps(module), datamodule.test
         train_features = self._features(module, datamodule, train, levels, taps, 2 * seed)
         test_features = self._features(module, datamodule, test, levels, taps, 2 * seed + 1)  # noise of its own
         data = (train_features, train.labels, test_features, test.labels, datamodule.num_classes)
-        found = probe_curves(*data, levels, taps, self.protocol, self.probes, seed)
-        return {probe: curve.accuracy for probe, curve in found.items()}
+        return probe_curves(*data, levels, taps, self.protocol, self.probes, seed)
+
+    def _taps(self, module: FlowMatching) -> list[int]:
+        return self.taps or [module.backbone.default_tap]
 
     def _features(
         self,
@@ -153,6 +194,7 @@ class ProbeMonitor(Monitor):
             **self.protocol.fit(),
             "departures": list(self.protocol.departures),
             "probes": list(self.probes),
+            **({"knn": {"k": K, "temperature": TEMPERATURE}} if "knn" in self.probes else {}),
             "data": datamodule.name,
             "num_train": num_train,
             "num_test": len(datamodule.test),

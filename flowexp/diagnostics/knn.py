@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+K, TEMPERATURE = 20, 0.07  # DINO's
+
 
 @torch.no_grad()
 def knn_accuracy(
@@ -14,8 +16,8 @@ def knn_accuracy(
     test_features: Tensor,
     test_labels: Tensor,
     num_classes: int,
-    k: int = 20,
-    temperature: float = 0.07,
+    k: int = K,
+    temperature: float = TEMPERATURE,
     batch_size: int = 1024,
 ) -> list[float]:
     """Share of correct classes by the votes of the k most similar training images, for each of H sets of features.

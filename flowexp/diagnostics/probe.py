@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,9 @@ class ProbeProtocol:
     """How a linear probe is fitted, and where it departs from the paper that it is named after.
 
     epochs, batch_size, lr, weight_decay, optimizer: see `fit_probes`. departures: for the record beside a number.
+
+    Raises:
+        ValueError: an unknown optimizer, or a setting with which nothing is fitted.
     """
 
     name: str
@@ -36,9 +39,31 @@ class ProbeProtocol:
     lr: float = 1e-3
     departures: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"the probe's optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
+        if min(self.epochs, self.batch_size) < 1 or self.lr <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                "a probe needs at least 1 epoch, batches of at least 1, a positive lr and a weight_decay of at least "
+                f"0, got {self.epochs}, {self.batch_size}, {self.lr} and {self.weight_decay}"
+            )
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ValueError(
+                f"adam has no weight decay, got {self.weight_decay}: take adamw, or leave weight_decay out"
+            )
+
     def fit(self) -> dict[str, Any]:
         """The options of `fit_probes`."""
         return {key: value for key, value in vars(self).items() if key not in ("name", "departures")}
+
+    def but(self, **settings: Any) -> ProbeProtocol:
+        """The same with some settings that may be others, each a departure; one that is None stays as it is."""
+        own, given = self.fit(), {key: value for key, value in settings.items() if value is not None}
+        if given.get("optimizer") == "adam":
+            given.setdefault("weight_decay", 0.0)
+        changed = {key: value for key, value in given.items() if value != own[key]}
+        told = tuple(f"{key} {value}, not {own[key]}" for key, value in changed.items())
+        return replace(self, **changed, departures=(*self.departures, *told))
 
 
 _ONCE = "features are extracted once: one draw of noise per image and level, not one per epoch"

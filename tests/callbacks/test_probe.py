@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from flowexp.callbacks import probe
 from flowexp.callbacks.probe import LEVELS, ProbeMonitor
 
 
@@ -19,7 +20,8 @@ def test_defaults_are_those_of_lcf_table_3():
         "weight_decay": 0.01,
         "optimizer": "adamw",
     }
-    assert ProbeMonitor(optimizer="adam").protocol.weight_decay == 0  # and says so in the protocol
+    assert ProbeMonitor().protocol == ProbeMonitor(protocol="lcf", epochs=15, lr=1e-3).protocol
+    assert ProbeMonitor().protocol.name == "lcf"
     assert ProbeMonitor().levels == list(LEVELS) and min(LEVELS) == 0
 
 
@@ -77,7 +79,16 @@ def test_a_network_that_diverged_is_an_error(module, datamodule):
     [
         ({"levels": []}, "at least one noise level"),
         ({"levels": [1001]}, "noise level must lie in"),
+        ({"levels": ["low"]}, "noise level must lie in .* got low"),
         ({"optimizer": "sgd"}, "adamw, adam, got 'sgd'"),
+        ({"protocol": "dino"}, "ddae, lcf, got 'dino'"),
+        ({"epochs": 0}, "at least 1 epoch, .* got 0, 128"),
+        ({"batch_size": 0}, "batches of at least 1"),
+        ({"lr": 0.0}, "a positive lr"),
+        ({"weight_decay": -1.0}, "weight_decay of at least 0"),
+        ({"extract_batch_size": 0}, "must be at least 1 and memory_gb positive, got 0, None"),
+        ({"max_train_images": 0}, "must be at least 1 and memory_gb positive, got 256, 0"),
+        ({"memory_gb": 0.0}, r"memory_gb positive, got 256, None and 0\.0"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused_before_training(options, sentence):
@@ -91,7 +102,63 @@ def test_a_named_protocol_stands_beside_the_numbers_with_its_departures(module, 
     assert (found.protocol["protocol"], found.protocol["optimizer"]) == ("ddae", "adam")
     assert any("no augmentation" in departure for departure in found.protocol["departures"])
     assert [sentence.endswith("(knn probe)") for sentence in found.verdicts] == [False, True]
+    assert found.protocol["knn"] == {"k": 20, "temperature": 0.07}
     assert {row["probe"] for row in found.rows} == {"linear", "knn"} and found.maps == ("accuracy",)
+
+
+def test_a_setting_of_ones_own_wins_over_the_protocols_and_is_told_as_a_departure(module, datamodule):
+    monitor = ProbeMonitor([0.1], protocol="ddae", epochs=2, lr=1e-2, max_train_images=64)
+    assert (monitor.protocol.epochs, monitor.protocol.lr, monitor.protocol.optimizer) == (2, 1e-2, "adam")
+    departures = measure(monitor, module, datamodule).protocol["departures"]
+    assert departures[-2:] == ["epochs 2, not 15", "lr 0.01, not 0.001"]
+
+
+def test_adam_has_no_weight_decay():
+    adam = ProbeMonitor(optimizer="adam").protocol
+    assert adam.weight_decay == 0 and adam.departures[-2:] == (
+        "optimizer adam, not adamw",
+        "weight_decay 0.0, not 0.01",
+    )
+    with pytest.raises(ValueError, match="adam has no weight decay"):
+        ProbeMonitor(protocol="ddae", weight_decay=0.01)
+
+
+@pytest.mark.slow
+def test_a_grid_larger_than_the_memory_is_read_in_parts_with_the_same_numbers(module, datamodule, monkeypatch):
+    grids, extract = [], probe.extract_features
+
+    def noting(backbone, interpolant, images, levels, taps, *rest, **options):
+        found = extract(backbone, interpolant, images, levels, taps, *rest, **options)
+        grids.append((len(levels), found.numel() * 4 / 1e9))
+        return found
+
+    monkeypatch.setattr(probe, "extract_features", noting)
+    options = {"levels": [0.0, 0.1, 0.5], "taps": [2, 4], "epochs": 2, "probes": ["linear", "knn"]}
+    whole = measure(ProbeMonitor(**options), module, datamodule)
+    needed = grids[0][1] + grids[1][1]
+    for share, sizes in ((0.7, [2, 2, 1, 1]), (1e-6, [1] * 6)):
+        grids.clear()
+        parts = measure(ProbeMonitor(**options, memory_gb=share * needed), module, datamodule)
+        assert [levels for levels, _ in grids] == sizes
+        assert parts.scalars == pytest.approx(whole.scalars, abs=0.01)  # products of other sizes are rounded otherwise
+        assert [row["t"] for row in parts.rows] == [row["t"] for row in whole.rows]
+        for row, other in zip(parts.rows, whole.rows, strict=True):
+            assert row["accuracy"] == pytest.approx(other["accuracy"], abs=0.01) and row["tap"] == other["tap"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_classes_that_no_training_image_shows_are_warned_of(module, datamodule):
+    monitor = ProbeMonitor([0.1], epochs=1, max_train_images=6)
+    seen = len(datamodule.train.subset(6).labels.unique())
+    with pytest.warns(UserWarning, match=rf"{10 - seen} of 10 classes are among the test images and not among the 6 "):
+        measure(monitor, module, datamodule)
+    measure(ProbeMonitor([0.1], epochs=1, max_train_images=200), module, datamodule)
+
+
+def test_fewer_images_than_neighbours_are_refused_before_features_are_read(module, datamodule, monkeypatch):
+    monkeypatch.setattr(probe, "extract_features", lambda *_, **__: pytest.fail("features were read"))
+    with pytest.raises(ValueError, match="needs at least 20 training images, got 19: raise max_train_images"):
+        measure(ProbeMonitor([0.1], probes=["knn"], max_train_images=19), module, datamodule)
 
 
 def test_data_without_classes_cannot_be_probed(module, datamodule):
