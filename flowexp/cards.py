@@ -47,7 +47,7 @@ class ProtocolCard:
 
     Arguments:
         sampler: the sampler's own settings.
-        nfe: network calls per sample, counted.
+        nfe: network calls per sample, counted; of a solver with a tolerance the mean, which is no part of the hash.
         stochastic: an SDE, not an ODE.
         diffusion: name of the SDE's diffusion; None for an ODE.
         guidance: scale; 1 is none.
@@ -73,7 +73,7 @@ class ProtocolCard:
     """
 
     sampler: Mapping[str, Any]
-    nfe: int
+    nfe: float
     stochastic: bool
     num_samples: int
     labels: str
@@ -123,7 +123,8 @@ class ProtocolCard:
 
     def _protocol(self) -> dict[str, Any]:
         said = {name: _canonical(value) for name, value in self.to_dict().items() if value or name not in _IF_SAID}
-        return {name: value for name, value in said.items() if name not in (*NOT_PROTOCOL, "metrics")}
+        found = ("nfe",) if "rtol" in self.sampler else ()  # an adaptive solver takes as many calls as a network needs
+        return {name: value for name, value in said.items() if name not in (*NOT_PROTOCOL, "metrics", *found)}
 
 
 def _digest(protocol: Mapping[str, Any]) -> str:

@@ -83,6 +83,13 @@ def test_another_protocol_is_said_in_words_and_has_another_hash(change, phrase):
     assert sentence.startswith("fid, precision: card ") and f" do not compare ({phrase}" in sentence
 
 
+def test_the_calls_that_an_adaptive_solver_took_keep_no_two_networks_apart():
+    adaptive = replace(CARD, sampler={"solver": "dopri5", "atol": 1e-6, "rtol": 1e-3}, nfe=62)
+    assert adaptive.short_hash == replace(adaptive, nfe=68.5).short_hash
+    assert adaptive.short_hash != replace(adaptive, sampler={**adaptive.sampler, "rtol": 1e-4}).short_hash
+    assert CARD.short_hash != replace(CARD, nfe=51).short_hash
+
+
 def test_the_hash_does_not_depend_on_how_a_value_is_written():
     same = replace(CARD, guidance=1, sampler={"num_steps": 50.0, "solver": "euler_maruyama"})
     assert same.short_hash == CARD.short_hash and len(CARD.short_hash) == 8

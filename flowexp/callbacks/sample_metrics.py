@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.precision import autocast, check_precision
 from flowexp.callbacks.reference_set import ReferenceSet
 from flowexp.callbacks.sampling_protocol import guide_protocol
-from flowexp.callbacks.sharing import num_own, rank_and_world_size, share
+from flowexp.callbacks.sharing import collect, num_own, rank_and_world_size, share
 from flowexp.cards import ProtocolCard
 from flowexp.commit import git_commit
 from flowexp.data import ImageDataModule
 from flowexp.encoders import FeatureNet, create_encoder
-from flowexp.metrics import FeatureCollector, MetricPlan, ReferenceCache, metrics_for
+from flowexp.metrics import FeatureCollector, MetricPlan, ReferenceCache, Statistics, metrics_for
 from flowexp.modules import FlowMatching
 from flowexp.recording import Measurement
 
@@ -29,6 +30,8 @@ class SampleMetrics(Monitor):
     Scores depend on the number of samples even for the same network: compare equal numbers, or cards of one hash. Of
     the numbered samples, process r of W draws r, r + W, ...; no picture is kept. A network that takes text gets
     held-out captions. Only Inception's scores bear the papers' names (fid, sfid, ...).
+
+    Warns of a Frechet distance from no more images than features, and of fewer samples than classes.
 
     Arguments:
         encoder: the feature network, or its name, or its name with options as a mapping.
@@ -69,7 +72,7 @@ class SampleMetrics(Monitor):
         if labels not in ("balanced", "random"):
             raise ValueError(f"labels must be balanced or random, got {labels!r}")
         self.encoder = _as_encoder(encoder)
-        self.plan = MetricPlan(_names(metrics, self.encoder), **(options or {}))
+        self.plan = MetricPlan.of(_names(metrics, self.encoder), options or {})
         self.plan.check(num_samples, self.encoder.outputs)
         self.num_samples = num_samples
         self.batch_size = batch_size
@@ -82,6 +85,7 @@ class SampleMetrics(Monitor):
         reference, about = self.reference.statistics(
             datamodule, self.encoder, self.plan, self.batch_size, module.device
         )
+        self._caution(module, reference)
         collector = FeatureCollector(
             self.num_samples, self.encoder.dims, self.plan.samples, self.plan.split_size, module.device
         )
@@ -94,26 +98,42 @@ class SampleMetrics(Monitor):
         scalars = {name: found[metric][score] for (metric, score), name in names.items()}
         return Measurement(f"samples_{self.encoder.name}", scalars, protocol=protocol)
 
+    def _caution(self, module: FlowMatching, reference: Statistics) -> None:
+        """Warns, on the first process, of numbers that so few samples make misleading."""
+        sentences = self.plan.cautions(self.num_samples, reference)
+        classes = module.backbone.num_classes
+        if classes is not None and self.num_samples < classes:
+            sentences.append(
+                f"{self.num_samples} samples are of at most as many of the network's {classes} classes, and the others "
+                "are missing in every score: raise num_samples"
+            )
+        for sentence in sentences if rank_and_world_size()[0] == 0 else ():
+            warnings.warn(sentence, stacklevel=2)
+
     def _add_samples(
         self, collector: FeatureCollector, module: FlowMatching, datamodule: ImageDataModule, seed: int
-    ) -> int:
-        """Draws this process's samples and adds their features; returns the network calls per sample."""
-        indices, own, nfe = share(range(self.num_samples)), num_own(self.num_samples), 0
-        hidden = None if rank_and_world_size()[0] == 0 else True
+    ) -> float:
+        """Draws this process's samples and adds their features; returns the network calls per sample of all processes.
+
+        They are the same for all, but with an adaptive solver, which takes as many as a batch needs: then their mean.
+        """
+        (rank, _), own, calls = rank_and_world_size(), num_own(self.num_samples), 0
+        indices = share(range(self.num_samples))
         starts = range(0, len(indices), self.batch_size)
-        for start in tqdm(starts, desc="sampling", unit="batch", leave=False, disable=hidden):
+        for start in tqdm(starts, desc="sampling", unit="batch", leave=False, disable=True if rank else None):
             part = indices[start : start + self.batch_size]
             with autocast(self.precision, module.device):
                 samples = module.sample(part, seed, labels=self.labels)
-            num = max(0, own - start)
+            num = min(max(0, own - start), len(part))
             bad = ~samples.images.flatten(1).isfinite().all(dim=1)
             found = self.encoder.extract(datamodule.to_pictures(samples.images), self.plan.samples.outputs)
             collector.update(found.spoil(bad).rows(num), torch.tensor(part[:num], dtype=torch.int64))
-            nfe = samples.nfe
-        return nfe
+            calls += samples.nfe * num
+        nfe = sum(collect({rank: calls}).values()) / self.num_samples
+        return int(nfe) if nfe.is_integer() else round(nfe, 2)
 
     def _card(
-        self, module: FlowMatching, datamodule: ImageDataModule, reference: dict[str, Any], nfe: int, seed: int
+        self, module: FlowMatching, datamodule: ImageDataModule, reference: dict[str, Any], nfe: float, seed: int
     ) -> ProtocolCard:
         sampler, features = module.sampler.protocol(), self.encoder.protocol()
         takes = module.backbone.takes

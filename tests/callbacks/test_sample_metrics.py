@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,9 @@ from flowexp.commit import git_commit
 from flowexp.encoders.base import FeatureNet
 from flowexp.metrics import FeatureMoments, Moments, frechet_distance, read_adm_reference, write_adm_batch
 from flowexp.sampling import Sampler, Samples
+
+sys.path.append(str(Path(__file__).parent))
+from processes import random_module
 
 
 class Patches(FeatureNet):
@@ -83,6 +88,89 @@ def test_one_pass_gives_every_metric(tmp_path, module, datamodule):
     assert found["frechet/patches"] == pytest.approx(alone["frechet/patches"])
     assert {"precision/patches", "recall/patches", "mmd/patches", "nearest_neighbour/patches"} < set(found)
     assert found["frechet_low/patches"] < found["frechet/patches"] < found["frechet_high/patches"]
+
+
+class Twos:
+    """A sampler that takes two network calls more in each batch, as an adaptive one may."""
+
+    corrected = False
+
+    def __init__(self):
+        self.nfe = 0
+
+    def sample(self, backbone, interpolant, indices, shape, seed, **_):
+        self.nfe += 2
+        return Samples(torch.randn(len(indices), *shape).clamp(-1, 1), nfe=self.nfe)
+
+    def protocol(self):
+        return {"solver": "twos", "rtol": 1e-3}
+
+
+def test_network_calls_are_counted_over_all_samples_and_not_the_last_batch_alone(tmp_path, module, datamodule):
+    module.sampler = Twos()
+    found = measure(monitor(tmp_path, num_samples=40, batch_size=16), module, datamodule)
+    assert found.protocol["nfe"] == round((16 * 2 + 16 * 4 + 8 * 6) / 40, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings, on_the_card, calls",
+    [
+        ({"solver": "euler"}, {"stochastic": False, "diffusion": None, "guidance": 1.0, "ssc": None, "guide": None}, 3),
+        ({"solver": "heun"}, {"nfe": 5}, 5),
+        (
+            {"solver": "euler_maruyama", "solver_options": {"diffusion": "sbdm"}},
+            {"stochastic": True, "diffusion": "sbdm", "nfe": 3},
+            3,
+        ),
+        ({"solver": "euler", "final_jump": 0.1}, {"nfe": 3}, 3),
+        (
+            {"solver": "euler", "guidance_scale": 2.0, "guidance_channels": 1},
+            {"guidance": 2.0, "guidance_channels": 1, "nfe": 3},
+            3,  # of doubled batch
+        ),
+        (
+            {"solver": "euler", "s0": 1.1, "profile": "cosine"},
+            {"ssc": {"profile": "cosine", "s0": 1.1, "s1": 1.0}, "nfe": 3},
+            3,
+        ),
+        ({"solver": "euler", "autoguidance_scale": 2.0}, {"nfe": 3}, 3),
+    ],
+    ids=["ode", "heun", "sde", "jump", "cfg", "ssc", "autoguidance"],
+)
+def test_the_card_says_what_was_done_and_counts_the_calls(
+    tmp_path, conditional_module, datamodule, settings, on_the_card, calls
+):
+    module, seen = conditional_module, []
+    if "autoguidance_scale" in settings:
+        module.guide = random_module(num_classes=10).velocity_network
+    module.sampler = Sampler(num_steps=3, **settings)
+    module.backbone.register_forward_hook(lambda *_: seen.append(1))
+    protocol = measure(monitor(tmp_path, batch_size=40, labels="random"), module, datamodule).protocol
+    assert len(seen) == protocol["nfe"] == calls
+    assert {name: protocol[name] for name in on_the_card} == on_the_card
+    assert protocol["labels"] == "random" and protocol["sampler"]["solver"] == settings["solver"]
+    assert (protocol["guide"] is not None) == ("autoguidance_scale" in settings)
+
+
+def cautions(caught) -> list[str]:
+    return [str(one.message) for one in caught if "missing in every score" in str(one.message)] + [
+        str(one.message) for one in caught if "Frechet distance from" in str(one.message)
+    ]
+
+
+def test_a_class_that_no_sample_has_and_a_singular_covariance_are_warned_of(tmp_path, conditional_module, datamodule):
+    with pytest.warns(UserWarning) as caught:
+        measure(monitor(tmp_path, num_samples=4, batch_size=4), conditional_module, datamodule)
+    classes, distance = cautions(caught)
+    assert classes.startswith("4 samples are of at most as many of the network's 10 classes")
+    assert distance.startswith("a Frechet distance from 4 samples in 4 dimensions (features)")
+
+
+@pytest.mark.filterwarnings("error")
+def test_enough_samples_are_measured_in_silence(tmp_path, conditional_module, datamodule):
+    conditional_module.sampler = Copies(datamodule.train.images.float() / 127.5 - 1)
+    measure(monitor(tmp_path, num_samples=20), conditional_module, datamodule)
 
 
 @pytest.mark.slow
@@ -248,6 +336,7 @@ def replace_train(datamodule, num):
         ({"labels": "all"}, "balanced or random, got 'all'"),
         ({"precision": "16"}, "32-true, bf16-mixed, got '16'"),
         ({"every_n_steps": 0}, "at least 1, got 0"),
+        ({"options": {"foo": 3}}, "options of metrics are split_size, k, .*; got foo"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused_before_training(tmp_path, options, sentence):
