@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,12 @@ def test_two_processes_find_what_one_does_and_print_it_once(evaluated, shell):
     assert two["scalars"] == pytest.approx(one["scalars"], rel=1e-5)
     assert cards_of(two) == cards_of(one) != {}
     assert evaluated["two"].out.count("numbers with their protocol") == 1
+
+
+def test_a_distance_of_too_few_samples_is_warned_of_once(evaluated):
+    for finished in (evaluated["one"], evaluated["two"]):
+        (sentence,) = (line for line in warnings_of(finished.err) if "Frechet distance" in line)
+        assert "from 21 samples and 40 reference images in 1280 dimensions" in sentence
 
 
 def test_each_number_has_its_cards_hash_beside_it(evaluated, shell):
@@ -132,6 +140,15 @@ def reference(side: int, num: int = 50, **arrays):
     return lambda folder: np.savez(folder.parent / "reference.npz", **{"arr_0": pixels, **arrays})
 
 
+def cut_short(folder: Path) -> None:
+    """A file whose header announces more pictures than there are."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (50, 8, 8, 3)})
+    with zipfile.ZipFile(folder.parent / "reference.npz", "w") as archive:
+        archive.writestr("arr_0.npy", header.getvalue() + bytes(9 * 8 * 8 * 3))
+
+
+NAN = {"mu": np.full(2048, np.nan), "sigma": np.eye(2048), "mu_s": np.zeros(2023), "sigma_s": np.eye(2023)}
 FRECHET = "callbacks.frechet"
 FILE = f"{FRECHET}.reference=reference.npz"
 TWO = f"{FRECHET}.metrics=[precision_recall]"
@@ -153,6 +170,10 @@ TWO = f"{FRECHET}.metrics=[precision_recall]"
         (reference(16), [FILE], "pictures of 16 x 16, the samples have 8 x 8"),
         (reference(8, arr_0=np.zeros((5, 8, 8), np.uint8)), [FILE], "must be uint8 (N, H, W, 3), got uint8 (5, 8, 8)"),
         (reference(8, mu=np.zeros(3)), [FILE], "has mu: a reference batch has all of"),
+        (reference(8, **NAN), [FILE], "mu and sigma of reference.npz have entries that are NaN or infinite"),
+        (cut_short, [FILE], "the pictures in reference.npz are damaged: fetch it again"),
+        (None, [f"+{FRECHET}.options.foo=3"], "options of metrics are split_size, k"),
+        (None, [f"+{FRECHET}.options.k=three"], "k must be a whole number, got 'three'"),
         (reference(8, num=1), [FILE], "frechet needs at least 2, got 1 reference images"),
         (None, [f"{FRECHET}.reference=val"], "train, test or a .npz file of ADM, got 'val'"),
         (None, [f"{FRECHET}.metrics=[fid]"], "metrics must be some of frechet, sfid"),
