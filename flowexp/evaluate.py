@@ -28,6 +28,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
     module, datamodule, step = building.load_run(Path(config.run), checkpoint)
     module.sampler = building.build(config.sampler)
+    module.seed = module.seed if config.seed is None else config.seed
     module.to(device)
     with guided_by(module, config.guide, config.guide_checkpoint) as guide:
         measured = _measure(config, folder if is_first else None, module, datamodule, step)
