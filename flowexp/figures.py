@@ -24,7 +24,11 @@ LINEAR_BELOW = 0.01  # where a logarithmic axis becomes linear, so that t = 0 ha
 SMALLEST_CELL = 48  # pixels per side below which a sample is enlarged
 MOST_MAPS = 6  # of one figure
 LOG_COLOURS = 30  # a map whose values span more than this factor has colours by their logarithm
-LEVEL_TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of a logarithmic axis of noise levels
+LEVEL_TICKS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of a logarithmic axis of noise levels
+FEW_LEVEL_TICKS = (0.0, 0.005, 0.02, 0.1, 0.3, 1.0)  # of a narrow one
+PANEL = (4.8, 3.4)  # inches of one panel, and of what below it is no legend
+NARROW = 4.0  # inches
+LEGEND_ROW = 0.19  # inches
 
 Row = Mapping[str, Any]
 Cells = Mapping[tuple[int, float], float]  # a value by (step, noise level)
@@ -39,24 +43,51 @@ def plot_curves(
     title: str = "",
     log_x: bool = False,
     log_y: bool = False,
+    size: tuple[float, float] = PANEL,
 ) -> Figure:
     """A panel for each column of `y`, drawn over the column `x` of a table in long format.
 
     Arguments:
         rows: the table. A row whose `y` is None or NaN is left out of that panel.
         series: the column whose values each make a line of their own.
-        names: what the axes say for a column, which is otherwise its name.
+        names: what axes and legends say for a column, which is otherwise its name.
+        size: of a panel, in inches; legends come on top of its height.
     """
-    from matplotlib.figure import Figure
-
     columns = [y] if isinstance(y, str) else list(y)
     names = names or {}
-    figure = Figure(figsize=(4.8 * len(columns), 3.4), dpi=150, layout="constrained")
-    for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+    figure, all_axes = _side_by_side(len(columns), size)
+    for axes, column in zip(all_axes, columns, strict=True):
         _draw_series(axes, rows, x, column, series)
-        _dress(axes, names.get(x, x), names.get(column, column), log_x, log_y)
+        _dress(axes, names.get(x, x), names.get(column, column), log_x, log_y, size[0])
+    _add_legends(figure, size, 1 if series else 2, names.get(series, series) if series else "")
     figure.suptitle(title)
     return figure
+
+
+def _side_by_side(num: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(size[0] * num, size[1]), dpi=150, layout="constrained")
+    return figure, figure.subplots(1, num, squeeze=False)[0]
+
+
+def _add_legends(figure: Figure, size: tuple[float, float], fewest: int, title: str = "") -> None:
+    """A legend below each panel with `fewest` lines or more, where it hides none; the figure grows by its height."""
+    from matplotlib.transforms import ScaledTranslation
+
+    tallest = 0
+    for axes in figure.axes:
+        labels = axes.get_legend_handles_labels()[1]
+        if len(labels) < fewest:
+            continue
+        columns = 1 if max(map(len, labels)) > 7 * size[0] else 2
+        tallest = max(tallest, -(-len(labels) // columns) + bool(title))
+        below = axes.transAxes + ScaledTranslation(0, -0.5, figure.dpi_scale_trans)
+        axes.legend(
+            title=title, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, ncols=columns, frameon=False,
+            fontsize="small", title_fontsize="small", borderaxespad=0, alignment="left",
+        )  # fmt: skip
+    figure.set_size_inches(figure.get_figwidth(), size[1] + LEGEND_ROW * tallest)
 
 
 @dataclass(frozen=True)
@@ -82,11 +113,9 @@ class Panel:
 
 def plot_panels(rows: Sequence[Row], x: str, panels: Iterable[Panel], x_name: str = "", log_x: bool = False) -> Figure:
     """Panels side by side over the column `x`; a column that no row has a number of is left out."""
-    from matplotlib.figure import Figure
-
     panels = list(panels)
-    figure = Figure(figsize=(4.8 * len(panels), 3.6), dpi=150, layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    figure, all_axes = _side_by_side(len(panels), PANEL)
+    for axes, panel in zip(all_axes, panels, strict=True):
         if panel.level is not None:
             axes.axhline(panel.level, color="0.6", linewidth=0.9, zorder=0)
         for place, (column, label) in enumerate(panel.lines.items()):
@@ -94,8 +123,7 @@ def plot_panels(rows: Sequence[Row], x: str, panels: Iterable[Panel], x_name: st
             _draw_line(axes, points, place, label, column in panel.exact)
         _dress(axes, x_name or x, panel.y, log_x, panel.log_y)
         axes.set_title(panel.title, loc="left", fontsize="medium")
-        if len(axes.get_legend_handles_labels()[1]) > 1:
-            axes.legend(framealpha=0.85, edgecolor="none", fontsize="small")
+    _add_legends(figure, PANEL, 2)
     return figure
 
 
@@ -104,8 +132,6 @@ def _draw_series(axes: Axes, rows: Sequence[Row], x: str, y: str, series: str | 
     for place, line in enumerate(lines):
         own = [row for row in rows if not series or row[series] == line]
         _draw_line(axes, [(row[x], row[y]) for row in own if _is_number(row[y])], place, str(line))
-    if series and axes.lines:
-        axes.legend(title=series, frameon=False, fontsize="small")
 
 
 def _draw_line(axes: Axes, points: Sequence[tuple[Any, Any]], place: int, label: str, exact: bool = False) -> None:
@@ -120,13 +146,13 @@ def _draw_line(axes: Axes, points: Sequence[tuple[Any, Any]], place: int, label:
     axes.plot(across, up, label=label, color=colour, marker=marker, markersize=3.5, linewidth=1.4)
 
 
-def _dress(axes: Axes, x: str, y: str, log_x: bool, log_y: bool) -> None:
-    """Names, scales and a light grid."""
+def _dress(axes: Axes, x: str, y: str, log_x: bool, log_y: bool, width: float = PANEL[0]) -> None:
+    """Names, scales and a light grid, of a panel `width` inches wide."""
     axes.set(xlabel=x, ylabel=y)
     if log_x:
         axes.set_xscale("symlog", linthresh=LINEAR_BELOW)
         low, high = axes.get_xlim()
-        ticks = [tick for tick in LEVEL_TICKS if low <= tick <= high]
+        ticks = [tick for tick in (FEW_LEVEL_TICKS if width < NARROW else LEVEL_TICKS) if low <= tick <= high]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     if log_y:
         axes.set_yscale("log")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,8 @@ class Measurement:
         protocol: everything that a reader needs to obtain the same number again.
         about: a sentence for a reader of the page: what is seen, and in which unit.
         verdicts: what the numbers say, in plain sentences.
-        maps: columns of `rows` that become a heat map over (step, t) once they are measured at two steps.
+        maps: columns of `rows` that become a heat map over (step, t) once they are measured at two steps; with words,
+            `{column: what its colours mean}`.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Measurement:
     protocol: dict[str, Any] = field(default_factory=dict)
     about: str = ""
     verdicts: list[str] = field(default_factory=list)
-    maps: tuple[str, ...] = ()
+    maps: Sequence[str] | Mapping[str, str] = ()
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,26 @@ def _log_to_wandb(logger: Any, measurement: Measurement, step: int, stem: Path) 
     if measurement.rows:
         columns, data = as_columns(measurement.rows)
         logger.log_table(f"{name}_table", columns=columns, data=data, step=step)
+    for column, words in in_words(measurement.maps).items():
+        _log_curve(logger, f"{name}/{column}_over_t", words, column, measurement.rows, step)
     if measurement.pictures is not None:
         _log_pictures(logger, f"{name}_each", measurement.pictures, step)
     if cards := measurement.protocol.get("cards"):
         logger.experiment.summary.update({f"card/{key}": card for key, card in cards.items()})
+
+
+def _log_curve(logger: Any, name: str, words: str, column: str, rows: Sequence[dict[str, Any]], step: int) -> None:
+    """A column over the noise level as W&B's own line plot, which shows without a workspace; a line for each series."""
+    import wandb
+
+    points = [(row, row.get(column)) for row in rows if "t" in row]
+    data = [[row["t"], value, _series_of("", row)] for row, value in points if isinstance(value, float | int)]
+    if data:
+        table = wandb.Table(columns=["t", column, "line"], data=data)
+        plot = wandb.plot.line(
+            table, "t", column, stroke="line", title=f"{words} over the noise level t, step {step:,}"
+        )
+        logger.log_metrics({name: plot}, step=step)
 
 
 def _log_pictures(logger: Any, name: str, pictures: Tensor, step: int) -> None:
@@ -130,7 +147,16 @@ def _log_pictures(logger: Any, name: str, pictures: Tensor, step: int) -> None:
     logger.log_table(name, columns=["index", "picture"], data=data, step=step)
 
 
-def maps_over_steps(folder: Path, columns: Sequence[str]) -> dict[str, dict[tuple[int, float], float]]:
+def in_words(columns: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """What each column is called where people read: what was said of it, else its own name."""
+    if isinstance(columns, Mapping):
+        return dict(columns)
+    return {column: column.replace("_", " ") for column in columns}
+
+
+def maps_over_steps(
+    folder: Path, columns: Sequence[str] | Mapping[str, str]
+) -> dict[str, dict[tuple[int, float], float]]:
     """Values by (step, t) of the tables in `folder`, for each column and series of it; empty with fewer than two steps.
 
     Rows of training are left out: they have other levels than those of the held-out images.
@@ -139,18 +165,18 @@ def maps_over_steps(folder: Path, columns: Sequence[str]) -> dict[str, dict[tupl
     if len(tables) < 2:
         return {}
     maps: dict[str, dict[tuple[int, float], float]] = {}
-    for column in columns:
+    for column, words in in_words(columns).items():
         for step, row in ((step, row) for step, rows in tables.items() for row in rows):
             if row.get("split") != "train" and isinstance(value := row.get(column), float) and math.isfinite(value):
-                maps.setdefault(_series_of(column, row), {})[step, row["t"]] = value
+                maps.setdefault(_series_of(words, row), {})[step, row["t"]] = value
     return maps
 
 
-def _series_of(column: str, row: dict[str, Any]) -> str:
-    """A column's name with what tells this row from others of its level: `accuracy, linear probe, tap 4`."""
+def _series_of(words: str, row: dict[str, Any]) -> str:
+    """What a column is called, with what tells this row from others of its level: `accuracy, linear probe, tap 4`."""
     kinds = [(kind, row[kind]) for kind in SERIES if kind in row and kind != "split"]
-    words = [f"tap {cell:g}" if kind == "tap" else f"{cell} {kind}" for kind, cell in kinds]
-    return ", ".join([column, *words])
+    told = [f"tap {cell:g}" if kind == "tap" else f"{cell} {kind}" for kind, cell in kinds]
+    return ", ".join(filter(None, [words, *told]))
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

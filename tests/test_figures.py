@@ -45,7 +45,19 @@ def test_a_panel_shows_columns_together_under_their_own_names():
     assert list(line.get_xdata()) == [0.0, 0.1, 0.5] and list(level.get_ydata()) == [0.5, 0.5]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["level", "of the test"]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title("left")) == ("noise level t", "nats", "losses")
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.01", "0.02", "0.05", "0.1", "0.2", "0.5"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "0", "0.005", "0.01", "0.02", "0.05", "0.1", "0.2", "0.5",
+    ]  # fmt: skip
+
+
+def test_a_legend_hides_no_line_and_a_narrow_axis_has_few_ticks():
+    figure = plot_curves(ROWS, "t", "loss", series="split", names={"split": ""}, log_x=True, size=(3.6, 2.6))
+    figure.draw_without_rendering()
+    (axes,), legend = figure.axes, figure.axes[0].get_legend()
+    assert legend.get_title().get_text() == ""
+    assert legend.get_window_extent().y1 < axes.get_window_extent().y0
+    assert figure.get_figheight() == pytest.approx(2.6 + 0.19)  # one row of two labels
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.005", "0.02", "0.1", "0.3"]
 
 
 def test_a_map_has_a_cell_for_each_step_and_level_and_a_gap_where_nothing_was_measured():

@@ -1,20 +1,16 @@
-"""Monitors of the diagnostics along the noise level: on which images they run, and how they are drawn and told."""
+"""The diagnostics of both papers along the noise level, as monitors: what they measure, how it is drawn and told."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
-from torch import Tensor
-
+from flowexp.callbacks.curve_monitor import LEVELS, CurveMonitor
 from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.sampling_protocol import sampling_protocol
-from flowexp.callbacks.sharing import collect, share
 from flowexp.data import ImageDataModule
 from flowexp.diagnostics import (
     Curve,
-    LevelPoint,
     cross_terms,
     encoder_jacobian,
     gradient_share,
@@ -31,100 +27,9 @@ from flowexp.diagnostics.verdict import (
     lag_verdict,
     norms_verdict,
 )
-from flowexp.figures import Panel, plot_panels
+from flowexp.figures import Panel
 from flowexp.modules import FlowMatching
 from flowexp.recording import Measurement
-from flowexp.time import as_noise_level
-
-LEVELS = (0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-
-
-class CurveMonitor(Monitor):
-    """A diagnostic of held-out images at some noise levels, which processes share.
-
-    A diagnostic of one's own is a subclass with a `name`, what to draw and `curve`; a yaml beside those in
-    conf/callbacks gives it its settings. See docs/diagnostics/README.md.
-
-    Arguments:
-        levels: noise levels, or numbers of 1000.
-        num_images: test images, a fixed random subset.
-        batch_size: images that go through the network at once.
-    """
-
-    name: ClassVar[str]  # of its folder, its numbers and its section on the page
-    about: ClassVar[str] = ""  # a sentence for the page: what is seen, and in which unit
-    panels: ClassVar[tuple[Panel, ...]]  # of the picture
-    log_x: ClassVar[bool] = False  # whether the picture spreads the low noise levels
-    told: ClassVar[tuple[tuple[str, str, str], ...]] = ()  # scalars: key, end ("data" or "noise"), field
-    maps: ClassVar[tuple[str, ...]] = ()  # fields that become a heat map over (step, t)
-
-    def __init__(
-        self,
-        levels: Sequence[float] = LEVELS,
-        num_images: int = 512,
-        batch_size: int = 256,
-        every_n_steps: int | None = None,
-        at_end: bool = True,
-    ) -> None:
-        super().__init__(every_n_steps, at_end)
-        self.levels = sorted({as_noise_level(level) for level in levels})
-        if not self.levels or num_images < 2:
-            raise ValueError(f"{self.name} needs a noise level and at least 2 images, got {self.levels}, {num_images}")
-        self.num_images = num_images
-        self.batch_size = batch_size
-
-    @abstractmethod
-    def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
-        """The diagnostic at `levels`."""
-
-    def verdicts(self, curve: Curve[Any]) -> list[str]:
-        """What the curve says, in plain sentences."""
-        return []
-
-    def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
-        found = self._of_all_processes(module, datamodule, seed)
-        rows = found.rows()
-        return Measurement(
-            self.name,
-            self.scalars(found),
-            rows,
-            plot_panels(rows, "t", self.panels, "noise level t", self.log_x),
-            protocol=self.protocol(module, datamodule, seed),
-            about=self.about,
-            verdicts=self.verdicts(found),
-            maps=self.maps,
-        )
-
-    def scalars(self, curve: Curve[Any]) -> dict[str, float]:
-        """The numbers that loggers show."""
-        ends = {"data": curve.data_end, "noise": curve.noise_end}
-        return {f"{self.name}/{key}": float(getattr(ends[end], field)) for key, end, field in self.told}
-
-    def protocol(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[str, Any]:
-        """What decides the curve beside the weights."""
-        num = min(self.num_images, len(datamodule.test))
-        return {"images": f"{num} test images of {datamodule.name}", "weights": "ema", "seed": seed}
-
-    def images(self, datamodule: ImageDataModule) -> tuple[Tensor, Tensor]:
-        """The images as stored, and their labels."""
-        chosen = datamodule.test.subset(min(self.num_images, len(datamodule.test)))
-        return chosen.images, chosen.labels
-
-    def feed(self, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, Any]:
-        """How the images reach the network, as every diagnostic takes it."""
-        return {"batch_size": self.batch_size, "device": module.device, "prepare": datamodule.to_data}
-
-    def seen(self, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, Any]:
-        """The network, its path, the images and the labels that it takes, as diagnostics of a velocity take them."""
-        images, labels = self.images(datamodule)
-        taken = labels if module.backbone.takes == "class" else None
-        parts = {"network": module.velocity_network, "interpolant": module.interpolant, "images": images}
-        return {**parts, "labels": taken, **self.feed(module, datamodule)}
-
-    def _of_all_processes(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Curve[Any]:
-        own = self.curve(module, datamodule, share(self.levels), seed)
-        points: dict[float, LevelPoint] = collect({point.t: point for point in own})
-        return Curve(points.values())
 
 
 class VelocityNorms(CurveMonitor):
@@ -146,7 +51,11 @@ class VelocityNorms(CurveMonitor):
         Panel("scale with the least error", "factor on v", {"best_scale": "E<v, v*> / E|v|²"}, level=1),
     )
     told = (("deficit_at_noise", "noise", "deficit"), ("deficit_at_data", "data", "deficit"))
-    maps = ("ratio", "cosine")
+    maps = (
+        ("ratio", "|v| / |v*|"),
+        ("cosine", "cosine of v and v*"),
+        ("best_scale", "scale of v with the least error"),
+    )
 
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
         return velocity_norms(levels=levels, seed=seed, **self.seen(module, datamodule))
@@ -181,7 +90,7 @@ class ConditionNumber(CurveMonitor):
     )
     log_x = True
     told = (("demanded", "data", "noise_exact"), ("of_network", "data", "noise_network"))
-    maps = ("noise_network",)
+    maps = (("noise_network", "κ of the network, one image and two noises"),)
 
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
         return measure_condition(levels=levels, seed=seed, **self.seen(module, datamodule))
@@ -205,7 +114,7 @@ class GradientShare(CurveMonitor):
     )
     log_x = True
     told = (("at_data", "data", "share"),)
-    maps = ("share",)
+    maps = (("share", "share of the gradient, |g| / Σ|g|"),)
 
     def _of_all_processes(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Curve[Any]:
         return self.curve(module, datamodule, self.levels, seed)
@@ -241,7 +150,7 @@ class EncoderJacobian(CurveMonitor):
     )
     log_x = True
     told = (("ratio_at_data", "data", "ratio"),)
-    maps = ("g_sem", "g_noise")
+    maps = (("g_sem", "gain along class means, E|J v|²"), ("g_noise", "gain along other directions, E|J v|²"))
 
     def __init__(
         self, levels: Sequence[float] = LEVELS, num_images: int = 128, tap: int | None = None, num_probes: int = 4,
@@ -283,14 +192,23 @@ class IntegrationLag(CurveMonitor):
     about = (
         "Whether the sampler's states are where their noise level says (VD Fig. 3): their Fréchet distance from clean "
         "data (FLD, in squared pixel units) beside that of as many samples of the exact marginal, and the level whose "
-        "marginal they look like. Lag above 0 is behind schedule; the second line is what chance and few samples show."
+        "marginal they look like. Lag above 0 is behind schedule. The exact marginal's own lag is the bias of so few "
+        "samples and chance: the lag that counts is the difference."
     )
     panels = (
         Panel("distance from clean data", "FLD", {"fld": "sampler", "fld_marginal": "exact marginal"}, log_y=True),
-        Panel("lag", "t it looks like − t", {"lag": "sampler", "lag_marginal": "exact marginal"}, level=0),
+        Panel(
+            "lag",
+            "t it looks like − t",
+            {"lag": "sampler", "lag_marginal": "exact marginal", "unbiased_lag": "difference"},
+            level=0,
+        ),
     )
     told = (("excess_at_data", "data", "excess"),)
-    maps = ("lag",)
+    maps = (
+        ("unbiased_lag", "lag in t, less that of the exact marginal"),
+        ("excess", "FLD / FLD of the exact marginal − 1"),
+    )
 
     def __init__(
         self, num_samples: int = 1000, num_images: int = 5000, num_levels: int = 12, max_dim: int | None = 128,
@@ -304,6 +222,9 @@ class IntegrationLag(CurveMonitor):
     def followed(self, datamodule: ImageDataModule) -> int:
         """How many samples are followed: small test sets (the digits' 360) still leave as many images as clean data."""
         return max(2, min(self.num_samples, min(self.num_images, len(datamodule.test)) // 2))
+
+    def rows(self, curve: Curve[Any]) -> list[dict[str, Any]]:
+        return [row | {"unbiased_lag": point.unbiased_lag} for row, point in zip(curve.rows(), curve, strict=True)]
 
     def scalars(self, curve: Curve[Any]) -> dict[str, float]:
         worst = max(curve, key=lambda point: abs(point.unbiased_lag))

@@ -22,6 +22,7 @@ ABOUT = (
     "objective regresses) and of test images (EMA weights, all levels), and there the length "
     "of v as a share of its target's."
 )
+MAPS = {"loss": "velocity error, |v - v*|² / d", "velocity_ratio": "|v| / |v*|"}
 
 
 class NoiseLevelMonitor(Monitor):
@@ -71,9 +72,7 @@ class NoiseLevelMonitor(Monitor):
             "num_bins": self.sums.num_bins,
             "seed": seed,
         }
-        return Measurement(
-            "noise_levels", scalars, rows, _draw(rows), protocol=protocol, about=ABOUT, maps=("loss", "velocity_ratio")
-        )
+        return Measurement("noise_levels", scalars, rows, _draw(rows), protocol=protocol, about=ABOUT, maps=MAPS)
 
     def _training_rows(self) -> list[Row]:
         """A row for each bin that training reached, over all processes; begins the next report."""
@@ -111,5 +110,5 @@ def _mean(values: list[float]) -> float:
 
 
 def _draw(rows: list[Row]) -> Any:
-    names = {"t": "noise level t", "loss": "velocity error, |v - v*|² / d", "velocity_ratio": "|v| / |v*|"}
-    return plot_curves(rows, "t", ["loss", "velocity_ratio"], series="split", names=names)
+    series = "split" if len({row["split"] for row in rows}) > 1 else None  # without training there is nothing to tell
+    return plot_curves(rows, "t", list(MAPS), series, names={"t": "noise level t", **MAPS})
