@@ -40,7 +40,8 @@ def write_report(folders: list[Path], output: Path | None = None, most_pictures:
     Raises ValueError where a folder is neither a run nor a sweep, or fewer than one picture is asked for.
     """
     from flowexp.reporting.page import render_runs, render_sweep
-    from flowexp.reporting.reading import pages_below, read_runs
+    from flowexp.reporting.reading import pages_below
+    from flowexp.reporting.side_by_side import read_runs
     from flowexp.reporting.sweep import is_sweep, read_sweep
 
     if most_pictures < 1:

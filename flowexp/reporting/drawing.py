@@ -45,7 +45,9 @@ def as_svg(figure: Figure, title: str) -> Markup:
     return Markup(svg.replace("<svg ", Markup('<svg role="img" aria-label="{}" ').format(title), 1))
 
 
-def draw_lines(rows: Sequence[Row], x: str, y: str, series: str | None = None, log_x: bool = False) -> Markup | None:
+def draw_lines(
+    rows: Sequence[Row], x: str, y: str, series: str | None = None, log_x: bool = False, title: str | None = None
+) -> Markup | None:
     """One column over another, a line for each value of `series`; None without a finite number. Its title names y."""
     lines: dict[Any, list[Row]] = {}
     for row in rows:
@@ -55,13 +57,10 @@ def draw_lines(rows: Sequence[Row], x: str, y: str, series: str | None = None, l
     if not lines:
         return None
     shown = [row for line in lines.values() for row in thin(line)]
-    names = {x: X_NAMES.get(x, plain(x)), y: ""}
+    names = {x: X_NAMES.get(x, plain(x)), y: "", "line": ""}
     log_y = 0 < min(row[y] for row in shown) * LOG_COLOURS < max(row[y] for row in shown)
-    figure = plot_curves(shown, x, y, "line" if series else None, names, log_x=log_x, log_y=log_y)
-    figure.set_size_inches(*SIZE)
-    if legend := figure.axes[0].get_legend():
-        legend.set_title("")
-    return as_svg(figure, f"{y} over {x}")
+    figure = plot_curves(shown, x, y, "line" if series else None, names, log_x=log_x, log_y=log_y, size=SIZE)
+    return as_svg(figure, title or f"{y} over {x}")
 
 
 def thin(rows: Sequence[Row]) -> list[Row]:
@@ -81,10 +80,12 @@ class HeatMap:
     """Values of one column over (step, noise level).
 
     Arguments:
+        words: what the colours mean.
         series: what tells it apart from others of the same table, such as `tap 2`.
     """
 
     column: str
+    words: str
     series: str
     cells: dict[tuple[int, float], float]
 
@@ -93,8 +94,8 @@ class HeatMap:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=SIZE, layout="constrained")
-        draw_map(figure.subplots(), self.cells, plain(self.column), low, high)
-        return as_svg(figure, f"{self.column} {self.series} over steps and noise levels")
+        draw_map(figure.subplots(), self.cells, plain(self.words), low, high)
+        return as_svg(figure, f"{self.words} {self.series} over steps and noise levels")
 
 
 def heat_maps(entries: Sequence[Measured]) -> list[HeatMap]:
@@ -102,25 +103,26 @@ def heat_maps(entries: Sequence[Measured]) -> list[HeatMap]:
     repeated = [entry for entry in entries if entry.rows and "t" in entry.rows[0]]
     if len(repeated) < 2:
         return []
-    return [found for column in columns_over_levels(repeated) for found in _maps_of(column, repeated)]
+    columns = columns_over_levels(repeated)
+    return [found for column, words in columns.items() for found in _maps_of(column, words, repeated)]
 
 
-def columns_over_levels(entries: Sequence[Measured]) -> list[str]:
-    """The columns that the measurement itself wants seen over noise levels, else the first measured one."""
+def columns_over_levels(entries: Sequence[Measured]) -> dict[str, str]:
+    """The columns that the measurement itself wants seen over noise levels, with their words, else the first one."""
     if not entries:
-        return []
+        return {}
     last = entries[-1]
-    wanted = [column for column in last.maps if column in last.rows[0]]
+    wanted = {column: words for column, words in last.maps.items() if column in last.rows[0]}
     first = value_column(last.rows)
-    return wanted or ([] if first is None else [first])
+    return wanted or ({} if first is None else {first: first.replace("_", " ")})
 
 
-def _maps_of(column: str, entries: Sequence[Measured]) -> list[HeatMap]:
+def _maps_of(column: str, words: str, entries: Sequence[Measured]) -> list[HeatMap]:
     maps = []
     for series in _series(entries[-1].rows, column)[:MOST_PANELS]:
         cells = {(entry.step, t): value for entry in entries for t, value in _along(entry.rows, column, series)}
         if cells:
-            maps.append(HeatMap(column, " ".join(f"{key} {cell}" for key, cell in series.items()), cells))
+            maps.append(HeatMap(column, words, " ".join(f"{key} {cell}" for key, cell in series.items()), cells))
     return maps
 
 

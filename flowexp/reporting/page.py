@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from flowexp.reporting.drawing import sparkline
 from flowexp.reporting.numbers import MISSING, group_numbers, show
 from flowexp.reporting.reading import Cells, Run, number
 from flowexp.reporting.sections import sections_of, training_charts
 from flowexp.reporting.sweep import Sweep, sweep_charts
+
+ACRONYMS = {"ssc": "SSC", "knn": "kNN", "fid": "FID", "sfid": "sFID", "kid": "KID", "mmd": "MMD"}
+CALM = ("no ", "the deficit is an optimal", "SSC proposal: none")  # how a finding begins that asks for nothing
+# A path from the root of a file system, on any system, and not the middle of a relative one or of an address.
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\~%+-])(?:~|[A-Za-z]:)?(?:[/\\][\w.@%+~-]+){2,}[/\\]?")
 
 
 def render_runs(runs: Sequence[Run], most_pictures: int = 12, pages: Sequence[str] = ()) -> str:
@@ -23,10 +30,15 @@ def render_runs(runs: Sequence[Run], most_pictures: int = 12, pages: Sequence[st
         most_pictures: of each measurement; of more, so many evenly chosen steps.
         pages: of the same run's diagnoses, relative to where this one will lie.
     """
+    groups = group_numbers(runs)
+    histories = [value.history for group in groups for values in group.numbers.values() for value in values]
     return _template("runs.html.jinja").render(
         title=" · ".join(run.label for run in runs),
         runs=runs,
-        groups=group_numbers(runs),
+        findings=findings_of(runs),
+        datasets=datasets_of(runs),
+        groups=groups,
+        repeated=any(len(history) > 1 for history in histories),
         plan=side_by_side([run.origin.get("plan") for run in runs]),
         origin=side_by_side([origin_of(run) for run in runs]),
         training=training_charts(runs),
@@ -48,10 +60,11 @@ def _template(name: str) -> Any:
         loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=without_paths,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": show_cell, "spark": sparkline, "words": words, "parted": parted}
+    environment.filters |= {"cell": show_cell, "spark": sparkline, "words": words, "parted": parted, "calm": is_calm}
     environment.globals["MISSING"] = MISSING
     return environment.get_template(name)
 
@@ -88,11 +101,43 @@ def show_cell(cells: Cells, column: str) -> str:
 
 
 def words(name: str) -> str:
-    """A measurement's name as a heading: `noise_levels` is `Noise levels`."""
-    return name.replace("_", " ").capitalize()
+    """A measurement's name as a heading: `noise_levels` is `Noise levels`, `ssc_calibration` is `SSC calibration`."""
+    first, *others = [ACRONYMS.get(word, word) for word in name.split("_")]
+    return " ".join([first[:1].upper() + first[1:] if first.islower() else first, *others])
 
 
 def parted(sentence: str) -> tuple[str, str]:
     """A verdict as (what it says, its evidence): the parts before and after its first colon."""
     head, _, rest = sentence.partition(":")
     return head[:1].upper() + head[1:], rest.strip()
+
+
+def is_calm(sentence: str) -> bool:
+    """Whether a verdict found nothing amiss."""
+    return sentence.startswith(CALM)
+
+
+def findings_of(runs: Sequence[Run]) -> dict[str, list[list[str]]]:
+    """The verdicts by measurement, a list for each run."""
+    names = dict.fromkeys(name for run in runs for name in run.findings)
+    return {name: [run.findings.get(name, []) for run in runs] for name in names}
+
+
+def datasets_of(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The labels of the runs by the dataset that they were trained on, where that is known."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        plan = run.origin.get("plan")
+        if isinstance(plan, dict) and "data" in plan:
+            found.setdefault(str(plan["data"]).split(",")[0], []).append(run.label)
+    return found
+
+
+def without_paths(value: Any) -> Any:
+    """What a template shows, with the name alone of every absolute path: a page tells nothing of the machine's folders.
+
+    Markup, which is drawn here, and pictures stay as they are.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup) or value.startswith("data:image/"):
+        return value
+    return ABSOLUTE_PATH.sub(lambda found: "…/" + re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], value)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from flowexp.recording import in_words
 from flowexp.runs import RunFolder
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -26,7 +27,7 @@ class Measured:
     Arguments:
         verdicts: plain sentences that the measurement left under `verdicts`.
         about: what is seen, and in which unit.
-        maps: columns of the table that make a heat map over steps and noise levels.
+        maps: columns of the table worth a heat map over steps and noise levels, and what they are called.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Measured:
     verdicts: tuple[str, ...]
     stem: Path
     about: str = ""
-    maps: tuple[str, ...] = ()
+    maps: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> list[Cells]:
@@ -59,6 +60,7 @@ class Run:
     """All that one page shows of a run.
 
     Arguments:
+        home: the folder of the training that was measured; the run's own where it is one.
         label: its name, told apart from those beside it.
         settings: `config.yaml` as text.
         origin: `run.json`: plan, versions, commit, machine, seed.
@@ -70,6 +72,7 @@ class Run:
     """
 
     folder: Path
+    home: Path
     label: str
     settings: str
     origin: dict[str, Any]
@@ -98,31 +101,24 @@ class Run:
         return [entry for entry in self.measured if entry.name == name]
 
     @property
+    def step(self) -> int | None:
+        """The last step that something is known of; None where nothing is."""
+        steps = [entry.step for entry in self.measured]
+        return self.summary.get("step") or (max(steps) if steps else None)
+
+    @property
+    def findings(self) -> dict[str, list[str]]:
+        """What each measurement's last step says, by its name; under "" what only the summary says."""
+        said = {name: list(self.of(name)[-1].verdicts) for name in self.names}
+        known = {sentence for verdicts in said.values() for sentence in verdicts}
+        others = [sentence for sentence in sentences(self.summary.get("verdicts")) if sentence not in known]
+        found = {"": others, **said}
+        return {name: list(dict.fromkeys(verdicts)) for name, verdicts in found.items() if verdicts}
+
+    @property
     def verdicts(self) -> list[str]:
-        """The sentences of the summary and of each measurement's last step, without repeats."""
-        found = sentences(self.summary.get("verdicts"))
-        last = [self.of(name)[-1].verdicts for name in self.names]
-        return list(dict.fromkeys([*found, *(sentence for verdicts in last for sentence in verdicts)]))
-
-
-def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs in `folders`. Raises ValueError where one is no run folder, or the same is given twice."""
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise ValueError("runs holds the same folder twice: give each run once")
-    runs = [read_run(folder) for folder in folders]
-    labels = [run.label for run in runs]
-    if len(set(labels)) == len(labels):
-        return runs
-    return [
-        Run(**{**vars(run), "label": f"{run.label} ({place})"}) for run, place in zip(runs, _apart(runs), strict=True)
-    ]
-
-
-def _apart(runs: Sequence[Run]) -> list[str]:
-    """The shortest ends of the folders' paths that tell them apart."""
-    paths = [run.folder.resolve().parts for run in runs]
-    depth = next(depth for depth in range(1, 99) if len({path[-depth:] for path in paths}) == len(paths))
-    return ["/".join(path[-depth:]) for path in paths]
+        """All sentences, those of the summary alone first."""
+        return [sentence for verdicts in self.findings.values() for sentence in verdicts]
 
 
 def read_run(folder: Path) -> Run:
@@ -134,6 +130,7 @@ def read_run(folder: Path) -> Run:
     summary = read_json(run.summary_file, remarks, "the run has not ended, or was stopped")
     return Run(
         folder=folder,
+        home=home.resolve(),
         label=str(config.get("name") or folder.resolve().name),
         settings=run.config_file.read_text(),
         origin=origin,
@@ -180,12 +177,25 @@ def _measured(content: dict[str, Any], stem: Path) -> Measured:
     scalars = {key: float(value) for key, value in (content.get("scalars") or {}).items() if _is_numeric(value)}
     found = (*sentences(content.get("verdicts")), *sentences(protocol.get("verdicts")))
     protocol = {key: value for key, value in protocol.items() if key != "verdicts"}
-    name, about, maps = (
-        str(content.get("name", stem.parent.name)),
-        str(content.get("about", "")),
-        content.get("maps", ()),
-    )
-    return Measured(name, content["step"], scalars, protocol, found, stem, about, tuple(map(str, maps)))
+    name, about = str(content.get("name", stem.parent.name)), str(content.get("about", ""))
+    return Measured(name, content["step"], scalars, protocol, found, stem, about, _maps(name, content.get("maps", ())))
+
+
+def _maps(name: str, maps: Any) -> Mapping[str, str]:
+    """The columns with their words; runs from before the words were written have those of today's monitor."""
+    if isinstance(maps, dict):
+        return {str(column): str(words) for column, words in maps.items()}
+    return (_words_of_monitors().get(name) if maps else None) or in_words([str(column) for column in maps])
+
+
+@cache
+def _words_of_monitors() -> dict[str, Mapping[str, str]]:
+    from flowexp.callbacks import curves, noise_levels
+
+    monitors: dict[str, Mapping[str, str]] = {
+        monitor.name: dict(monitor.maps) for monitor in curves.CurveMonitor.__subclasses__()
+    }
+    return monitors | {"noise_levels": noise_levels.MAPS}
 
 
 def _written(entry: Measured) -> float:

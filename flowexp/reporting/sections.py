@@ -101,10 +101,22 @@ def _section(name: str, runs: Sequence[Run], most_pictures: int) -> Section:
 
 
 def in_a_line(protocol: Mapping[str, Any]) -> str:
-    """The short settings of a protocol, as `num samples 500 · seed 0`; all of them stand beside the numbers."""
-    flat = {field.replace(".", " ").replace("_", " "): value for field, value in flatten(protocol).items()}
-    said = [f"{field} {value}" for field, value in flat.items() if value is not None and len(str(value)) <= LONGEST]
-    return " · ".join(said[:MOST_SETTINGS])
+    """The short settings of a protocol, as `num samples 500 · seed 0`; all of them stand beside the numbers.
+
+    Those of the measurement itself come before those of its parts, such as its sampler's.
+    """
+    flat = sorted(flatten(protocol).items(), key=lambda item: item[0].count("."))
+    said = {field.replace(".", " ").replace("_", " "): _short(value) for field, value in flat}
+    return " · ".join(
+        [f"{field} {value}".rstrip() for field, value in said.items() if value is not None][:MOST_SETTINGS]
+    )
+
+
+def _short(value: Any) -> str | None:
+    """A setting in few letters; None for one that is not set, or long."""
+    if value is None or value is False or len(str(value)) > LONGEST:
+        return None
+    return "" if value is True else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _step_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
@@ -122,11 +134,12 @@ def _level_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
     tables = [(run, entry) for run, entry in found if entry is not None and "t" in entry.rows[0]]
     if len(tables) < 2:
         return []
-    drawn = [(column, _over_levels(column, tables)) for column in columns_over_levels([tables[0][1]])]
-    return [Chart(f"{column} over noise levels, last step", svg) for column, svg in drawn if svg]
+    columns = columns_over_levels([tables[0][1]])
+    drawn = [(words, _over_levels(column, words, tables)) for column, words in columns.items()]
+    return [Chart(words, svg) for words, svg in drawn if svg]
 
 
-def _over_levels(column: str, tables: Sequence[tuple[Run, Measured]]) -> Markup | None:
+def _over_levels(column: str, words: str, tables: Sequence[tuple[Run, Measured]]) -> Markup | None:
     """One column of several runs' tables, a line for each run and series."""
     rows = [
         row | {"run": f"{run.label} {row['line']}".strip()}
@@ -134,7 +147,8 @@ def _over_levels(column: str, tables: Sequence[tuple[Run, Measured]]) -> Markup 
         if column in entry.rows[0]
         for row in level_rows(entry.rows, column)
     ]
-    return draw_lines(rows, "t", column, "run", log_x=min((row["t"] for row in rows), default=1) <= LINEAR_BELOW)
+    log_x = any(0 < row["t"] <= LINEAR_BELOW for row in rows)
+    return draw_lines(rows, "t", column, "run", log_x, title=f"{words} over noise levels")
 
 
 def _map_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
@@ -143,7 +157,7 @@ def _map_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
     charts = []
     for label, found in maps:
         values = [value for _, other in maps if other.column == found.column for value in other.cells.values()]
-        about = (label if len(runs) > 1 else "", found.column, found.series)
+        about = (label if len(runs) > 1 else "", found.words, found.series)
         charts.append(Chart(" · ".join(filter(None, about)), found.draw(min(values), max(values))))
     return charts
 

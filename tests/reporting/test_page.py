@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from flowexp.recording import Measurement, Recorder
 from flowexp.reporting.numbers import group_numbers
-from flowexp.reporting.page import parted, render_runs
-from flowexp.reporting.reading import read_run, read_runs
+from flowexp.reporting.page import parted, render_runs, without_paths, words
+from flowexp.reporting.reading import read_run
 from flowexp.reporting.sections import in_a_line, sections_of, spread
+from flowexp.reporting.side_by_side import read_runs
 
 
 class Numbers(HTMLParser):
@@ -93,7 +95,8 @@ def test_a_diagnosis_is_told_from_its_run(finished: Path, tmp_path: Path):
 
 
 def test_a_setting_that_is_long_stays_with_the_numbers():
-    assert in_a_line({"a": {"b_c": 1}, "long": "x" * 61, "none": None, "seed": 0}) == "a b c 1 · seed 0"
+    said = {"a": {"b_c": 1 / 3, "sde": True, "ode": False}, "long": "x" * 61, "none": None, "seed": 0}
+    assert in_a_line(said) == "seed 0 · a b c 0.3333 · a sde"  # its own settings before those of its parts
 
 
 def test_what_a_run_is_called_cannot_change_the_page(make_run, tmp_path: Path):
@@ -138,7 +141,7 @@ def test_runs_of_one_protocol_compare_in_shared_charts(make_run, tmp_path: Path)
     assert all(group.compares for group in group_numbers(runs))
     (probe,) = [section for section in sections_of(runs, 3) if section.name == "probe"]
     titles = [chart.title for chart in probe.charts]
-    assert titles[0] == "accuracy over noise levels, last step"
+    assert titles[0] == "accuracy"
     assert "digits_fm · accuracy · tap 2" in titles and "lcf · accuracy · tap 2" in titles
 
 
@@ -150,12 +153,125 @@ def test_a_verdict_is_parted_at_its_first_colon():
     assert parted("no lag: t: 3") == ("No lag", "t: 3") and parted("fine") == ("Fine", "")
 
 
+def diagnosis(folder: Path, run: Path, measurement: Measurement, step: int = 200) -> Path:
+    """A diagnosis of `run` that measured one thing."""
+    Recorder(folder).record(measurement, step)
+    (folder / "config.yaml").write_text(f"name: {run.name}\nrun: {run}\nrun_dir: {folder}\n")
+    (folder / "summary.json").write_text(json.dumps({"step": step, "verdicts": measurement.verdicts}))
+    return folder
+
+
+def norms(name: str, verdict: str, **words: object) -> Measurement:
+    rows = [{"t": t, "ratio": 1 - t / 3} for t in (0.005, 0.5, 0.9)]
+    return Measurement(name, {f"{name}/x": 0.5}, rows, verdicts=[verdict], **words)
+
+
+def test_diagnoses_of_one_run_are_one_run_of_the_page(own: Path, tmp_path: Path):
+    only(own, "frechet_x")
+    deficit = diagnosis(tmp_path / "a", own, norms("velocity_norms", "velocity deficit: 12 % at the noise end"))
+    ssc = diagnosis(tmp_path / "b", own, norms("ssc_calibration", "SSC proposal: none; states are on time"))
+    later = diagnosis(tmp_path / "c", own, norms("velocity_norms", "velocity deficit: 9 %"), step=300)
+    (run,) = read_runs([deficit, ssc])
+    assert run.names == ["velocity_norms", "ssc_calibration"] and run.label == own.name
+    assert [len(found) for found in run.findings.values()] == [1, 1]
+    assert "run_dir: " + str(ssc) in run.settings
+    assert [run.label for run in read_runs([deficit, ssc, later])] == ["run (a)", "run (c)"]
+    page = render_runs(read_runs([deficit, ssc]))
+    assert "<b>Velocity deficit</b>" in page and '<div class="verdict calm"><b>SSC proposal</b>' in page
+
+
+def begun(folder: Path, name: str, data: str = "digits") -> Path:
+    """A run that has measured nothing."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text(f"name: {name}\n")
+    (folder / "run.json").write_text(json.dumps({"plan": {"data": f"{data}, 1,437 images"}}))
+    return folder
+
+
+def test_labels_say_only_what_is_needed_to_tell_runs_apart(tmp_path: Path):
+    folders = [begun(tmp_path / place, name) for place, name in (("a", "fm"), ("b", "fm"), ("c", "lcf"))]
+    assert [run.label for run in read_runs(folders)] == ["fm (a)", "fm (b)", "lcf"]
+
+
+def test_verdicts_of_several_runs_stand_beside_each_other(tmp_path: Path):
+    runs = [begun(tmp_path / name, name) for name in ("fm", "lcf")]
+    found = [
+        diagnosis(tmp_path / f"d_{run.name}", run, norms("velocity_norms", f"velocity deficit: {share} %"))
+        for run, share in zip(runs, (12, 5), strict=True)
+    ]
+    page = render_runs(read_runs(found))
+    (row,) = re.findall(r'<tr><th scope="row">Velocity norms</th>(.*?)</tr>', page, re.DOTALL)
+    assert [re.sub("<[^>]+>", "", cell).split() for cell in re.findall("<td.*?</td>", row, re.DOTALL)] == [
+        ["Velocity", "deficit", "12", "%"],
+        ["Velocity", "deficit", "5", "%"],
+    ]
+
+
+def test_charts_of_several_runs_bear_words_and_come_before_each_runs_own_picture(make_run, tmp_path: Path):
+    words = {"ratio": "|v| / |v*|"}
+    runs = [
+        diagnosis(tmp_path / name, tmp_path / f"run_{name}", norms("velocity_norms", "x", maps=words)) for name in "ab"
+    ]
+    (section,) = sections_of(read_runs(runs), 1)
+    assert [chart.title for chart in section.charts] == ["|v| / |v*|"]
+    assert "|v| / |v*| over noise levels" in section.charts[0].svg
+
+
+def test_runs_from_before_the_words_have_those_of_todays_monitors(tmp_path: Path):
+    old = diagnosis(tmp_path / "old", tmp_path, norms("velocity_norms", "x", maps=("ratio", "cosine")))
+    unknown = diagnosis(tmp_path / "own", tmp_path, norms("state_norm", "x", maps=("my_ratio",)))
+    assert read_run(old).of("velocity_norms")[0].maps["ratio"] == "|v| / |v*|"
+    assert read_run(unknown).of("state_norm")[0].maps == {"my_ratio": "my ratio"}
+
+
+def test_a_page_names_no_folder_of_the_machine(own: Path, tmp_path: Path):
+    only(own, "frechet_x")
+    command = f"-m flowexp.jobs train {own} data.root=~/sets/mnist"
+    (own / "run.json").write_text(json.dumps({"command": command, "plan": {"weights": str(own / "x.pt")}}))
+    found = diagnosis(tmp_path / "d", own, norms("velocity_norms", f"weights: of {own}/x.pt"))
+    page = render_runs([read_run(found)])
+    assert str(tmp_path) not in page and "sets/mnist" not in page and f"run: …/{own.name}\n" in page
+    assert "of …/x.pt" in page and "data.root=…/mnist" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("root: data/fashion_mnist", "root: data/fashion_mnist"),
+        ("see https://example.org/a/b", "see https://example.org/a/b"),
+        ("|v - v*|² / d, 1/2/3", "|v - v*|² / d, 1/2/3"),
+        ("runs=[/a/b,'/c/d']", "runs=[…/b,'…/d']"),
+        (r"C:\\Users\\me\\x.pt", "…/x.pt"),
+    ],
+)
+def test_only_paths_from_the_root_are_shortened(text: str, shown: str):
+    assert without_paths(text.replace("\\\\", "\\")) == shown
+
+
+def test_runs_of_different_data_are_said_to_be(tmp_path: Path):
+    digits = [begun(tmp_path / name, name) for name in ("fm", "mafm")]
+    assert "trained on different data" not in render_runs(read_runs(digits))
+    page = render_runs(read_runs([*digits, begun(tmp_path / "lcf", "lcf", "cifar10")]))
+    warning = page[page.index('class="note warn"') :].split("</div>")[0]
+    assert "trained on different data" in warning
+    assert re.sub("<[^>]+>", "", warning).split("compare.")[1].split("\n") == ["", "digits (fm, mafm)cifar10 (lcf)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [("ssc_calibration", "SSC calibration"), ("noise_levels", "Noise levels"), ("knn", "kNN"), ("fid", "FID")],
+)
+def test_headings_are_words(name: str, heading: str):
+    assert words(name) == heading
+
+
 PROBE = """<script>onload = () => {
   const pictures = [...document.images].map(image => image.naturalWidth)
   const numbers = [...document.querySelectorAll('table[data-measurement=probe] data')].map(data => data.value)
   const seen = [...document.querySelectorAll('figure svg')].every(svg => svg.getBoundingClientRect().width > 100)
   const fits = document.documentElement.scrollWidth <= innerWidth
-  document.body.innerHTML = '<pre id=answer>' + JSON.stringify({pictures, numbers, seen, fits}) + '</pre>'
+  const width = innerWidth
+  document.body.innerHTML = '<pre id=answer>' + JSON.stringify({pictures, numbers, seen, fits, width}) + '</pre>'
 }</script>"""
 
 
@@ -168,3 +284,30 @@ def test_a_browser_shows_every_picture_and_the_numbers_of_the_csv(
     assert len(answer["pictures"]) == 4 and min(answer["pictures"]) > 0
     assert answer["numbers"] == cells_of(finished / "measurements/probe/step_00000200.csv")
     assert answer["seen"] and answer["fits"]
+
+
+NARROW = """<script>onload = () => {
+  const frame = document.createElement('iframe')
+  frame.width = 400; frame.style.border = 0
+  frame.srcdoc = document.documentElement.outerHTML.replace(/<script>.*/s, '')
+  frame.onload = () => {
+    const page = frame.contentDocument
+    const wide = [...page.querySelectorAll('body *')].filter(part => !part.closest('.scroll, pre')
+      && part.getBoundingClientRect().right > 400.5).map(part => part.tagName)
+    const answer = {fits: page.documentElement.scrollWidth <= 400, wide, labels:
+      [...page.querySelectorAll('.findings td[data-run]')].map(cell => cell.dataset.run)}
+    document.body.innerHTML = '<pre id=answer>' + JSON.stringify(answer) + '</pre>'
+  }
+  document.body.append(frame)
+}</script>"""
+
+
+@pytest.mark.slow
+def test_several_runs_fit_a_telephone_and_keep_their_names_there(browse, make_run, tmp_path: Path):
+    runs = [
+        only(make_run(tmp_path / name, name), "frechet_x", "noise_levels") for name in ("fashion_fm", "fashion_lcf")
+    ]
+    page = render_runs(read_runs(runs))
+    document = browse(page.replace("</body>", NARROW + "</body>"))
+    answer = json.loads(document.split('<pre id="answer">')[1].split("</pre>")[0])
+    assert answer == {"fits": True, "wide": [], "labels": ["fashion_fm", "fashion_lcf"]}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flowexp.reporting.reading import read_run, read_runs, read_training, sentences
+from flowexp.reporting.reading import read_run, read_training, sentences
+from flowexp.reporting.side_by_side import read_runs
 from flowexp.tables import read_csv
 
 
