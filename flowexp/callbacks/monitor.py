@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -79,5 +81,14 @@ def measure_now(
 ) -> dict[str, Measurement]:
     """Runs those monitors that have not measured `step` yet, outside a Trainer; returns the measurements by name."""
     fresh = [monitor for monitor in monitors if monitor.last_step != step]
-    measurements = [monitor.run(module, datamodule, recorder, step) for monitor in fresh]
+    measurements = []
+    for place, monitor in enumerate(fresh, 1):
+        if recorder is not None:
+            print(f"measuring {in_words(monitor)} ({place} of {len(fresh)})", file=sys.stderr)
+        measurements.append(monitor.run(module, datamodule, recorder, step))
     return {measurement.name: measurement for measurement in measurements}
+
+
+def in_words(monitor: Monitor) -> str:
+    """What a monitor is called on the screen: `VelocityNorms` is "velocity norms"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", type(monitor).__name__).lower()

@@ -20,10 +20,10 @@ def guide_protocol(module: FlowMatching) -> dict[str, Any] | None:
     """Which weaker network guides the samples, by its weights; None where none does."""
     if module.guide is None or module.sampler.autoguidance_scale == 1:
         return None
-    return {"weights": _fingerprint(module.guide.backbone)}
+    return {"weights": weights_of(module.guide.backbone)}
 
 
-def _fingerprint(network: object) -> str:
+def weights_of(network: object) -> str:
     """16 hexadecimal digits that identify the weights."""
     assert isinstance(network, nn.Module)
     digest = hashlib.blake2b(digest_size=8)

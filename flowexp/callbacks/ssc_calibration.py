@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from tqdm import tqdm
-
-from flowexp.callbacks.curves import LEVELS
+from flowexp.callbacks.call_bar import CallBar, counting, network_calls, rows_per_call
+from flowexp.callbacks.curve_monitor import LEVELS
+from flowexp.callbacks.kept import Kept
 from flowexp.callbacks.monitor import Monitor
-from flowexp.callbacks.precision import autocast, check_precision
-from flowexp.callbacks.sampling_protocol import sampling_protocol
-from flowexp.callbacks.sharing import num_own, rank_and_world_size, share
+from flowexp.callbacks.paired_features import PairedFeatures, different
+from flowexp.callbacks.precision import check_precision
+from flowexp.callbacks.sampling_protocol import sampling_protocol, weights_of
+from flowexp.callbacks.sharing import rank_and_world_size
+from flowexp.callbacks.ssc_table import plot_differences, score_row
 from flowexp.data import ImageDataModule
 from flowexp.diagnostics import (
-    SamplerScore,
     SSCProposal,
     calibrate_ssc,
     compare_samplers,
-    create_projection,
     integration_lag,
     plain_of,
     ssc_controls,
@@ -30,19 +28,19 @@ from flowexp.diagnostics import (
 )
 from flowexp.diagnostics.verdict import ssc_verdict
 from flowexp.encoders import FeatureNet, create_encoder
-from flowexp.figures import COLOURS
-from flowexp.metrics import FeatureCollector, Moments
-from flowexp.metrics.collecting import Needs
 from flowexp.modules import FlowMatching
 from flowexp.recording import Measurement
 from flowexp.sampling import Sampler
 
 FEWEST_SAMPLES = 16  # below that a bootstrap's interval says nothing
-LAG_PART = 0.25  # of the budget
+DEFICIT_PART, LAG_PART, SAMPLES_PART = 0.05, 0.2, 0.75  # of the budget
+MOST_DEFICIT_IMAGES = 512
+KEPT = "ssc_features"  # folder of a run
 ABOUT = (
-    "SSC's proposed scale beside the controls that could refute it: no SSC (plain), the paper's 1.1 to 1 (vd), late "
-    "injection (1 to 1.1), constant scales, and the constant with the proposal's mean. Bars are 95 % intervals of the "
-    "difference from plain in Fréchet distance, over the same noise; left of 0 is better."
+    "SSC's proposed scale beside the controls that could refute it: none, the paper's 1.1 to 1, late injection (1 to "
+    "1.1), constant scales, and the constant with the proposal's mean; ODE and SDE, few steps and many. Differences in "
+    "Fréchet distance from none, over the same noise, with 95 % intervals: blue is surely better, an orange square "
+    "surely worse, a hollow point may be chance."
 )
 
 
@@ -54,19 +52,21 @@ class SSCCalibration(Monitor):
     paired; intervals are bootstrapped over samples. Distances are taken between features projected to `max_dim`
     numbers: good for comparing these samplers, and not to be compared with any other distance.
 
-    Every sampler that the proposal or a control makes twice is drawn once.
+    Every sampler that the proposal or a control makes twice is drawn once. Features are kept in the run's folder batch
+    by batch: a calibration that was stopped goes on where it was, and one with further controls draws those alone.
 
     Arguments:
         encoder: the feature network, or its name, or its name with options as a mapping.
         num_samples: samples of each sampler, as many as there are rows of features.
-        budget: network calls, one for each sample and step, that may be spent, a quarter of them on
-            the lag; `num_samples` is lowered to what fits. None is no limit.
+        budget: network calls, one for each sample and step, that may be spent: a twentieth on the deficit, a fifth on
+            the lag, the rest on samples; `num_samples` is lowered to what fits. None is no limit.
         solvers, num_steps: what is sampled with.
         constants: constant scales among the controls.
         num_images: test images of the deficit, the lag and the reference.
         max_dim: numbers that features are projected to; a quarter of the samples where that is less.
         num_resamples: of the bootstrap.
         batch_size, precision: of sampling.
+        kept_in: folder of the run, in whose ssc_features the work is kept; None keeps nothing.
 
     Raises:
         ValueError: a budget for fewer than 16 samples of each sampler.
@@ -85,6 +85,7 @@ class SSCCalibration(Monitor):
         num_resamples: int = 200,
         batch_size: int = 250,
         precision: str = "32-true",
+        kept_in: str | None = None,
         every_n_steps: int | None = None,
         at_end: bool = True,
     ) -> None:
@@ -98,35 +99,51 @@ class SSCCalibration(Monitor):
         self.num_resamples = num_resamples
         self.batch_size = batch_size
         self.precision = check_precision(precision)
+        self.kept_in = kept_in
 
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         self.encoder.to(module.device)
-        proposal = self._proposal(module, datamodule, seed)
-        samplers = ssc_controls(module.sampler, proposal, self.constants, self.solvers, self.num_steps)
-        num = self._affordable(samplers)
-        max_dim = max(1, min(self.max_dim, num // 4))
-        features = self._all_features(module, datamodule, samplers, num, max_dim, seed)
-        reference = self._reference(module, datamodule, max_dim, seed)
+        kept = self._kept(module, datamodule, seed)
+        with kept.going_on(), counting(module.backbone) as bar:
+            proposal = self._proposal(module, datamodule, kept, bar, seed)
+            samplers = ssc_controls(module.sampler, proposal, self.constants, self.solvers, self.num_steps)
+            num = self._affordable(samplers)
+            max_dim = max(1, min(self.max_dim, num // 4))
+            space = PairedFeatures(self.encoder, max_dim, self.batch_size, self.precision, kept)
+            features = space.of_samplers(samplers, num, module, datamodule, bar, seed)
+        reference = space.of_test_images(self._images(datamodule), datamodule, seed)
         scores = compare_samplers(features, reference, plain_of, self.num_resamples, seed=seed)
-        rows = [_row(score, samplers[score.name]) for score in scores]
+        rows = [score_row(score, samplers[score.name]) for score in scores]
         return Measurement(
             "ssc_calibration",
             {"ssc_calibration/s0": proposal.s0, "ssc_calibration/s1": proposal.s1},
             rows,
-            _draw(rows),
+            plot_differences(rows),
             protocol=self._protocol(module, datamodule, proposal, num, max_dim, seed),
             about=ABOUT,
             verdicts=ssc_verdict(proposal, scores),
         )
 
+    def _kept(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Kept:
+        """Where parts are kept: by one process alone, since all must make the same calls of a sharded network."""
+        if self.kept_in is None or rank_and_world_size()[1] > 1:
+            return Kept(None, {})
+        decided = {"weights": weights_of(module.backbone), "data": datamodule.name, "seed": seed}
+        return Kept(Path(self.kept_in) / KEPT, decided | {"sampler": sampling_protocol(module)})
+
+    def _images(self, datamodule: ImageDataModule) -> int:
+        return min(self.num_images, len(datamodule.test))
+
+    # --- what the budget pays for ---
+
     def _affordable(self, samplers: Mapping[str, Sampler]) -> int:
         """How many samples of each sampler the budget pays for."""
         if self.budget is None:
             return self.num_samples
-        calls = sum(sampler.integrator.num_steps for sampler in _different(samplers).values())
-        num = min(self.num_samples, int((1 - LAG_PART) * self.budget) // calls)
+        calls = sum(map(network_calls, different(samplers).values()))
+        num = min(self.num_samples, int(SAMPLES_PART * self.budget) // calls)
         if num < FEWEST_SAMPLES:
-            needed = -int(-FEWEST_SAMPLES * calls // (1 - LAG_PART))
+            needed = -int(-FEWEST_SAMPLES * calls // SAMPLES_PART)
             raise ValueError(
                 f"budget={self.budget} pays for {num} samples of each sampler, and intervals need {FEWEST_SAMPLES}: "
                 f"raise it to {needed}, or lower num_steps or the number of constants"
@@ -134,13 +151,15 @@ class SSCCalibration(Monitor):
         return num
 
     def _lag_samples(self, module: FlowMatching, num_images: int) -> int:
-        """How many samples are followed for the lag: at most half of the images, and a quarter of the budget."""
-        paid = (
-            self.num_samples
-            if self.budget is None
-            else int(LAG_PART * self.budget) // module.sampler.integrator.num_steps
-        )
+        """How many samples are followed for the lag: at most half of the images, and its part of the budget."""
+        calls = network_calls(_plain(module.sampler))
+        paid = self.num_samples if self.budget is None else int(LAG_PART * self.budget) // calls
         return max(2, min(self.num_samples, num_images // 2, paid))
+
+    def _deficit_images(self, num_images: int) -> int:
+        """How many images the deficit is measured on, at each level."""
+        paid = MOST_DEFICIT_IMAGES if self.budget is None else int(DEFICIT_PART * self.budget) // len(LEVELS)
+        return max(FEWEST_SAMPLES, min(MOST_DEFICIT_IMAGES, num_images, paid))
 
     def _protocol(
         self,
@@ -151,146 +170,59 @@ class SSCCalibration(Monitor):
         max_dim: int,
         seed: int,
     ) -> dict[str, Any]:
+        num_images = self._images(datamodule)
         return {
-            "proposal": proposal.rows()[0],
             "num_samples": num,
             "budget": self.budget,
-            "features": self.encoder.protocol() | {"projected_to": max_dim},
-            "reference": f"{min(self.num_images, len(datamodule.test))} test images of {datamodule.name}",
+            "reference": f"{num_images} test images of {datamodule.name}",
             "resamples": self.num_resamples,
-            "sampler": sampling_protocol(module),
+            "deficit_images": self._deficit_images(num_images),
+            "lag_samples": self._lag_samples(module, num_images),
             "precision": self.precision,
             "weights": "ema",
             "seed": seed,
+            "proposal": proposal.rows()[0],
+            "features": self.encoder.protocol() | {"projected_to": max_dim},
+            "sampler": sampling_protocol(module),
         }
 
-    def _proposal(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> SSCProposal:
-        chosen = datamodule.test.subset(min(self.num_images, len(datamodule.test)))
-        labels = chosen.labels if module.backbone.takes == "class" else None
+    # --- the proposal ---
+
+    def _proposal(
+        self, module: FlowMatching, datamodule: ImageDataModule, kept: Kept, bar: CallBar, seed: int
+    ) -> SSCProposal:
+        num = self._images(datamodule)
+        sizes = {"images": num, "of_deficit": self._deficit_images(num), "of_lag": self._lag_samples(module, num)}
+
+        def make() -> dict[str, Any]:
+            return vars(self._proposed(module, datamodule, sizes, bar, seed))
+
+        return SSCProposal(**kept.numbers({"proposal": sizes | {"max_dim": self.max_dim}}, make))
+
+    def _proposed(
+        self, module: FlowMatching, datamodule: ImageDataModule, sizes: Mapping[str, int], bar: CallBar, seed: int
+    ) -> SSCProposal:
+        chosen = datamodule.test.subset(sizes["images"])
+        few, num, plain = sizes["of_deficit"], sizes["of_lag"], _plain(module.sampler)
+        labels = chosen.labels[:few] if module.backbone.takes == "class" else None
         images = datamodule.to_data(chosen.images)
+        bar.expect(few * len(LEVELS) + num * network_calls(plain))
+        bar.begin("deficit")
         norms = velocity_norms(
-            module.velocity_network, module.interpolant, images[:512], LEVELS, seed,
-            labels=None if labels is None else labels[:512], device=module.device,
+            module.velocity_network, module.interpolant, images[:few], LEVELS, seed,
+            labels=labels, device=module.device,
         )  # fmt: skip
-        num = self._lag_samples(module, len(images))
+        bar.begin("lag", rows_per_call(plain))
         lag = integration_lag(
-            _plain(module.sampler), module.velocity_network, module.interpolant, images, num, seed,
+            plain, module.velocity_network, module.interpolant, images, num, seed,
             module.labels_for(range(num), seed), max_dim=self.max_dim, device=module.device, guide=module.guide,
         )  # fmt: skip
         return calibrate_ssc(norms, lag)
-
-    def _all_features(
-        self,
-        module: FlowMatching,
-        datamodule: ImageDataModule,
-        samplers: Mapping[str, Sampler],
-        num: int,
-        max_dim: int,
-        seed: int,
-    ) -> dict[str, Tensor]:
-        """Projected features (num, max_dim) by sampler, those of equal samplers drawn once; one bar over all calls."""
-        project, drawn = create_projection(self.encoder.dim, max_dim, seed), dict[str, Tensor]()
-        own = len(share(range(num)))
-        total = own * sum(sampler.integrator.num_steps for sampler in _different(samplers).values())
-        hidden = None if rank_and_world_size()[0] == 0 else True
-        with tqdm(total=total, unit="call", unit_scale=True, leave=False, disable=hidden) as bar:
-            for name, sampler in _different(samplers).items():
-                bar.set_description(name)
-                drawn[_identity(sampler)] = project(self._features(module, datamodule, sampler, num, bar, seed))
-        return {name: drawn[_identity(sampler)] for name, sampler in samplers.items()}
-
-    def _features(
-        self, module: FlowMatching, datamodule: ImageDataModule, sampler: Sampler, num: int, bar: Any, seed: int
-    ) -> Tensor:
-        """Features (num, D) of a sampler's samples, on every process."""
-        before, module.sampler = module.sampler, sampler
-        try:
-            collector = FeatureCollector(num, self.encoder.dims, Needs(features=True))
-            indices, own = share(range(num)), num_own(num)
-            for start in range(0, len(indices), self.batch_size):
-                part = indices[start : start + self.batch_size]
-                with autocast(self.precision, module.device):
-                    samples = module.sample(part, seed)
-                kept = max(0, own - start)
-                found = self.encoder.extract(datamodule.to_pictures(samples.images), ("features",)).rows(kept)
-                collector.update(found, torch.tensor(part[:kept], dtype=torch.int64))
-                bar.update(len(part) * sampler.integrator.num_steps)
-        finally:
-            module.sampler = before
-        features = collector.compute().features
-        assert features is not None
-        return features
-
-    def _reference(self, module: FlowMatching, datamodule: ImageDataModule, max_dim: int, seed: int) -> Moments:
-        pictures = datamodule.reference_pictures("test")
-        pictures = pictures.subset(min(self.num_images, len(pictures)))
-        projection, parts = create_projection(self.encoder.dim, max_dim, seed), []
-        for rows in torch.arange(len(pictures)).split(self.batch_size):
-            parts.append(projection(self.encoder(pictures.select(rows).images.to(module.device)).cpu()))
-        return _moments(torch.cat(parts))
-
-
-def _moments(features: Tensor) -> Moments:
-    wide = features.double()
-    return Moments(wide.mean(dim=0), torch.cov(wide.T), len(wide))
 
 
 def _create(encoder: str | dict[str, Any]) -> FeatureNet:
     return create_encoder(encoder) if isinstance(encoder, str) else create_encoder(**encoder)
 
 
-def _different(samplers: Mapping[str, Sampler]) -> dict[str, Sampler]:
-    """The samplers without those that are another one's equal, such as a proposal that proposes no correction."""
-    first: dict[str, str] = {}
-    for name, sampler in samplers.items():
-        first.setdefault(_identity(sampler), name)
-    return {name: samplers[name] for name in first.values()}
-
-
-def _identity(sampler: Sampler) -> str:
-    """Equal for samplers that draw the same samples: a constant scale has no shape."""
-    settings = sampler.protocol() | ({"profile": "constant"} if sampler.s0 == sampler.s1 else {})
-    return json.dumps(settings, sort_keys=True, default=str)
-
-
 def _plain(sampler: Sampler) -> Sampler:
     return replace(sampler, s0=1.0, s1=1.0)
-
-
-def _row(score: SamplerScore, sampler: Sampler) -> dict[str, Any]:
-    solver, steps, scale = score.name.split("-", 2)
-    return {
-        "solver": solver,
-        "num_steps": int(steps),
-        "scale": scale,
-        "s0": sampler.s0,
-        "s1": sampler.s1,
-        "profile": sampler.protocol()["profile"],
-        "distance": score.distance,
-        "difference": score.difference,
-        "low": score.low,
-        "high": score.high,
-        "better": score.better,
-    }
-
-
-def _draw(rows: list[dict[str, Any]]) -> Any:
-    """Differences from the same solver and steps without SSC, with their intervals; left of zero is better."""
-    from matplotlib.figure import Figure
-
-    panels = list(dict.fromkeys((row["solver"], row["num_steps"]) for row in rows))
-    figure = Figure(figsize=(3.6 * len(panels), 3.6), dpi=150, layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True):
-        own = [row for row in rows if (row["solver"], row["num_steps"]) == panel]
-        for place, row in enumerate(own):
-            colour = COLOURS[0] if row["better"] else "0.45"
-            axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2)
-            axes.plot(row["difference"], place, "o", color=colour, markersize=4)
-        axes.axvline(0, color="black", linewidth=0.6)
-        axes.set_title(f"{panel[0].replace('_', '-')}, {panel[1]} steps", loc="left", fontsize="medium")
-        axes.set_xlabel("Fréchet distance − that of plain")
-        axes.grid(axis="x", alpha=0.25, linewidth=0.6)
-        axes.set_yticks(range(len(own)), [row["scale"].replace("_", " ") for row in own])
-        axes.set_ylim(len(own) - 0.5, -0.5)  # the first row on top
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure

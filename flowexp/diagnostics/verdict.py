@@ -20,6 +20,7 @@ LAG = 0.01  # of t; half a step of 50
 CHANCE = 1.0  # a lag below the largest one that samples of the exact marginals show is chance
 LOW_NOISE = 0.1  # levels that count as low noise: LCF's T_min is 0.02 to 0.2
 FLAT = 1.1  # a gain that changes by less than 10 % is flat
+SCALES = {"proposal": "the proposal", "vd": "VD's 1.1 to 1", "late": "late injection", "mean": "the proposal's mean"}
 
 
 def verdict(
@@ -143,16 +144,25 @@ def ssc_verdict(proposal: SSCProposal, scores: Sequence[SamplerScore]) -> list[s
 
     scores: named "solver-steps-scale", as `ssc_controls` names them, each compared with plain.
     """
-    sentences = [_proposed(proposal)]
-    scales = dict.fromkeys(score.name.split("-", 2)[2] for score in scores if not score.name.endswith("-plain"))
-    counts = {}
-    for scale in scales:
-        own = [score.better for score in scores if score.name.split("-", 2)[2] == scale]
-        counts[scale] = f"{scale.replace('_', ' ')} in {sum(own)} of {len(own)}"
-    proposed = ("proposal",) if proposal.source != "none" else ()
-    first = [counts.pop(scale) for scale in proposed if scale in counts]
-    controls = [text for scale, text in counts.items() if scale not in ("proposal", "mean") or proposed]
-    return [*sentences, f"SSC beside its controls: surely better than no SSC are {', '.join([*first, *controls])}"]
+    better: dict[str, list[bool]] = {}
+    for score in scores:
+        better.setdefault(score.name.split("-", 2)[2], []).append(score.better)
+    better.pop("plain", None)
+    if not any(map(any, better.values())):
+        most = max(map(len, better.values()), default=0)
+        found = (
+            f"no scale is surely better than no SSC: neither the proposal nor a control, in {most} comparisons of each"
+        )
+        return [_proposed(proposal), found]
+    told = ["proposal", *(scale for scale in better if scale not in ("proposal", "mean")), "mean"]
+    if proposal.source == "none":
+        told = told[1:-1]
+    said = [f"{_scale(scale)} in {sum(better[scale])} of {len(better[scale])}" for scale in told if scale in better]
+    return [_proposed(proposal), f"SSC beside its controls: surely better than no SSC are {', '.join(said)}"]
+
+
+def _scale(name: str) -> str:
+    return SCALES.get(name, name.replace("_", " "))
 
 
 def _proposed(proposal: SSCProposal) -> str:

@@ -107,9 +107,13 @@ def test_a_proposal_is_told_beside_what_its_controls_reach():
     assert ssc_verdict(proposal, scores) == [
         "SSC proposal: s0 = 1.080, s1 = 1, profile quad_in, from the lag; the least velocity error at the noise end is "
         "at 1.002",
-        "SSC beside its controls: surely better than no SSC are proposal in 1 of 1, late in 1 of 1, constant 1.05 in "
-        "1 of 1, mean in 0 of 1",
+        "SSC beside its controls: surely better than no SSC are the proposal in 1 of 1, late injection in 1 of 1, "
+        "constant 1.05 in 1 of 1, the proposal's mean in 0 of 1",
     ]
     none = ssc_verdict(replace(proposal, s0=1.0, source="none"), scores)
     assert none[0] == "SSC proposal: none; states are not behind their schedule"
     assert "proposal in" not in none[1] and "mean" not in none[1]
+    unsure = [replace(score, better=False) for score in scores]
+    assert ssc_verdict(proposal, unsure)[1] == (
+        "no scale is surely better than no SSC: neither the proposal nor a control, in 1 comparisons of each"
+    )
