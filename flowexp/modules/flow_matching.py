@@ -131,9 +131,21 @@ class FlowMatching(Learner):
         parts = parts | {term.name: (term.lam, term(step)) for term in self.each_term()}
         loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
         named = {name: part.detach() for name, (_, part) in parts.items()}
-        return StepLosses(loss, named, error.detach(), step.regressed(step.t)[: len(error)])
+        return StepLosses(loss, named, self._of_velocity(error.detach(), step), step.regressed(step.t)[: len(error)])
+
+    @torch.no_grad()
+    def _of_velocity(self, error: Tensor, step: Step) -> Tensor:
+        """`error` where it is one of the velocity, and otherwise that: curves over t compare it whatever the loss."""
+        if self.parameterization.loss_space == "velocity":
+            return error
+        return velocity_error(step.velocity, self.attainable(step))[: len(error)]
 
     # --- what the losses of any objective are made of -----------------------------------------------------------------
+
+    def attainable(self, step: Step) -> Tensor:
+        """The target of each regressed row, (R, ...), as far as an output can stand for it."""
+        xt, t = step.regressed(step.xt), step.regressed(step.t)
+        return self.parameterization.attainable(step.target, xt, t, self.interpolant)
 
     def noised(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
         """x_t (B, ...), and t (B,) on its device."""

@@ -44,7 +44,6 @@ class MagnitudeAwareFlowMatching(FlowMatching):
     def losses(self, batch: TrainingBatch) -> StepLosses:
         step = self.forward_step(batch)
         error = self.error(step)
-        xt, t = step.regressed(step.xt), step.regressed(step.t)
-        target = self.parameterization.attainable(step.target, xt, t, self.interpolant)
-        magnitude = (self.weight(progress(t)) * magnitude_error(step.velocity, target, form=self.form)).mean()
+        weight = self.weight(progress(step.regressed(step.t)))
+        magnitude = (weight * magnitude_error(step.velocity, self.attainable(step), form=self.form)).mean()
         return self.total(step, error, {"velocity": (1.0, error.mean()), "magnitude": (self.lam, magnitude)})

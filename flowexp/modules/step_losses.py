@@ -16,7 +16,7 @@ class StepLosses:
     Arguments:
         loss: scalar to be minimised.
         terms: the named parts of the loss, scalars without gradient.
-        error: squared velocity error of each regressed row, (R,), without gradient.
+        error: squared velocity error of each regressed row, (R,), without gradient, in whatever space the loss is.
         t: noise level of those rows, (R,).
     """
 

@@ -122,6 +122,21 @@ def test_x_prediction_regresses_the_data(objective) -> None:
     torch.testing.assert_close(module.losses(batch).terms["velocity"], ((output - batch.data) ** 2).mean().detach())
 
 
+@pytest.mark.parametrize("space", ["velocity", "data", "noise"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_errors_told_of_training_are_of_the_velocity_in_whatever_space_the_loss_is(objective, space) -> None:
+    """So that the curve of training batches over t has the unit of that of test images."""
+    batch, parameterization = batch_at([0.02, 0.5, 0.9, 0.3]), Parameterization("data", space)
+    module = objective(backbone=small_backbone(), parameterization=parameterization)
+    rows = torch.arange(4)[batch.t >= getattr(module, "t_min", 0.0)]
+    xt = module.interpolant.interpolate(batch.data, batch.noise, batch.t)
+    target = module.target(batch, xt, batch.t)
+    perfect = module.interpolant.convert(target, xt, batch.t, "velocity", "data")
+    divisor = batch.t.clamp(min=parameterization.clamp)[:, None, None, None]
+    expected = ((module.backbone(xt, batch.t) - perfect) / divisor).square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(module.losses(batch).error, expected[rows].detach(), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("prediction", ["data", "noise"])
 @pytest.mark.parametrize("form", ["rms_squared", "l1", "squared_norms"])
 def test_mafm_asks_no_length_of_a_perfect_prediction_that_its_clamp_cannot_give(prediction, form) -> None:
