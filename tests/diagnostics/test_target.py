@@ -1,4 +1,4 @@
-"""Networks that predict data or noise have their velocity clamped at one end: they are measured by what they can reach."""
+"""Predictions of data or noise have their velocity clamped at one end: they are measured by what they can reach."""
 
 from __future__ import annotations
 
