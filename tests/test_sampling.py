@@ -339,7 +339,7 @@ class Predicted(Network):
 @fixed_step
 @pytest.mark.parametrize("path", [Linear(), GVP(), SBDMVP()], ids=lambda path: path.name)
 def test_a_final_jump_below_the_clamp_still_arrives_at_the_predicted_data(name: str, path: Interpolant):
-    """Data predictions are clamped below t = 0.05: a step of the clamped velocity from 0.02 would go 40 % of the way."""
+    """They are clamped below t = 0.05: a step of the clamped velocity from 0.02 would go 40 % of the way."""
     network, label = (
         VelocityNetwork(Predicted(), path, Parameterization("data", clamp=0.05)),
         torch.tensor([0, 1, 2, 0]),
