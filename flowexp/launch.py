@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from flowexp.completion import complete
 from flowexp.composing import Configs, config_folder
 from flowexp.errors import sentence_for
 from flowexp.help import help_page
-from flowexp.runs import RunFolder
+from flowexp.runs import SAID, RunFolder
 from flowexp.settling import settle
 from flowexp.sweeps import JobResult, print_table, swept_folders
 
@@ -132,10 +133,17 @@ def _through(command: str, config: DictConfig, folders: list[Path], refusals: li
 
 def _run_folder(command: str, config: DictConfig, sweep: Path | None) -> tuple[DictConfig, RunFolder]:
     """The settled config of a run, and its folder, which is made."""
+    os.environ[SAID] = _said(command)
     config = settle(command, config, sweep)
     run = RunFolder(Path(config.run_dir).absolute())
     run.create(config)
     return config, run
+
+
+def _said(command: str) -> str:
+    """The command line of this run; of a job of a sweep the one that makes it alone."""
+    words = HydraConfig.get().overrides.task if HydraConfig.get().mode == RunMode.MULTIRUN else sys.argv[1:]
+    return shlex.join(["python", "-m", f"flowexp.{command}", *words])
 
 
 def _run_swept_job(command: str, config: DictConfig, run: RunFolder) -> float | None:

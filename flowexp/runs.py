@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -46,6 +47,7 @@ _PLACES_NOT_CONTENT = {
     "terms": ("*.cache", "*.teacher_options.weights"),
     "callbacks": ("*.cache", "*.encoder.weights"),
 }  # fmt: skip
+SAID = "FLOWEXP_COMMAND"  # variable with the command line that a job was started for; its own says only the folder
 _VERSIONS_OF = ("flowexp", "torch", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "wandb", "numpy")
 
 
@@ -185,7 +187,7 @@ def _place_in(run: Path, folder: Path) -> str:
 def describe_origin(config: DictConfig) -> dict[str, Any]:
     """Where a run comes from: command, key, seed, versions, commit and machine."""
     return {
-        "command": " ".join(sys.orig_argv[1:]),
+        "command": os.environ.get(SAID, shlex.join(sys.orig_argv)),
         "training_key": training_key(config),
         "seed": config.seed,
         "versions": {name: _version_of(name) for name in _VERSIONS_OF} | {"python": platform.python_version()},

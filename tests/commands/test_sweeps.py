@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import signal
 
 import pytest
@@ -41,6 +42,13 @@ def test_jobs_that_differ_in_the_sampler_train_once(sampler_sweep):
     assert summary(sweep / "0")["trained_run"] is None
     assert summary(sweep / "2")["trained_run"] == str((sweep / "0").resolve())
     assert summary(sweep / "2")["step"] == summary(sweep / "0")["step"]
+
+
+def test_a_job_of_a_sweep_knows_the_command_that_makes_it_alone(sampler_sweep, tiny):
+    words = [shlex.split(json.loads((sampler_sweep[1] / job / "run.json").read_text())["command"]) for job in "02"]
+    assert [word for word in words[0] if word.startswith("sampler.num_steps")] == ["sampler.num_steps=4"]
+    assert [word for word in words[1] if word.startswith("sampler.num_steps")] == ["sampler.num_steps=5"]
+    assert words[0][:3] == ["python", "-m", "flowexp.train"] and len(words[0]) >= len(tiny)
 
 
 def test_a_sweep_started_again_in_its_folder_shares_the_same_training(sampler_sweep, shell, tiny):
