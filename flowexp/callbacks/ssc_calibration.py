@@ -36,6 +36,7 @@ FEWEST_SAMPLES = 16  # below that a bootstrap's interval says nothing
 DEFICIT_PART, LAG_PART, SAMPLES_PART = 0.05, 0.2, 0.75  # of the budget
 MOST_DEFICIT_IMAGES = 512
 KEPT = "ssc_features"  # folder of a run
+MOST = SSCProposal(1.0123, 1.0, "linear", "lag", 1.0, 1.0, 1.0, 1.0, 0.0)  # one that no control is equal to
 ABOUT = (
     "SSC's proposed scale beside the controls that could refute it: none, the paper's 1.1 to 1, late injection (1 to "
     "1.1), constant scales, and the constant with the proposal's mean; ODE and SDE, few steps and many. Differences in "
@@ -102,11 +103,12 @@ class SSCCalibration(Monitor):
         self.kept_in = kept_in
 
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
+        self._affordable(self._controls(module, MOST))  # a budget that is too small is refused before it is spent
         self.encoder.to(module.device)
         kept = self._kept(module, datamodule, seed)
         with kept.going_on(), counting(module.backbone) as bar:
             proposal = self._proposal(module, datamodule, kept, bar, seed)
-            samplers = ssc_controls(module.sampler, proposal, self.constants, self.solvers, self.num_steps)
+            samplers = self._controls(module, proposal)
             num = self._affordable(samplers)
             max_dim = max(1, min(self.max_dim, num // 4))
             space = PairedFeatures(self.encoder, max_dim, self.batch_size, self.precision, kept)
@@ -130,6 +132,9 @@ class SSCCalibration(Monitor):
             return Kept(None, {})
         decided = {"weights": weights_of(module.backbone), "data": datamodule.name, "seed": seed}
         return Kept(Path(self.kept_in) / KEPT, decided | {"sampler": sampling_protocol(module)})
+
+    def _controls(self, module: FlowMatching, proposal: SSCProposal) -> dict[str, Sampler]:
+        return ssc_controls(module.sampler, proposal, self.constants, self.solvers, self.num_steps)
 
     def _images(self, datamodule: ImageDataModule) -> int:
         return min(self.num_images, len(datamodule.test))

@@ -15,7 +15,7 @@ from flowexp.diagnostics.velocity_norms import LevelNorms
 
 STANDARD_ERRORS = 2.0  # a difference of fewer standard errors is no difference
 DEFICIT = 0.02  # a mean |v| / |v*| within 2 % of 1 is no deficit; batches of 1,000 images scatter by less than that
-UNDERESTIMATES = 0.01  # a best scale within 1 % of 1 is that of an optimal field
+OFF = 0.01  # a best scale within 1 % of 1 is that of an optimal field
 LAG = 0.01  # of t; half a step of 50
 CHANCE = 1.0  # a lag below the largest one that samples of the exact marginals show is chance
 LOW_NOISE = 0.1  # levels that count as low noise: LCF's T_min is 0.02 to 0.2
@@ -94,24 +94,32 @@ def gradient_verdict(gradient: Curve[LevelGradient]) -> list[str]:
 
 
 def norms_verdict(norms: Curve[LevelNorms]) -> list[str]:
-    """The deficit at both ends (2 % and more), and whether it is more than the optimal field has (1 % and more)."""
+    """The deficit at both ends (2 % and more), and whether it is other than the optimal field's (1 % and more).
+
+    Where the network overestimates, a deficit is its error's: v is too long for how little of v* it knows.
+    """
     sentences = []
     for name, point in (("noise", norms.noise_end), ("data", norms.data_end)):
         found = f"{_percent(point.deficit)} at the {name} end (t = {point.t:g}, cosine {point.cosine:.2f})"
         sentences.append(f"velocity deficit: {found}" if point.deficit > DEFICIT else f"no velocity deficit: {found}")
-    worst = max(norms, key=_underestimate)
-    if _underestimate(worst) > UNDERESTIMATES:
-        sentences.append(
-            f"the network underestimates: the least velocity error is at {worst.best_scale:.3f} v (t = {worst.t:g})"
-        )
-    else:
-        sentences.append("the deficit is an optimal field's: at no level has a larger scale less velocity error")
+    for key, size in (("underestimates", _underestimate), ("overestimates", _overestimate)):
+        worst = max(norms, key=size)
+        if size(worst) > OFF:
+            found = f"the least velocity error is at {worst.best_scale:.3f} v (t = {worst.t:g})"
+            sentences.append(f"the network {key}: {found}")
+    if len(sentences) == 2:
+        sentences.append("the deficit is an optimal field's: at no level has another scale less velocity error")
     return sentences
 
 
 def _underestimate(point: LevelNorms) -> float:
     """How far the best scale exceeds 1 for sure."""
     return point.best_scale - 1 - STANDARD_ERRORS * point.best_scale_se
+
+
+def _overestimate(point: LevelNorms) -> float:
+    """How far the best scale falls short of 1 for sure."""
+    return 1 - point.best_scale - STANDARD_ERRORS * point.best_scale_se
 
 
 def lag_verdict(lag: Curve[LevelLag]) -> list[str]:

@@ -70,6 +70,14 @@ def test_a_budget_bounds_all_calls_those_of_deficit_and_lag_too(module, datamodu
     assert 0.5 * budget < calls <= budget
 
 
+def test_a_budget_that_is_too_small_is_refused_before_it_is_spent(module, datamodule):
+    def refused() -> None:
+        with pytest.raises(ValueError, match="pays for 3 samples"):
+            measure(SSCCalibration(**SMALL | {"budget": 50}), module, datamodule)
+
+    assert calls_during(refused, module) == 0
+
+
 def test_equal_samplers_are_drawn_once(module):
     none = SSCProposal(1.0, 1.0, "quad_in", "none", 1.0, 1.2, 1.0, 1.0, 0.0)
     samplers = ssc_controls(module.sampler, none, [1.0, 1.05], ["euler"], [2])

@@ -57,10 +57,15 @@ def test_a_deficit_is_told_at_both_ends_and_apart_from_an_underestimate():
     assert verdict(norms=Curve(ends)) == [
         "velocity deficit: 12 % at the noise end (t = 0.95, cosine 0.90)",
         "no velocity deficit: 1 % at the data end (t = 0.05, cosine 0.90)",
-        "the deficit is an optimal field's: at no level has a larger scale less velocity error",
+        "the deficit is an optimal field's: at no level has another scale less velocity error",
     ]
     short = Curve([*ends, replace(NORMS, t=0.5, best_scale=1.04)])
     assert verdict(norms=short)[2] == "the network underestimates: the least velocity error is at 1.040 v (t = 0.5)"
+    untrained = Curve([*short, replace(NORMS, t=0.1, best_scale=0.7)])  # such as LCF below T_min
+    assert verdict(norms=untrained)[2:] == [
+        "the network underestimates: the least velocity error is at 1.040 v (t = 0.5)",
+        "the network overestimates: the least velocity error is at 0.700 v (t = 0.1)",
+    ]
     unsure = Curve([replace(NORMS, best_scale=1.04, best_scale_se=0.02)])
     assert verdict(norms=unsure)[2].startswith("the deficit is an optimal field's")
 
