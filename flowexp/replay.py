@@ -55,10 +55,9 @@ def _print(path: Path) -> None:
     from rich.table import Table
 
     from flowexp import building
-    from flowexp.modules.incident import Incident
     from flowexp.runs import RunFolder
 
-    incident = Incident.load(path)
+    incident = _read(path)
     config = RunFolder(path.parent).config()
     found = replay(incident, building.build_module(config, building.build_datamodule(config)))
     losses = ", ".join(f"{name} {value:.4g}" for name, value in incident.losses.items())
@@ -70,6 +69,19 @@ def _print(path: Path) -> None:
         table.add_row(place.place, *shown, style=None if place.is_finite() else "bold red")
     Console().print(table)
     print(verdict(found, incident))
+
+
+def _read(path: Path) -> Incident:
+    """The saved step. Raises ValueError where the file holds none, or not the whole of it."""
+    from flowexp.modules.incident import Incident
+
+    try:
+        return Incident.load(path)
+    except ValueError:
+        raise
+    except Exception as error:  # torch raises several kinds for a file that is cut off or is none of its own
+        what = f"{path} is damaged, or no saved step ({type(error).__name__})"
+        raise ValueError(f"{what}: give a nonfinite_step_*.pt of a run's folder, as the run wrote it") from error
 
 
 def verdict(found: list[Extremes], incident: Incident) -> str:
