@@ -188,7 +188,7 @@ def draw_map(axes: Axes, cells: Cells, label: str, low: float, high: float) -> N
     steps, levels = sorted({step for step, _ in cells}), sorted({t for _, t in cells})
     grid = [[cells.get((step, t), math.nan) for step in steps] for t in levels]
     norm = LogNorm(low, high) if 0 < low * LOG_COLOURS < high else Normalize(low, high)
-    mesh = axes.pcolormesh(grid, cmap="viridis", norm=norm)
+    mesh = axes.pcolormesh(grid, cmap="viridis", norm=norm, edgecolors="face", linewidth=0.4)  # an SVG shows gaps
     for axis, values in ((axes.xaxis, [f"{step:,}" for step in steps]), (axes.yaxis, [f"{t:g}" for t in levels])):
         stride = math.ceil(len(values) / 6)
         axis.set_ticks([place + 0.5 for place in range(0, len(values), stride)], values[::stride])

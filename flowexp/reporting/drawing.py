@@ -122,7 +122,7 @@ def _maps_of(column: str, words: str, entries: Sequence[Measured]) -> list[HeatM
     for series in _series(entries[-1].rows, column)[:MOST_PANELS]:
         cells = {(entry.step, t): value for entry in entries for t, value in _along(entry.rows, column, series)}
         if cells:
-            maps.append(HeatMap(column, words, " ".join(f"{key} {cell}" for key, cell in series.items()), cells))
+            maps.append(HeatMap(column, words, series_words(series), cells))
     return maps
 
 
@@ -155,10 +155,16 @@ def _along(rows: Iterable[Cells], column: str, series: Cells) -> list[tuple[floa
 def level_rows(rows: Sequence[Cells], column: str) -> list[Row]:
     """A table over noise levels as numbers, with a `line` that names each row's series; for curves of several runs."""
     return [
-        {"t": t, column: value, "line": " ".join(f"{kind} {cell}" for kind, cell in series.items() if kind != "split")}
+        {"t": t, column: value, "line": series_words(series)}
         for series in _series(rows, column)
         for t, value in _along(rows, column, series)
     ]
+
+
+def series_words(series: Cells) -> str:
+    """What tells a series from others of its table, such as `tap 2, linear probe`; nothing of test images, the rule."""
+    told = [(kind, cell) for kind, cell in series.items() if (kind, cell) != ("split", "test")]
+    return ", ".join(f"{cell} {kind}" if _is_word(cell) else f"{kind} {cell}" for kind, cell in told)
 
 
 def sparkline(values: Sequence[float], width: int = 90, height: int = 22) -> Markup:

@@ -58,6 +58,12 @@ class Group:
     compared: list[str]
 
     @property
+    def settings(self) -> dict[str, list[str]]:
+        """The protocols by field, a value for each run."""
+        fields = dict.fromkeys(field for protocol in self.protocols for field in protocol)
+        return {field: [str(protocol.get(field, MISSING)) for protocol in self.protocols] for field in fields}
+
+    @property
     def compares(self) -> bool:
         """Whether the numbers may stand beside each other."""
         return not any(difference.decides for difference in self.differences)

@@ -248,6 +248,18 @@ def test_only_paths_from_the_root_are_shortened(text: str, shown: str):
     assert without_paths(text.replace("\\\\", "\\")) == shown
 
 
+def test_a_setting_that_runs_share_is_said_once(tmp_path: Path):
+    found = []
+    for name, seed in (("fm", 0), ("lcf", 1)):
+        protocol = {"images": "64 test images", "seed": seed, "sampler": {"solver": "euler"}}
+        run = begun(tmp_path / name, name)
+        found.append(diagnosis(tmp_path / f"d_{name}", run, norms("velocity_norms", "x", protocol=protocol)))
+    page = render_runs(read_runs(found))
+    assert '>images</th><td colspan="2">64 test images</td>' in page
+    assert '>sampler.solver</th><td colspan="2">euler</td>' in page
+    assert '>seed</th><td class="differs">0</td><td class="differs">1</td>' in page
+
+
 def test_runs_of_different_data_are_said_to_be(tmp_path: Path):
     digits = [begun(tmp_path / name, name) for name in ("fm", "mafm")]
     assert "trained on different data" not in render_runs(read_runs(digits))
