@@ -36,7 +36,8 @@ def check_values(config: DictConfig, target: Callable[..., Any] | None = None) -
     hints, takes_any = ({}, True) if target is None else _signature(target)
     for key in (str(key) for key in config if not str(key).startswith("_")):
         if not takes_any and key not in hints:
-            raise ValueError(f"there is no key {_name(config, key)}{nearest(key, hints) or _listed(target, hints)}")
+            name = _name(config, key)
+            raise ValueError(f"there is no key {name}{nearest(key, hints) or _listed(target, hints, name)}")
         _check(_name(config, key), config[key], hints.get(key, Any))
         if isinstance(config[key], DictConfig) and "_target_" in config[key]:
             check_values(config[key])
@@ -117,6 +118,6 @@ def _name(config: DictConfig, key: str) -> str:
     return str(config._get_full_key(key))
 
 
-def _listed(target: Any, hints: Hints) -> str:
+def _listed(target: Any, hints: Hints, name: str) -> str:
     names = ", ".join(name for name, hint in hints.items() if dict not in _kinds(hint))
-    return f"; {target.__name__} has {names}. An experiment may have set it for another choice than this"
+    return f"; {target.__name__} has {names}. It may have been set for another choice: ~{name} leaves it out"
