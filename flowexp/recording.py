@@ -130,7 +130,11 @@ def _log_curve(logger: Any, name: str, words: str, column: str, rows: Sequence[d
     import wandb
 
     points = [(row, row.get(column)) for row in rows if "t" in row]
-    data = [[row["t"], value, _series_of("", row)] for row, value in points if isinstance(value, float | int)]
+    data = [
+        [row["t"], value, _series_of(str(row.get("split", "")), row)]
+        for row, value in points
+        if isinstance(value, float | int)
+    ]
     if data:
         table = wandb.Table(columns=["t", column, "line"], data=data)
         plot = wandb.plot.line(

@@ -103,14 +103,15 @@ def test_a_map_says_in_words_what_its_colours_mean(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_curve_over_the_noise_level_is_a_line_plot_of_wandb(tmp_path: Path) -> None:
-    rows = [{"t": 0.1, "tap": 2, "ratio": 0.5}, {"t": 0.2, "tap": 2, "ratio": None}, {"t": 0.1, "tap": 4, "ratio": 0.7}]
+    cells = [(0.1, "train", 2, 0.5), (0.2, "test", 2, None), (0.1, "test", 2, 0.6), (0.1, "test", 4, 0.7)]
+    rows = [dict(zip(("t", "split", "tap", "ratio"), row, strict=True)) for row in cells]
     logger = wandb_logger(tmp_path, "run", {}, offline=True)
     Recorder(tmp_path, [logger]).record(Measurement("norms", rows=rows, maps={"ratio": "|v| / |v*|"}), 5)
     folder = Path(logger.experiment.dir) / "media/table/norms"
     logger.experiment.finish()
     (table,) = [json.loads(path.read_text()) for path in folder.glob("ratio_over_t*.json")]
     assert table["columns"] == ["t", "ratio", "line"]
-    assert table["data"] == [[0.1, 0.5, "tap 2"], [0.1, 0.7, "tap 4"]]
+    assert table["data"] == [[0.1, 0.5, "train, tap 2"], [0.1, 0.6, "test, tap 2"], [0.1, 0.7, "test, tap 4"]]
 
 
 def test_what_a_measurement_says_in_words_is_kept(tmp_path: Path) -> None:
