@@ -104,7 +104,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, x: Tensor, t: Tensor, label: Tensor | None) -> State:
-        """The state before block 1. label is None where nobody gives one, as in probes: that is null_label, for classes."""
+        """The state before block 1. label None is nobody's, as in probes: a network of classes takes null_label."""
 
     @abstractmethod
     def head(self, state: State) -> Tensor:
