@@ -29,7 +29,7 @@ from flowexp.composing import Configs, config_folder
 from flowexp.errors import sentence_for
 from flowexp.help import help_page
 from flowexp.runs import SAID, RunFolder
-from flowexp.settling import settle
+from flowexp.settling import check_sweep, settle
 from flowexp.sweeps import JobResult, print_table, swept_folders
 
 COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt")
@@ -63,6 +63,8 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
         if {"-h", "--help"} & {*arguments}:
             print(help_page(command, [*filter(_is_override, ordered)], configs))
             return 0
+        if {"-m", "--multirun"} & {*arguments}:
+            check_sweep(ordered)
         folder = _pass_through(command)
     except Exception as error:
         sentence = None if shows_errors_in_full else sentence_for(error, command, ordered, configs)
@@ -122,8 +124,7 @@ def _through(command: str, config: DictConfig, folders: list[Path], refusals: li
     Of a single run, `refusals` takes what is wrong with it: Hydra would print a line of its own before it.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        sweep = Path(HydraConfig.get().sweep.dir)
-        return _run_swept_job(command, *_run_folder(command, config, sweep))
+        return _run_swept_job(command, config)
     try:
         folders.append(_run_folder(command, config, sweep=None)[1].path)
     except Exception as error:
@@ -146,12 +147,19 @@ def _said(command: str) -> str:
     return shlex.join(["python", "-m", f"flowexp.{command}", *words])
 
 
-def _run_swept_job(command: str, config: DictConfig, run: RunFolder) -> float | None:
+def _run_swept_job(command: str, config: DictConfig) -> float | None:
     """One job of a sweep. A failure is noted, not raised: the other jobs go on."""
+    own, overrides = Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
+    try:
+        config, run = _run_folder(command, config, Path(HydraConfig.get().sweep.dir))
+    except Exception as error:
+        if (sentence := sentence_for(error, command)) is None:
+            raise
+        JobResult(run=str(own), overrides=overrides, exit_code=2, refusal=sentence).write(own)
+        return None
     environment = {key: value for key, value in os.environ.items() if key not in _GIVEN_BY_A_LAUNCHER}
     code = _wait_for(subprocess.Popen(_job_command(command, run.path), env=environment))
-    result = JobResult(run=str(run.path), overrides=list(HydraConfig.get().overrides.task), exit_code=code)
-    result.write(Path(HydraConfig.get().runtime.output_dir))
+    JobResult(run=str(run.path), overrides=overrides, exit_code=code).write(own)
     return run.summary().get("scalars", {}).get(config.get("optimized_metric"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,10 @@ from flowexp.errors import nearest
 from flowexp.runs import RunFolder, find_run, training_key
 
 _OF_A_RUN = ("sample", "evaluate", "diagnose")
+_NAMES = (
+    "run_dir", "output_root", "name", "run", "checkpoint", "guide", "guide_checkpoint", "ckpt", "trained_run", "output",
+    "file",
+)  # fmt: skip
 _TO_GO_ON = ("auto", "last")  # values of ckpt
 _START_ONCE = "start it once, without srun or torchrun"
 
@@ -24,6 +29,7 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
     sweep: the folder of the sweep whose job this is.
     """
     with open_dict(config):
+        _keep_names(config)
         if command in _OF_A_RUN:
             _take_from_run(config)  # first: the folder lies in that of the run
         is_settled = _settle_folder(command, config, sweep)
@@ -41,13 +47,20 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
         return resolved
 
 
+def _keep_names(config: DictConfig) -> None:
+    """Folders and files have names, also where these look like numbers: `run_dir=2026_11` is no 202611."""
+    for override in HydraConfig.get().overrides.task:
+        key, _, text = override.lstrip("+").partition("=")
+        if key in _NAMES and isinstance(config.get(key), bool | int | float):
+            config[key] = text
+
+
 # --- the folder ------------------------------------------------------------------------------------------------------
 
 
 def _settle_folder(command: str, config: DictConfig, sweep: Path | None) -> bool:
     """Decides the folder where something other than the moment does; False where `run_dir` names it by the moment."""
     if sweep is not None:
-        _check_sweep(config)
         config.run_dir = HydraConfig.get().runtime.output_dir
         return True
     if _is_given("run_dir"):
@@ -120,17 +133,17 @@ def _agree_on_folder(config: DictConfig) -> bool:
     return True
 
 
-def _check_sweep(config: DictConfig) -> None:
+def check_sweep(arguments: Sequence[str]) -> None:
     """Raises ValueError where each of several processes would sweep on its own, or all jobs would share a folder."""
     if (num := num_side_by_side()) > 1 and "SUBMITIT_EXECUTOR" not in os.environ:  # submitit's are those of one job
         raise ValueError(
             f"-m was started {num} times side by side: {_START_ONCE}; each job starts the processes that its strategy "
             "needs, or let hydra/launcher=submitit_slurm submit the jobs"
         )
-    if _is_given("run_dir"):
+    for folder in (argument.partition("=")[2] for argument in arguments if argument.startswith("run_dir=")):
         raise ValueError(
-            f"run_dir={config.run_dir} cannot be the folder of every job of a sweep: give hydra.sweep.dir="
-            f"{config.run_dir}, in which each has its own"
+            f"run_dir={folder} cannot be the folder of every job of a sweep: give hydra.sweep.dir={folder}, in which "
+            "each has its own"
         )
 
 

@@ -35,11 +35,13 @@ class JobResult:
         run: the folder it worked in, which with ckpt=auto may be that of an earlier sweep.
         overrides: of the command line, this job's values for those that are swept.
         exit_code: of its process.
+        refusal: why it was not started; None where it was.
     """
 
     run: str
     overrides: list[str]
     exit_code: int
+    refusal: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> JobResult:
@@ -58,19 +60,21 @@ class JobResult:
     def status(self) -> str:
         if self.exit_code == 0:
             return "finished"
+        if self.refusal is not None:
+            return "refused"
         log = ", see log.txt" if (Path(self.run) / "log.txt").exists() else ""
         return f"failed ({self.exit_code}){log}"
 
     @property
     def summary(self) -> dict[str, Any]:
-        return RunFolder(Path(self.run)).summary()
+        return RunFolder(Path(self.run)).summary() if self.refusal is None else {}
 
 
 def print_table(sweep: Path) -> int:
     """Prints and writes (`sweep.csv`) one row per job: overrides, numbers, how it ended. Returns the exit code.
 
     Settings that all jobs share are not printed. Beside a number stands the hash of its card; numbers of different
-    cards in one column are warned of.
+    cards in one column are warned of, and why jobs were refused is said below.
     """
     folders = sorted((path.parent for path in sweep.glob("*/job.json")), key=_job_number)
     jobs = {folder.name: JobResult.read(folder) for folder in folders}
@@ -87,6 +91,9 @@ def print_table(sweep: Path) -> int:
     if rows:
         write_csv(sweep / "sweep.csv", [{column: row.get(column) for column in columns} for row in rows])
         print(f"the same as CSV: {sweep / 'sweep.csv'}")
+    for refusal in dict.fromkeys(job.refusal for job in jobs.values() if job.refusal):
+        refused = ", ".join(name for name, job in jobs.items() if job.refusal == refusal)
+        print(f"error: job {refused}: {refusal}", file=sys.stderr)
     for sentence in keeps_apart({f"job {name}": job.summary for name, job in jobs.items()}):
         print(f"warning: {sentence}", file=sys.stderr)
     return 1 if any(row["status"] != "finished" for row in rows) else 0
@@ -97,8 +104,8 @@ def _row(name: str, job: JobResult) -> dict[str, Any]:
 
 
 def _shared(settings: list[dict[str, str]]) -> set[str]:
-    """The keys that have one value in all of several jobs."""
-    return {key for key in settings[0] if len({job.get(key) for job in settings}) == 1} if len(settings) > 1 else set()
+    """The keys that have one value in all jobs."""
+    return {key for job in settings[:1] for key in job if len({job.get(key) for job in settings}) == 1}
 
 
 def _numbers(summary: dict[str, Any]) -> dict[str, Any]:

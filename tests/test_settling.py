@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowexp.composing import Configs
 from flowexp.runs import RunFolder, training_key
-from flowexp.settling import _agree_on_folder, settle, unused_folder
+from flowexp.settling import _agree_on_folder, check_sweep, settle, unused_folder
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def settled(command: str, *overrides: str, sweep: Path | None = None) -> DictCon
 
 def trained(folder: Path, *overrides: str) -> RunFolder:
     """A folder that a training run has begun in."""
-    run, config = RunFolder(folder), settled("train", *overrides, f"run_dir={folder}")
+    run, config = RunFolder(folder), settled("train", *overrides, "run_dir=any")
     run.create(config)
     run.write_json(run.origin_file, {"training_key": training_key(config)})
     return run
@@ -80,13 +80,18 @@ def agreed(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     return str(config.run_dir)
 
 
-def test_a_sweep_is_started_once(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settled("train", sweep=workdir)
+def test_a_sweep_is_started_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_sweep(["seed=1,2"])
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     with pytest.raises(ValueError, match="-m was started 4 times side by side: start it once"):
-        settled("train", sweep=workdir)
+        check_sweep(["seed=1,2"])
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    settled("train", "trainer.devices=4", sweep=workdir)
+    check_sweep(["seed=1,2"])
+
+
+def test_the_jobs_of_a_sweep_have_folders_of_their_own() -> None:
+    with pytest.raises(ValueError, match=r"run_dir=mine cannot be .*: give hydra\.sweep\.dir=mine, in which each"):
+        check_sweep(["seed=1,2", "run_dir=mine"])
 
 
 # --- work that several processes would do once each ------------------------------------------------------------------
@@ -162,9 +167,12 @@ def test_the_run_of_another_training_is_not_gone_on_with(workdir: Path, ckpt: st
     assert settled("train", "ckpt=mine", "run_dir=mine").run_dir == "mine"  # where that is meant
 
 
-def test_the_jobs_of_a_sweep_have_folders_of_their_own(workdir: Path) -> None:
-    with pytest.raises(ValueError, match=r"run_dir=mine cannot be .*: give hydra\.sweep\.dir=mine, in which each"):
-        settled("train", "run_dir=mine", sweep=workdir)
+@pytest.mark.parametrize("name", ["2026_11", "nan", "1e3", "true", "007"])
+def test_a_folder_whose_name_looks_like_a_number_is_a_folder(workdir: Path, name: str) -> None:
+    config = settled("train", f"run_dir={name}", f"name={name}")
+    assert (config.run_dir, config.name) == (name, name)
+    trained(workdir / name)
+    assert settled("sample", f"run={name}").run == str(workdir / name)
 
 
 @pytest.mark.parametrize("command", ["sample", "evaluate", "diagnose"])

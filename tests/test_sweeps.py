@@ -48,6 +48,23 @@ def test_a_job_that_was_killed_has_no_log_to_look_into(tmp_path: Path):
     assert [row["status"] for row in rows_of(tmp_path)] == ["failed (-9)", "failed (2), see log.txt"]
 
 
+def test_jobs_that_were_refused_are_told_with_their_reason_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    job(tmp_path, 0, 0, "run=a")
+    for number, (run, why) in enumerate([("b", "there is no run b"), ("c", "no"), ("d", "no")], start=1):
+        JobResult(str(tmp_path / run), [f"run={run}"], 2, refusal=why).write(tmp_path / str(number))
+    assert print_table(tmp_path) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "error: job 1: there is no run b\nerror: job 2, 3: no\n"
+    assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "refused", "refused", "refused"]
+
+
+def test_of_one_job_the_numbers_alone_are_on_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    job(tmp_path, 0, 0, "data=digits", "seed=1")
+    print_table(tmp_path)
+    printed = capsys.readouterr().out
+    assert "digits" not in printed and "0.5" in printed
+
+
 def test_jobs_are_in_the_order_of_their_numbers(tmp_path: Path):
     for number in (10, 9, 0):
         job(tmp_path, number, 0, f"seed={number}")
