@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -115,7 +115,7 @@ class ProbeMonitor(Monitor):
             _draw(rows),
             protocol=self._protocol(datamodule, len(train), seed),
             about=ABOUT,
-            verdicts=[sentence for probe, curve in curves.items() for sentence in _told(probe, curve)],
+            verdicts=self._told(curves, len(train)),
             maps=("accuracy",),
         )
 
@@ -188,10 +188,20 @@ class ProbeMonitor(Monitor):
         train = datamodule.train
         return train if self.max_train_images is None else train.subset(min(self.max_train_images, len(train)))
 
+    def _told(self, curves: Mapping[str, ProbeCurve], num_train: int) -> list[str]:
+        """The verdict on each curve; that of another probe than the linear one says whose it is."""
+        found = []
+        for probe, curve in curves.items():
+            whose = "" if probe == "linear" else f" ({probe} probe)"
+            found += [f"{sentence}{whose}" for sentence in probe_verdict(curve)]
+            found += self.protocol.cautions(num_train) if probe == "linear" else []
+        return found
+
     def _protocol(self, datamodule: ImageDataModule, num_train: int, seed: int) -> dict[str, Any]:
         return {
             "protocol": self.protocol.name,
             **self.protocol.fit(),
+            "updates": self.protocol.updates(num_train),
             "departures": list(self.protocol.departures),
             "probes": list(self.probes),
             **({"knn": {"k": K, "temperature": TEMPERATURE}} if "knn" in self.probes else {}),
@@ -217,12 +227,6 @@ def _scalars(probe: str, curve: ProbeCurve) -> dict[str, float]:
         f"{prefix}/at_clean": curve.at_clean,
         f"{prefix}/dip": curve.dip,
     }
-
-
-def _told(probe: str, curve: ProbeCurve) -> list[str]:
-    """The verdict on a curve; that of another probe than the linear one says whose it is."""
-    sentences = probe_verdict(curve)
-    return sentences if probe == "linear" else [f"{sentence} ({probe} probe)" for sentence in sentences]
 
 
 def _draw(rows: list[dict[str, Any]]) -> Any:

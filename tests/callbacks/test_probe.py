@@ -101,7 +101,9 @@ def test_a_named_protocol_stands_beside_the_numbers_with_its_departures(module, 
     found = measure(monitor, module, datamodule)
     assert (found.protocol["protocol"], found.protocol["optimizer"]) == ("ddae", "adam")
     assert any("no augmentation" in departure for departure in found.protocol["departures"])
-    assert [sentence.endswith("(knn probe)") for sentence in found.verdicts] == [False, True]
+    linear, short, knn = found.verdicts
+    assert knn.endswith("(knn probe)") and not linear.endswith("(knn probe)")
+    assert short.startswith("linear probe cut short: 15 updates of lr 0.001 ") and found.protocol["updates"] == 15
     assert found.protocol["knn"] == {"k": 20, "temperature": 0.07}
     assert {row["probe"] for row in found.rows} == {"linear", "knn"} and found.maps == ("accuracy",)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Patches(FeatureNet):
 
     def features(self, images):
         self.pictures_seen += len(images)
-        return torch.nn.functional.avg_pool2d(images[:, :1].float() / 255, 4).flatten(1)
+        return torch.nn.functional.adaptive_avg_pool2d(images[:, :1].float() / 255, 2).flatten(1)
 
     def protocol(self):
         return {"encoder": self.name}
@@ -110,6 +111,29 @@ def test_network_calls_are_counted_over_all_samples_and_not_the_last_batch_alone
     module.sampler = Twos()
     found = measure(monitor(tmp_path, num_samples=40, batch_size=16), module, datamodule)
     assert found.protocol["nfe"] == round((16 * 2 + 16 * 4 + 8 * 6) / 40, 2)
+
+
+class Large:
+    """A sampler of pictures that take 200 kB each, and 50 kB as bytes."""
+
+    corrected = False
+
+    def sample(self, backbone, interpolant, indices, shape, seed, **_):
+        return Samples(torch.rand(len(indices), 3, 128, 128) * 2 - 1, nfe=1)
+
+    def protocol(self):
+        return {"solver": "large"}
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_samples(tmp_path, module, datamodule):
+    def peak(num_samples):
+        measure(monitor(tmp_path, num_samples=num_samples, batch_size=50), module, datamodule)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "linux" else 1024)  # in kB
+
+    module.sampler = Large()
+    few = peak(200)
+    assert peak(2000) - few < 40_000  # kept as bytes, 1,800 more pictures would take 88 MB
 
 
 @pytest.mark.slow
