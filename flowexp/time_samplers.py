@@ -31,6 +31,17 @@ class TimeSampler(ABC):
     def density(self, t: Tensor) -> Tensor:
         """Probability density of one draw at `t` in [0, 1], of the same shape."""
 
+    def share_below(self, t: float, interval: Interval = (0.0, 1.0), num_points: int = 10_000) -> float:
+        """The probability that one draw in `interval` lies below `t`: the integral of the density."""
+        low, high = interval
+        end = min(1.0, max(0.0, (t - low) / (high - low)))
+        midpoints = (torch.arange(num_points, dtype=torch.float64) + 0.5) / num_points * end
+        return end * float(self.density(midpoints).mean())
+
+    def chance_of_none(self, share: float, num: int) -> float:
+        """The probability that none of `num` draws made together is among a `share` of the law."""
+        return float((1 - share) ** num)
+
 
 @dataclass(frozen=True)
 class Uniform(TimeSampler):
@@ -80,6 +91,10 @@ class Stratified(TimeSampler):
 
     def density(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
+
+    def chance_of_none(self, share: float, num: int) -> float:
+        """Of a share that begins at 0."""
+        return max(0.0, 1 - share * num)
 
 
 TIME_SAMPLERS: dict[str, type[TimeSampler]] = {

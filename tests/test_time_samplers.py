@@ -53,6 +53,24 @@ def test_the_logit_normal_density_vanishes_at_the_ends():
     assert torch.equal(LogitNormal().density(torch.tensor([0.0, 1.0])), torch.zeros(2))
 
 
+@everyone
+def test_the_share_below_a_level_is_that_of_the_draws(law: TimeSampler):
+    for level, interval in ((0.1, (0.0, 1.0)), (0.4, (0.0, 1.0)), (0.25, (0.2, 0.6)), (0.1, (0.2, 0.6))):
+        drawn = (law(200_000, keyed_generator(0), interval) < level).double().mean().item()
+        assert law.share_below(level, interval) == pytest.approx(drawn, abs=0.004)
+    logit = [(math.log(0.1 / 0.9) - m) / s / math.sqrt(2) for m, s in ((0.0, 1.0), (0.5, 0.7))]
+    exact = [(1 + math.erf(x)) / 2 for x in logit]
+    assert [LogitNormal(m, s).share_below(0.1) for m, s in ((0.0, 1.0), (0.5, 0.7))] == pytest.approx(exact, rel=1e-4)
+
+
+@everyone
+@pytest.mark.parametrize("num", [4, 32])
+def test_the_chance_of_a_batch_without_a_low_level_is_that_of_the_batches(law: TimeSampler, num: int):
+    batches = torch.stack([law(num, keyed_generator(seed)) for seed in range(4000)])
+    without = (batches >= 0.02).all(1).double().mean().item()
+    assert law.chance_of_none(law.share_below(0.02), num) == pytest.approx(without, abs=0.03)
+
+
 def test_a_negative_m_means_less_noise():
     medians = [LogitNormal(m)(100_000, keyed_generator(0)).median().item() for m in (-0.5, 0.0, 0.5)]
     assert medians == pytest.approx([1 / (1 + math.exp(-m)) for m in (-0.5, 0.0, 0.5)], abs=0.005)

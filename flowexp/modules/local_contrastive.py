@@ -13,7 +13,6 @@ from flowexp.losses import feature_vectors, local_contrastive_error
 from flowexp.modules.flow_matching import FlowMatching
 from flowexp.modules.sides import Sides, sides_of
 from flowexp.modules.step_losses import StepLosses
-from flowexp.randomness import keyed_generator
 from flowexp.terms import Tapped
 from flowexp.time import as_noise_level
 
@@ -78,13 +77,12 @@ class LocalContrastiveFlow(FlowMatching):
         self.contrasts = contrasts
 
     def describe(self, batch_size: int) -> dict[str, str]:
-        draws = self.time_sampler(100_000, keyed_generator(self.seed), self.interpolant.train_interval)
-        share = float((draws < self.t_min).float().mean())
+        share = self.time_sampler.share_below(self.t_min, self.interpolant.train_interval)
         return {
             **super().describe(batch_size),
             "T_min": f"{self.t_min:g} (noise level)",
             "anchors expected per batch": f"{share * batch_size:.1f}",
-            "batches without an anchor": f"{100 * (1 - share) ** batch_size:.1f} %",
+            "batches without an anchor": f"{100 * self.time_sampler.chance_of_none(share, batch_size):.1f} %",
             "features": f"output of block {self.tap} of {self.backbone.depth}",
         }
 
