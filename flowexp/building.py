@@ -17,7 +17,7 @@ from flowexp.backbones import Backbone
 from flowexp.callbacks.progress import Progress
 from flowexp.callbacks.step_log import StepLog
 from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint
-from flowexp.data import ImageDataModule
+from flowexp.data import DataError, ImageDataModule
 from flowexp.modules import FlowMatching
 from flowexp.runs import RunFolder
 from flowexp.values import check_values
@@ -47,6 +47,22 @@ def build_datamodule(config: DictConfig) -> ImageDataModule:
     datamodule.prepare_data()
     datamodule.setup("fit")
     return datamodule
+
+
+def look_for_data(config: DictConfig) -> tuple[ImageDataModule, str | None]:
+    """The dataset as far as it is here, and what is missing: nothing is downloaded. A dry run plans with either.
+
+    Raises:
+        DataError: it is not here, and how many images it has is not known, or it has captions.
+    """
+    datamodule = build(config.data)
+    try:
+        datamodule.setup("fit")
+    except DataError as error:
+        if datamodule.num_train is None or datamodule.text_shape is not None:  # the empty caption lies with the data
+            raise
+        return datamodule, str(error)
+    return datamodule, None
 
 
 def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatching:

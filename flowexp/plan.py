@@ -24,7 +24,7 @@ def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModu
     trained = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
     return {
         "objective": type(module).__name__,
-        "data": f"{datamodule.name}, {len(datamodule.train):,} images of {datamodule.channels} x "
+        "data": f"{datamodule.name}, {datamodule.num_train_images:,} images of {datamodule.channels} x "
         f"{datamodule.resolution} x {datamodule.resolution}",
         "backbone": f"{backbone.name}, {trained:,} trained parameters",
         "batch (over all processes)": _batch(config, datamodule),
@@ -43,7 +43,7 @@ def _batch(config: DictConfig, datamodule: ImageDataModule) -> str:
     num = num_processes(config)
     if num is None or num == 1:
         return text
-    check_batch_size(size, len(datamodule.train), num)
+    check_batch_size(size, datamodule.num_train_images, num)
     return f"{text}, {size // num} on each of {num} processes"
 
 

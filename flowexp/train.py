@@ -20,17 +20,27 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from flowexp.runs import describe_origin
 
     _check(config)
+    if config.dry_run:
+        return _dry_run(config)
     datamodule = building.build_datamodule(config)
     module = building.build_module(config, datamodule)
     _check_guidance(config, module.backbone.takes)
     about = plan.describe(config, module, datamodule)
-    if config.dry_run:
-        plan.print_plan({**about, "time left": _time_left(config, module, datamodule)})
-        return
     origin = folder.origin_file
     if not origin.exists():
         folder.write_json(origin, describe_origin(config) | {"plan": about})
     _train_and_measure(config, folder, module, datamodule, about)
+
+
+def _dry_run(config: DictConfig) -> None:
+    """Prints the plan, with the time that training will take where the data are here."""
+    from flowexp import building, plan
+
+    datamodule, missing = building.look_for_data(config)
+    module = building.build_module(config, datamodule)
+    _check_guidance(config, module.backbone.takes)
+    left = f"not timed: {missing}" if missing else _time_left(config, module, datamodule)
+    plan.print_plan({**plan.describe(config, module, datamodule), "time left": left})
 
 
 def _time_left(config: DictConfig, module: Any, datamodule: Any) -> str:
@@ -53,6 +63,8 @@ def _check(config: DictConfig) -> None:
     check_values(config.trainer, Trainer)
     if config.log_every_n_steps < 1:
         raise ValueError(f"log_every_n_steps must be at least 1, got {config.log_every_n_steps}")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {config.seed}")
     if config.sampler.autoguidance_scale != 1:
         raise ValueError(
             "sampler.autoguidance_scale needs a weaker model, and a training run has none: leave it out here, and give "

@@ -44,6 +44,7 @@ class ImageDataModule(LightningDataModule, ABC):
     class_names: ClassVar[tuple[str, ...]] = ()  # as in "a picture of ...", where they are known
     flips: ClassVar[bool] = False
     text_shape: tuple[int, int] | None = None  # (L, D) of a caption's embedding, where the labels are captions
+    num_train: int | None = None  # training images as published: what a dry run plans with where the files are not here
 
     def __init__(
         self,
@@ -119,9 +120,17 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._loaded is not None
 
     @property
+    def num_train_images(self) -> int:
+        """How many images are trained on, after `train_size`; where they are not read, of as many as were published."""
+        if self.is_read:
+            return len(self.train)
+        assert self.num_train is not None, "call setup() first"
+        return self.train_size or self.num_train
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches in one pass over the training images; an incomplete last one is dropped."""
-        return len(self.train) // self.batch_size
+        return self.num_train_images // self.batch_size
 
     def train_dataloader(self) -> BatchLoader:
         """Batches of this process: from the first, or from where the loaded checkpoint's run stopped.

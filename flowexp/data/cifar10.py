@@ -42,6 +42,7 @@ class CIFAR10(ImageDataModule):
         "a truck",
     )
     flips = True
+    num_train = 50_000
 
     batch_rows: ClassVar[int] = 10_000
     url: ClassVar[str] = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"

@@ -54,6 +54,7 @@ class ClassCaptions(ImageDataModule):
         self.resolution = pictures.resolution
         self.channels = pictures.channels
         self.num_classes = pictures.num_classes
+        self.num_train = pictures.num_train
         self.text = text
         self.text_shape = text.shape
         self.sentences = tuple(sentences)

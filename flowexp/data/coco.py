@@ -50,6 +50,7 @@ class COCO(ImageDataModule):
     name = "coco"
     channels = 3
     num_classes = 0
+    num_train = 82_783
 
     num_images: ClassVar[dict[str, int]] = {"train": 82_783, "val": 40_504}
 

@@ -40,7 +40,7 @@ class FashionMNIST(ImageDataModule):
         "an ankle boot",
     )
 
-    num_train: ClassVar[int] = 60_000
+    num_train: int = 60_000
     num_test: ClassVar[int] = 10_000
     system_folder: ClassVar[Path] = Path("/usr/share/datasets/fashion-mnist")
     url: ClassVar[str] = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"

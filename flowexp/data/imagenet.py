@@ -44,6 +44,7 @@ class ImageNet(ImageDataModule):
     channels = 3
     num_classes = 1000
     flips = True
+    num_train = 1_281_167
 
     classes_at: ClassVar[str] = "https://raw.githubusercontent.com/soumith/imagenetloader.torch/master/valprep.sh"
 

@@ -120,6 +120,7 @@ class Latents(ImageDataModule):
         self.with_pictures = with_pictures
         self.pictures = pictures
         self.num_classes = pictures.num_classes
+        self.num_train = pictures.num_train
         self.resolution = pictures.resolution // _FACTOR
         self.cache = LatentCache(self.root)
 

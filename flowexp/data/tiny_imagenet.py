@@ -37,6 +37,7 @@ class TinyImageNet(ImageDataModule):
     channels = 3
     num_classes = 200
     flips = True
+    num_train = 100_000
 
     images_per_class: ClassVar[int] = 500
     num_test: ClassVar[int] = 10_000

@@ -69,6 +69,21 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(in_process, lcf, workdir: 
 
 
 @pytest.mark.slow
+def test_a_dry_run_plans_with_the_published_number_of_images_where_the_data_are_not_here(in_process, capsys, workdir):
+    assert in_process("train", "experiment=tinyimagenet_lcf", "dry_run=true", "trainer.accelerator=cpu") == 0
+    printed = capsys.readouterr().out
+    for row in (  # LCF Table 2: 1200 epochs of batches of 32, T_min 100
+        r"tiny_imagenet, 100,000 images of 3 x 64 x 64",
+        r"anchors expected per batch\D+3\.2",
+        r"batches without an anchor\D+3\.4 %",
+        r"steps\W+3,750,000 \(3,125 per epoch\)",
+        r"not timed: Tiny-ImageNet",
+    ):
+        assert re.search(row, printed), f"{row} is not in {printed}"
+    assert not (workdir / "data").exists()
+
+
+@pytest.mark.slow
 def test_the_run_folder_tells_what_was_run(alone, lcf):
     config = OmegaConf.load(alone / "config.yaml")
     origin = json.loads((alone / "run.json").read_text())
