@@ -14,6 +14,7 @@ from flowexp.encoders.base import FeatureNet
 from flowexp.encoders.weights import read_state_dict
 
 NUM_SPATIAL_CHANNELS = 7
+OFFLINE = "or choose encoder=efficientnet_lite, which needs no download (its distance is not FID)"
 
 
 class Inception(FeatureNet):
@@ -30,7 +31,7 @@ class Inception(FeatureNet):
         weights: the file of weights. None is the one in torch's cache of downloads, fetched where it is not there.
 
     Raises:
-        ValueError: the file is not there, cannot be downloaded, or is damaged.
+        ValueError: the file is not there, cannot be downloaded, is damaged, or holds the weights of another network.
     """
 
     name = "inception"
@@ -39,13 +40,9 @@ class Inception(FeatureNet):
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-        tensors, self.weights = read_state_dict(find_weights(weights))
-        file = io.BytesIO()
-        torch.save(tensors, file)  # torch-fidelity unpickles whatever it is given, so it is given what was checked
-        file.seek(0)
-        self.network = FeatureExtractorInceptionV3(self.name, ["2048"], file)
+        path = find_weights(weights)
+        tensors, self.weights = read_state_dict(path)
+        self.network = _network(tensors, path)
         self._spatial: Tensor | None = None
         # ADM's tensor "mixed_6/conv:0" is the first branch of Mixed_6d, after its normalisation and ReLU
         self.network.Mixed_6d.branch1x1.register_forward_hook(self._keep_spatial)
@@ -87,6 +84,18 @@ class Inception(FeatureNet):
         }
 
 
+def _network(tensors: dict[str, Tensor], path: Path) -> Any:
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
+    file = io.BytesIO()
+    torch.save(tensors, file)  # torch-fidelity unpickles whatever it is given, so it is given what was checked
+    file.seek(0)
+    try:
+        return FeatureExtractorInceptionV3("inception", ["2048"], file)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds other weights than Inception's: fetch {URL_INCEPTION_V3}, {OFFLINE}") from error
+
+
 def find_weights(weights: str | Path | None) -> Path:
     """The given file, or the one in torch's cache, downloaded at need.
 
@@ -100,7 +109,7 @@ def find_weights(weights: str | Path | None) -> Path:
     if weights is None and not path.exists():
         _download(URL_INCEPTION_V3, path)
     if not path.is_file():
-        raise ValueError(f"there are no Inception weights at {path}: fetch {URL_INCEPTION_V3} and give its place")
+        raise ValueError(f"there are no Inception weights at {path}: fetch {URL_INCEPTION_V3}, {OFFLINE}")
     return path
 
 
@@ -111,6 +120,5 @@ def _download(url: str, path: Path) -> None:
         torch.hub.download_url_to_file(url, str(path), hash_prefix=digits)
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"encoder=inception needs weights that could not be downloaded ({error}): put {url} at {path}, "
-            "or choose encoder=efficientnet_lite, which needs no download (its distance is not FID)"
+            f"encoder=inception needs weights that could not be downloaded ({error}): put {url} at {path}, {OFFLINE}"
         ) from error

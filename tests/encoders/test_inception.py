@@ -35,6 +35,31 @@ def test_features_are_those_of_torch_fidelity(weights):
     torch.testing.assert_close(encoder(images), theirs(images)[0], rtol=1e-4, atol=1e-4)
 
 
+def resized_as_tensorflow_1(images: torch.Tensor, size: int) -> torch.Tensor:
+    """tf.compat.v1.image.resize_bilinear: output i lies at i * input / output of the input."""
+    weights = []
+    for length in images.shape[2:]:
+        matrix = torch.zeros(size, length, dtype=torch.float64)
+        for i in range(size):
+            place = i * length / size
+            below = int(place)
+            matrix[i, below] += 1 - (place - below)
+            matrix[i, min(below + 1, length - 1)] += place - below
+        weights.append(matrix)
+    return torch.einsum("yh,bchw,xw->bcyx", weights[0], images.double(), weights[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [28, 64, 300])
+def test_pictures_are_resized_as_tensorflow_1_does(weights, side):
+    images = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)
+    seen = []
+    encoder = Inception(weights)
+    encoder.network.Conv2d_1a_3x3.register_forward_pre_hook(lambda block, inputs: seen.append(inputs[0]))
+    encoder(images)
+    torch.testing.assert_close(seen[0], ((resized_as_tensorflow_1(images, 299) - 128) / 128).float(), rtol=0, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_one_pass_gives_adms_spatial_features_and_logits_without_bias(weights):
     images = torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8)
@@ -71,8 +96,18 @@ def test_without_weights_and_network_one_sentence_says_what_to_do(monkeypatch, t
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"no Inception weights at .*nowhere"):
+    with pytest.raises(ValueError, match=r"no Inception weights at .*nowhere: fetch .*encoder=efficientnet_lite"):
         Inception(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("content", [{"a": torch.zeros(3)}, torch.zeros(3), {"fc.weight": torch.zeros(2, 2)}])
+def test_weights_of_another_network_are_named_in_a_short_sentence(tmp_path, content):
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(
+        ValueError, match=r"other\.pth holds other weights than Inception's: fetch .*which needs no"
+    ) as error:
+        Inception(tmp_path / "other.pth")
+    assert len(str(error.value)) < 400
 
 
 class Intruder:
