@@ -33,6 +33,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
         "nfe": nfe,
         "seed": config.seed,
         "num_samples": config.num_samples,
+        "labels": _labels(module, config),
         "weights": "ema",
         "guide": guide,
     }
@@ -71,7 +72,17 @@ def _samples(module: Any, config: DictConfig) -> Iterator[Any]:
 
     for start in tqdm(range(0, config.num_samples, config.batch_size), desc="sampling", unit="batch"):
         indices = range(start, min(start + config.batch_size, config.num_samples))
-        yield module.sample(indices, seed=config.seed, label=config.label)
+        samples = module.sample(indices, seed=config.seed, label=config.label, labels=config.labels)
+        if not samples.images.isfinite().all():  # as bytes they would look like any other picture
+            raise ValueError("some samples are NaN or infinite: training has diverged, or num_steps is too small")
+        yield samples
+
+
+def _labels(module: Any, config: DictConfig) -> str:
+    """What the samples are conditioned on, in the words of a card; or the one class of all."""
+    if module.backbone.takes != "class":
+        return "captions" if module.backbone.takes == "text" else "none"
+    return config.labels if config.label is None else f"class {config.label}"
 
 
 def main() -> int:

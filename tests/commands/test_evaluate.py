@@ -189,6 +189,19 @@ def test_what_cannot_be_measured_is_answered_by_a_sentence(complaint, spoil, arg
 
 
 @pytest.mark.parametrize(
+    "spoil, arguments, words",
+    [
+        (diverge, [], "some samples are NaN or infinite: training has diverged, or num_steps is too small"),
+        (None, ["labels=equal"], "labels must be one of balanced, random, got 'equal'"),
+        (None, ["num_samples=0"], "0 pictures were announced"),
+    ],
+)
+def test_what_cannot_be_sampled_leaves_no_file_for_adms_evaluator(complaint, spoil, arguments, words, workdir):
+    assert words in complaint(*arguments, spoil=spoil or (lambda folder: None), command="sample")
+    assert not list((workdir / "out").glob("samples.*"))
+
+
+@pytest.mark.parametrize(
     "encoder, url", [("inception", "weights-inception-2015"), ("dinov2", "vit_base_patch14_dinov2")]
 )
 def test_features_that_need_a_download_offer_those_that_do_not(complaint, monkeypatch, encoder, url, tmp_path):
