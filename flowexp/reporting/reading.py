@@ -125,7 +125,7 @@ def read_run(folder: Path) -> Run:
     """One run, or one evaluation of a run. Raises ValueError where `folder` is neither."""
     run, remarks = RunFolder(folder), list[str]()
     config = _config_of(run)
-    home = folder if "run" not in config else Path(str(config["run"]))  # an evaluation comes from where its run does
+    home = _home_of(folder, config)
     origin = read_json(home / "run.json", remarks, "plan, versions and machine are not known")
     summary = read_json(run.summary_file, remarks, "the run has not ended, or was stopped")
     return Run(
@@ -140,6 +140,14 @@ def read_run(folder: Path) -> Run:
         remarks=tuple(remarks),
         measures="run" in config,
     )
+
+
+def _home_of(folder: Path, config: Any) -> Path:
+    """The run that `folder` measured: that which it lies in, as it may have been moved, else that which it names."""
+    around = folder.resolve().parent.parent
+    if "run" not in config:
+        return folder
+    return around if (around / "run.json").is_file() else Path(str(config["run"]))
 
 
 def pages_below(folder: Path) -> list[str]:

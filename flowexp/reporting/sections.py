@@ -77,6 +77,11 @@ class Section:
     about: str = ""
     protocol: str = ""
 
+    @property
+    def shows_anything(self) -> bool:
+        """Whether there is a chart, a picture or a table, or one is missing that should be there."""
+        return bool(self.charts) or any(part.pictures or part.rows or part.is_empty for part in self.parts)
+
 
 def training_charts(runs: Sequence[Run]) -> list[Chart]:
     """A chart for each training curve: the loss, its terms, then gradient norm, learning rate and speed."""
@@ -87,9 +92,10 @@ def training_charts(runs: Sequence[Run]) -> list[Chart]:
 
 
 def sections_of(runs: Sequence[Run], most_pictures: int) -> list[Section]:
-    """A section for each measurement, in the order in which the runs took them."""
+    """A section for each measurement that has more than numbers, in the order in which the runs took them."""
     names = dict.fromkeys(name for run in runs for name in run.names)
-    return [_section(name, runs, most_pictures) for name in names]
+    sections = [_section(name, runs, most_pictures) for name in names]
+    return [section for section in sections if section.shows_anything]
 
 
 def _section(name: str, runs: Sequence[Run], most_pictures: int) -> Section:

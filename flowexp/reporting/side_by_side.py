@@ -14,7 +14,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """The runs in `folders`, told apart by name. Raises ValueError where one is no run folder or is given twice.
 
     Folders that measured different things of the same run at the same step, such as a diagnosis and a calibration of
-    SSC, become one run; two that measured the same thing stay beside each other.
+    SSC, become one run of the first one's name; two that measured the same thing stay beside each other.
     """
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError("runs holds the same folder twice: give each run once")
@@ -29,8 +29,10 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _belong_together(one: Run, other: Run) -> bool:
-    known = one.step is not None and one.step == other.step
-    return known and one.home == other.home and one.label == other.label and not set(one.names) & set(other.names)
+    of_one_run = one.home == other.home or (bool(one.origin) and one.origin == other.origin)
+    of_one_step = one.step == other.step or not (one.measured and other.measured)
+    measured_apart = (one.measures or other.measures) and not set(one.names) & set(other.names)
+    return of_one_run and of_one_step and measured_apart
 
 
 def _together(one: Run, other: Run) -> Run:

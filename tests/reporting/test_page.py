@@ -14,10 +14,11 @@ import pytest
 
 from flowexp.recording import Measurement, Recorder
 from flowexp.reporting.numbers import group_numbers
-from flowexp.reporting.page import parted, render_runs, without_paths, words
+from flowexp.reporting.page import parted, render_runs, render_sweep, without_paths, words
 from flowexp.reporting.reading import read_run
 from flowexp.reporting.sections import in_a_line, sections_of, spread
 from flowexp.reporting.side_by_side import read_runs
+from flowexp.reporting.sweep import read_sweep
 
 
 class Numbers(HTMLParser):
@@ -171,6 +172,7 @@ def test_diagnoses_of_one_run_are_one_run_of_the_page(own: Path, tmp_path: Path)
     deficit = diagnosis(tmp_path / "a", own, norms("velocity_norms", "velocity deficit: 12 % at the noise end"))
     ssc = diagnosis(tmp_path / "b", own, norms("ssc_calibration", "SSC proposal: none; states are on time"))
     later = diagnosis(tmp_path / "c", own, norms("velocity_norms", "velocity deficit: 9 %"), step=300)
+    ssc.joinpath("config.yaml").write_text(ssc.joinpath("config.yaml").read_text().replace("name: run", "name: ssc"))
     (run,) = read_runs([deficit, ssc])
     assert run.names == ["velocity_norms", "ssc_calibration"] and run.label == own.name
     assert [len(found) for found in run.findings.values()] == [1, 1]
@@ -186,6 +188,18 @@ def begun(folder: Path, name: str, data: str = "digits") -> Path:
     (folder / "config.yaml").write_text(f"name: {name}\n")
     (folder / "run.json").write_text(json.dumps({"plan": {"data": f"{data}, 1,437 images"}}))
     return folder
+
+
+def test_a_run_that_was_moved_is_still_that_of_its_diagnoses(tmp_path: Path):
+    run = begun(tmp_path / "there", "fm")
+    for place in ("a", "b"):
+        diagnosis(run / f"diagnoses/{place}", run, norms(f"norms_{place}", f"{place}: x"))
+    moved = Path(shutil.copytree(run, tmp_path / "here"))
+    (found,) = read_runs([moved / "diagnoses/a", moved / "diagnoses/b"])
+    assert found.home == moved and found.origin["plan"]["data"].startswith("digits")
+    shutil.rmtree(moved / "diagnoses/b")
+    (again,) = read_runs([moved / "diagnoses/a", run / "diagnoses/b"])  # a copy is the same run
+    assert again.names == ["norms_a", "norms_b"]
 
 
 def test_labels_say_only_what_is_needed_to_tell_runs_apart(tmp_path: Path):
@@ -248,6 +262,11 @@ def test_only_paths_from_the_root_are_shortened(text: str, shown: str):
     assert without_paths(text.replace("\\\\", "\\")) == shown
 
 
+def test_numbers_alone_make_no_section(own: Path):
+    assert sections_of([read_run(only(own, "frechet_x"))], 3) == []
+    assert "12.35" in render_runs([read_run(own)]) and 'id="frechet_x"' not in render_runs([read_run(own)])
+
+
 def test_a_setting_that_runs_share_is_said_once(tmp_path: Path):
     found = []
     for name, seed in (("fm", 0), ("lcf", 1)):
@@ -267,6 +286,16 @@ def test_runs_of_different_data_are_said_to_be(tmp_path: Path):
     warning = page[page.index('class="note warn"') :].split("</div>")[0]
     assert "trained on different data" in warning
     assert re.sub("<[^>]+>", "", warning).split("compare.")[1].split("\n") == ["", "digits (fm, mafm)cifar10 (lcf)"]
+
+
+def test_a_sweeps_table_has_what_it_varied_and_says_the_rest_once(tmp_path: Path):
+    table = (
+        "job,run,sampler.s0,probe/dip,status\n0,/data/runs/mafm,1.0,0.25,finished\n1,/data/runs/mafm,1.1,0.1,finished\n"
+    )
+    (tmp_path / "sweep.csv").write_text(table)
+    page = render_sweep(read_sweep(tmp_path))
+    assert re.findall(r'<th scope="col"[^>]*>(.*?)</th>', page) == ["job", "sampler.s0", "probe/dip", "status"]
+    assert "In all jobs: run …/mafm</p>" in page
 
 
 @pytest.mark.parametrize(
