@@ -70,7 +70,8 @@ class SSCCalibration(Monitor):
         kept_in: folder of the run, in whose ssc_features the work is kept; None keeps nothing.
 
     Raises:
-        ValueError: a budget for fewer than 16 samples of each sampler.
+        ValueError: no solver, number of steps or constant, and fewer than 16 samples of each sampler, or a budget for
+            fewer.
     """
 
     def __init__(
@@ -91,6 +92,13 @@ class SSCCalibration(Monitor):
         at_end: bool = True,
     ) -> None:
         super().__init__(every_n_steps, at_end)
+        if not (solvers and num_steps and constants):
+            raise ValueError(
+                "SSC is calibrated beside its controls: give at least one of each of solvers, num_steps and constants, "
+                f"got {list(solvers)}, {list(num_steps)} and {list(constants)}"
+            )
+        if num_samples < FEWEST_SAMPLES:
+            raise ValueError(f"num_samples must be at least {FEWEST_SAMPLES} for intervals, got {num_samples}")
         self.encoder = encoder if isinstance(encoder, FeatureNet) else _create(encoder)
         self.num_samples = num_samples
         self.budget = budget

@@ -78,6 +78,12 @@ def test_a_budget_that_is_too_small_is_refused_before_it_is_spent(module, datamo
     assert calls_during(refused, module) == 0
 
 
+@pytest.mark.parametrize("wrong", [{"constants": []}, {"solvers": []}, {"num_steps": []}, {"num_samples": 15}])
+def test_there_is_no_calibration_without_controls_or_intervals(wrong):
+    with pytest.raises(ValueError, match=r"beside its controls|at least 16"):
+        SSCCalibration(**SMALL | wrong)
+
+
 def test_equal_samplers_are_drawn_once(module):
     none = SSCProposal(1.0, 1.0, "quad_in", "none", 1.0, 1.2, 1.0, 1.0, 0.0)
     samplers = ssc_controls(module.sampler, none, [1.0, 1.05], ["euler"], [2])
