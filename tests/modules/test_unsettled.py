@@ -20,7 +20,7 @@ from flowexp.modules import FlowMatching, LocalContrastiveFlow, NonFiniteGradien
 from flowexp.modules.incident import Incident
 from flowexp.modules.unsettled import UnsettledStep, skip_unless_finite
 from flowexp.optimization import Optimization
-from flowexp.terms import SelfDistillation
+from flowexp.terms import SelfDistillation, Step, Term
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 BAD = 2  # the step whose batch is NaN
@@ -143,6 +143,29 @@ def test_the_host_looks_at_a_norm_when_the_next_forward_pass_is_queued(tmp_path:
     monkeypatch.setattr(FlowMatching, "losses", noted("forward", FlowMatching.losses))
     fit(FlowMatching(dit()), tmp_path, 3)
     assert events == ["forward", "backward", *["forward", "look", "backward"] * 2, "look"]
+
+
+class Follows(Term):
+    """A term with something of its own that follows the weights, and that its forward pass reads."""
+
+    name = "follows"
+
+    def __init__(self) -> None:
+        super().__init__(lam=0.0)
+        self.events: list[str] = []
+
+    def forward(self, step: Step) -> Tensor:
+        self.events.append("forward")
+        return 0 * step.velocity.sum()
+
+    def after_step(self, backbone: Any) -> None:
+        self.events.append("after")
+
+
+def test_what_a_forward_pass_reads_has_followed_before_it(tmp_path: Path):
+    term = Follows()
+    fit(FlowMatching(dit(), terms={"follows": term}), tmp_path, 3)
+    assert term.events == ["forward", "after"] * 3
 
 
 def test_the_average_is_up_to_date_whenever_it_is_read(tmp_path: Path):
