@@ -62,8 +62,9 @@ class StochasticSolver(Solver):
         papers' w_t = sigma_t means this D = sigma_t.
     diffusion_norm: the n of these forms, at least 0; 0 takes the noise away in all of them but "decreasing".
     last_step: the noise level of the last call, whatever num_steps (SiT, REPA: 0.04); 0 is as last_step_kind "none".
-    last_step_kind: "mean", the same drift without noise; "tweedie", the expected data given x; "euler", a step of the
-        ODE; "none", no such step: all are stochastic, to the end of the path's interval (SiT's `last_step=None`).
+    last_step_kind: "mean", the same drift without noise; "tweedie", the expected data given x (a part of the way to it
+        where a prediction of data is clamped, see `Parameterization`); "euler", a step of the ODE; "none", no such
+        step: all are stochastic, to the end of the path's interval (SiT's `last_step=None`).
     start_eps: where D is infinite at the noise end ("sbdm" on Linear and GVP), how far below it the first call is, on
         pure noise: SiT's `sample_eps`. None is one step: with less of it the step, of size h, overshoots, for h D is
         then about h / start_eps > 1. SiT's own default of 0 divides by zero.

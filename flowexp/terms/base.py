@@ -93,7 +93,7 @@ class Term(nn.Module, ABC):
         """The unweighted term, a scalar: the mean over this process's rows, times their `share`."""
 
     def after_step(self, backbone: Backbone) -> None:
-        """Called after each optimizer step, for what follows the weights."""
+        """Called after each optimizer step, for what follows the weights; the host waits for the device then."""
 
 
 def check_tap(name: str, tap: int, backbone: Backbone) -> int:
