@@ -21,6 +21,9 @@ _PLUGINS = {  # what Hydra calls it, and the package that has it
 }
 
 
+_NO_OPTION = (r"Could not find '([^']+)'", r"Cannot find .*'([^']+)'", r"Could not load '([^']+)'")  # Hydra's words
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """A hint such as `; did you mean T_min?`, or an empty string where nothing is near."""
     found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
@@ -37,9 +40,11 @@ def sentence_for(
     configs = configs or Configs()
     error = _innermost(error)
     if isinstance(error, ConfigCompositionException) and (key := _quoted(r"Could not override '([^']+)'", error)):
-        return _unknown_key(key, command, _config_of(configs, command, arguments))
-    if option := _quoted(r"Could not find '([^']+)'", error) or _quoted(r"Cannot find .*'([^']+)'", error):
+        return _unknown_key(key, command, _config_of(configs, command, arguments), configs)
+    if option := next((found for words in _NO_OPTION if (found := _quoted(words, error))), None):
         return _unknown_option(option, configs)
+    if group := _quoted(r"Multiple values for (\w+)\.", error):
+        return f"there are several values for {group}: give one, and no plus before it, as in {group}=NAME"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
@@ -82,15 +87,44 @@ def _quoted(pattern: str, error: BaseException) -> str | None:
     return found.group(1) if found else None
 
 
-def _unknown_key(key: str, command: str, config: DictConfig) -> str:
-    """Names the nearest key of `config`, by its last part or by the whole."""
+def check_added(command: str, arguments: Iterable[str], configs: Configs) -> None:
+    """Raises ValueError for `+key=value` where nothing reads it: a slip of the keyboard.
+
+    A value that others refer to is not one: `+width=64 backbone.width=${width}`.
+    """
+    said = " ".join(arguments)
+    added = {word.lstrip("+").split("=")[0]: word for word in said.split() if word.startswith("+")}
+    unread = [key for key in added if not configs.is_group(_top(key)) and f"${{{key}}}" not in said]
+    known = {str(key) for key in configs.compose(command)} | {"hydra"} if unread else set()
+    for key in unread:
+        if _top(key) not in known:
+            hint = nearest(_top(key), known) or ": leave it out."
+            raise ValueError(f"nothing reads {added[key]}{hint} `python -m flowexp.{command} --help` shows all keys")
+
+
+def _top(key: str) -> str:
+    """`data` of `data.root`, `data/vae` and `data@data.pictures`."""
+    return re.split(r"[.@/]", key)[0]
+
+
+def _unknown_key(key: str, command: str, config: DictConfig, configs: Configs) -> str:
+    """Names other choices of its group that have it; else the nearest key of `config`, by its last part or whole."""
     known = list(_keys(config))
     group, _, last = key.rpartition(".")
     inside = [name for name in known if name.rpartition(".")[0] == group]
-    hint = nearest(last, [name.rpartition(".")[2] for name in inside]) if inside else nearest(key, known)
-    listed = ", ".join(name.rpartition(".")[2] for name in inside if "._" not in name)
-    listed = f" {group} has {listed}." if group and listed else ""
-    return f"there is no key {key}{hint or '.'}{listed} `python -m flowexp.{command} --help` shows all keys"
+    if others := [f"{group}={name}" for name in configs.names(group) if group and _has_key(configs, group, name, last)]:
+        hint = f", which {' or '.join(others)} has."
+    else:
+        hint = nearest(last, [name.rpartition(".")[2] for name in inside]) if inside else nearest(key, known)
+        listed = ", ".join(name.rpartition(".")[2] for name in inside if "._" not in name)
+        hint = (hint or ".") + (f" {group} has {listed}." if group and listed else "")
+    return f"there is no key {key}{hint} `python -m flowexp.{command} --help` shows all keys"
+
+
+def _has_key(configs: Configs, group: str, name: str, key: str) -> bool:
+    """Whether the yaml of a choice has a line for a key."""
+    file = configs.file(group, name)
+    return file is not None and re.search(rf"^{re.escape(key)}:", file.read_text(), re.MULTILINE) is not None
 
 
 def _unknown_option(option: str, configs: Configs) -> str:

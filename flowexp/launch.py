@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 
 from flowexp.completion import complete
 from flowexp.composing import Configs, config_folder
-from flowexp.errors import sentence_for
+from flowexp.errors import check_added, sentence_for
 from flowexp.help import help_page
 from flowexp.runs import SAID, RunFolder
 from flowexp.settling import check_sweep, settle
@@ -63,6 +63,7 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
         if {"-h", "--help"} & {*arguments}:
             print(help_page(command, [*filter(_is_override, ordered)], configs))
             return 0
+        check_added(command, ordered, configs)
         if {"-m", "--multirun"} & {*arguments}:
             check_sweep(ordered)
         folder = _pass_through(command)

@@ -49,10 +49,35 @@ def complaint(in_process: Callable[..., int], capsys: pytest.CaptureFixture[str]
         (["traner.max_steps=1"], "trainer.max_steps"),
         (["experiment=digits_lfc"], "digits_lcf"),
         (["seeed=1"], "seed"),
+        (["terms=[repa,dispersiv]"], "dispersive"),
+        (["+traner.max_steps=1"], "trainer"),
+        (["+seeds=1"], "seed"),
     ],
 )
 def test_a_wrong_key_or_group_names_the_nearest(complaint, wrong: list[str], right: str):
     assert f"did you mean {right}?" in complaint("train", *wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["objective.T_min=10"], "there is no key objective.T_min, which objective=lcf has. "),
+        (["time_sampler.m=1"], "there is no key time_sampler.m, which time_sampler=logit_normal has. "),
+        (["+terms=repa"], "several values for terms: give one, and no plus before it, as in terms=NAME"),
+        (["+zzz=1"], "nothing reads +zzz=1: leave it out. `python -m flowexp.train --help` shows all keys"),
+        (["seed=-1"], "seed must lie in 0..4294967295, got -1"),
+    ],
+)
+def test_what_another_choice_would_read_is_told_from_what_nobody_does(complaint, arguments: list[str], words: str):
+    assert words in complaint("train", *arguments, "callbacks=none", "trainer.accelerator=cpu", "run_dir=x")
+
+
+@pytest.mark.slow
+def test_a_value_of_ones_own_may_be_added_where_others_refer_to_it(in_process, workdir: Path, monkeypatch):
+    monkeypatch.setattr("flowexp.train.run", lambda config, folder: None)
+    assert in_process("train", "+mine=7", "seed=${mine}", "run_dir=x") == 0
+    assert RunFolder(workdir / "x").config().seed == 7
 
 
 @pytest.mark.slow
