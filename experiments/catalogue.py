@@ -19,13 +19,6 @@ from flowexp.data import ImageDataModule
 
 PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
 
-TRAINING_IMAGES = {  # of the whole training sets; the catalogue is made without them
-    "digits": 1_437,
-    "fashion_mnist": 60_000,
-    "cifar10": 50_000,
-    "tiny_imagenet": 100_000,
-    "imagenet": 1_281_167,
-}
 H100 = 0.4 * 990e12  # FLOP per second: 40 % of dense bf16
 TWO_CORES = 0.4e12  # measured: dit_s2, 64 images of 3 x 16 x 16 in 1.34 s (docs/results/benchmarks.md)
 TEACHERS = {"dinov2_vitb14": 46e9, "efficientnet_lite": 1.0e9}  # forward FLOP for a grid of 16 x 16 tokens
@@ -174,7 +167,7 @@ def steps_of(config: DictConfig) -> int:
     """Optimizer steps, from trainer.max_steps or trainer.max_epochs."""
     if config.trainer.max_steps > 0:
         return int(config.trainer.max_steps)
-    images = config.data.train_size or TRAINING_IMAGES[config.hydra.runtime.choices.data]
+    images = build(DictConfig(OmegaConf.to_container(config.data, resolve=True))).num_train_images
     return int(config.trainer.max_epochs * (images // config.data.batch_size))
 
 
