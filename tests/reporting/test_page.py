@@ -171,13 +171,15 @@ def test_diagnoses_of_one_run_are_one_run_of_the_page(own: Path, tmp_path: Path)
     only(own, "frechet_x")
     deficit = diagnosis(tmp_path / "a", own, norms("velocity_norms", "velocity deficit: 12 % at the noise end"))
     ssc = diagnosis(tmp_path / "b", own, norms("ssc_calibration", "SSC proposal: none; states are on time"))
-    later = diagnosis(tmp_path / "c", own, norms("velocity_norms", "velocity deficit: 9 %"), step=300)
+    again = diagnosis(tmp_path / "c", own, norms("velocity_norms", "velocity deficit: 9 %"))
+    later = diagnosis(tmp_path / "d", own, norms("cross_terms", "x"), step=300)
     ssc.joinpath("config.yaml").write_text(ssc.joinpath("config.yaml").read_text().replace("name: run", "name: ssc"))
     (run,) = read_runs([deficit, ssc])
     assert run.names == ["velocity_norms", "ssc_calibration"] and run.label == own.name
     assert [len(found) for found in run.findings.values()] == [1, 1]
     assert "run_dir: " + str(ssc) in run.settings
-    assert [run.label for run in read_runs([deficit, ssc, later])] == ["run (a)", "run (c)"]
+    assert [run.label for run in read_runs([deficit, ssc, again])] == ["run (a)", "run (c)"]
+    assert [run.label for run in read_runs([deficit, ssc, later])] == ["run (a)", "run (d)"]
     page = render_runs(read_runs([deficit, ssc]))
     assert "<b>Velocity deficit</b>" in page and '<div class="verdict calm"><b>SSC proposal</b>' in page
 
