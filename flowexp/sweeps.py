@@ -73,21 +73,16 @@ class JobResult:
 def print_table(sweep: Path) -> int:
     """Prints and writes (`sweep.csv`) one row per job: overrides, numbers, how it ended. Returns the exit code.
 
-    Settings that all jobs share are not printed. Beside a number stands the hash of its card; numbers of different
-    cards in one column are warned of, and why jobs were refused is said below.
+    Settings that all jobs share are not printed. Beside or below a number stands the hash of its card; numbers of one
+    name and different cards are warned of, and why jobs were refused is said below.
     """
     folders = sorted((path.parent for path in sweep.glob("*/job.json")), key=_job_number)
     jobs = {folder.name: JobResult.read(folder) for folder in folders}
     rows = [_row(name, job) for name, job in jobs.items()]
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    table = Table(title=f"sweep {sweep}")
     hidden = _shared([job.settings for job in jobs.values()])
     shown = [column for column in columns if not is_card_column(column) and column not in hidden]
-    for column in shown:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(_shown(row.get(column), row.get(card_column(column))) for column in shown))
-    Console().print(table)
+    Console().print(_fitting(Console(), f"sweep {sweep}", shown, rows))
     if rows:
         write_csv(sweep / "sweep.csv", [{column: row.get(column) for column in columns} for row in rows])
         print(f"the same as CSV: {sweep / 'sweep.csv'}")
@@ -97,6 +92,28 @@ def print_table(sweep: Path) -> int:
     for sentence in keeps_apart({f"job {name}": job.summary for name, job in jobs.items()}):
         print(f"warning: {sentence}", file=sys.stderr)
     return 1 if any(row["status"] != "finished" for row in rows) else 0
+
+
+def _fitting(console: Console, title: str, shown: list[str], rows: list[dict[str, Any]]) -> Table:
+    """A line per job, or a column per job where only that fits the screen without breaking words."""
+    turned = _table(title, [list(line) for line in zip(*_lines(shown, rows, "{}\n{}"), strict=True)])
+    table = _table(title, _lines(shown, rows, "{} ({})"))
+    unbounded = console.options.update(max_width=10_000)
+    widths = [console.measure(each, options=unbounded).maximum for each in (table, turned)]
+    return turned if widths[1] <= console.width < widths[0] else table
+
+
+def _lines(shown: list[str], rows: list[dict[str, Any]], with_card: str) -> list[list[str]]:
+    return [shown, *([_shown(row.get(name), row.get(card_column(name)), with_card) for name in shown] for row in rows)]
+
+
+def _table(title: str, lines: list[list[str]]) -> Table:
+    table = Table(title=title)
+    for name in lines[0]:
+        table.add_column(name, overflow="fold")
+    for line in lines[1:]:
+        table.add_row(*line)
+    return table
 
 
 def _row(name: str, job: JobResult) -> dict[str, Any]:
@@ -122,6 +139,6 @@ def _job_number(folder: Path) -> tuple[int, str]:
     return (int(folder.name), "") if folder.name.isdigit() else (1 << 30, folder.name)
 
 
-def _shown(value: Any, card: str | None = None) -> str:
+def _shown(value: Any, card: str | None, with_card: str) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
-    return text if card is None else f"{text} ({card})"
+    return text if card is None else with_card.format(text, card)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,23 @@ def test_of_one_job_the_numbers_alone_are_on_the_screen(tmp_path: Path, capsys: 
     print_table(tmp_path)
     printed = capsys.readouterr().out
     assert "digits" not in printed and "0.5" in printed
+
+
+def test_many_numbers_have_a_line_each_where_their_columns_would_be_cut(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"probe/a_number_called_{letter}" for letter in "abcdef"]
+    for number in range(3):
+        RunFolder(tmp_path / str(number)).path.mkdir()
+        RunFolder(tmp_path / str(number)).write_json(
+            tmp_path / str(number) / "summary.json", {"scalars": dict.fromkeys(names, float(number))}
+        )
+        JobResult(run=str(tmp_path / str(number)), overrides=[f"seed={number}"], exit_code=0).write(
+            tmp_path / str(number)
+        )
+    print_table(tmp_path)
+    printed = capsys.readouterr().out
+    assert all(re.search(rf"{name}\W+0\W+1\W+2\b", printed) for name in [*names, "seed"])
+    assert list(rows_of(tmp_path)[0]) == ["job", "seed", *names, "status"]
 
 
 def test_jobs_are_in_the_order_of_their_numbers(tmp_path: Path):
