@@ -28,6 +28,12 @@ _SAID_IN_EVERY_RUN = (
     "Using bfloat16",
     "`Trainer.fit` stopped",
     "`weights_only`",
+    "SLURM auto-requeueing",  # at USR1; TERM is ours
+)
+_SAID_BY = (
+    "pytorch_lightning.utilities.rank_zero",
+    "lightning_fabric.utilities.rank_zero",
+    "pytorch_lightning.trainer.connectors.signal_connector",
 )
 
 
@@ -79,7 +85,8 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # FSDP; nothing is changed in place here
-    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")  # torch's own use of it, for the Jacobian
+    for name in _SAID_BY:
         logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(_SAID_IN_EVERY_RUN))
 
 

@@ -34,7 +34,8 @@ def summarise(folder: RunFolder, measured: Measured, **about: Any) -> None:
 def _places(folder: Path) -> dict[str, str]:
     """Where the results lie, as they can be typed; and how to send what W&B wrote offline."""
     short = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    places = {"curves and pictures": "measurements", "checkpoints": "checkpoints", "training curves": "csv"}
+    in_csv = "training curves" if (folder / "checkpoints").is_dir() else "numbers as CSV"
+    places = {"curves and pictures": "measurements", "checkpoints": "checkpoints", in_csv: "csv"}
     found = {what: str(short / name) for what, name in places.items() if (folder / name).is_dir()}
     found["numbers with their protocol"] = str(short / "summary.json")
     if any(folder.glob("wandb/offline-run-*")):
