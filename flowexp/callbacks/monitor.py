@@ -90,5 +90,6 @@ def measure_now(
 
 
 def in_words(monitor: Monitor) -> str:
-    """What a monitor is called on the screen: `VelocityNorms` is "velocity norms"."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", type(monitor).__name__).lower()
+    """What a monitor is called on the screen: `VelocityNorms` is "velocity norms", `ProbeMonitor` is "probe"."""
+    name = type(monitor).__name__.removesuffix("Monitor")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower()
