@@ -127,6 +127,11 @@ class ProtocolCard:
         return {name: value for name, value in said.items() if name not in (*NOT_PROTOCOL, "metrics", *found)}
 
 
+def protocol_hash(protocol: Mapping[str, Any]) -> str:
+    """8 hexadecimal digits of what decides a number that has no samples behind it: all of `protocol` but luck."""
+    return _digest({name: _canonical(value) for name, value in protocol.items() if name not in NOT_PROTOCOL})
+
+
 def _digest(protocol: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.precision import autocast, check_precision
 from flowexp.callbacks.sharing import collect, rank_and_world_size, share
+from flowexp.cards import protocol_hash
 from flowexp.data import ImageDataModule, Images
 from flowexp.diagnostics import ProbeCurve, create_protocol, extract_features, probe_curves
 from flowexp.diagnostics.knn import TEMPERATURE, K
@@ -113,7 +114,7 @@ class ProbeMonitor(Monitor):
             scalars,
             rows,
             _draw(rows),
-            protocol=self._protocol(datamodule, len(train), seed),
+            protocol=self._protocol(datamodule, curves, len(train), seed),
             about=ABOUT,
             verdicts=self._told(curves, len(train)),
             maps=("accuracy",),
@@ -197,21 +198,37 @@ class ProbeMonitor(Monitor):
             found += self.protocol.cautions(num_train) if probe == "linear" else []
         return found
 
-    def _protocol(self, datamodule: ImageDataModule, num_train: int, seed: int) -> dict[str, Any]:
+    def _protocol(
+        self, datamodule: ImageDataModule, curves: Mapping[str, ProbeCurve], num_train: int, seed: int
+    ) -> dict[str, Any]:
+        """How the curves were found, and the hash of what decides each number."""
+        shared, linear = self._shared_protocol(datamodule, num_train, seed), self._fit_protocol(num_train)
+        knn = {"knn": {"k": K, "temperature": TEMPERATURE}} if "knn" in self.probes else {}
+        cards: dict[str, str] = {}
+        for probe, curve in curves.items():
+            card = protocol_hash(shared | (linear if probe == "linear" else knn))
+            cards |= dict.fromkeys(_scalars(probe, curve), card)
+        return {**linear, "probes": list(self.probes), **knn, **shared, "cards": cards}
+
+    def _fit_protocol(self, num_train: int) -> dict[str, Any]:
         return {
             "protocol": self.protocol.name,
             **self.protocol.fit(),
             "updates": self.protocol.updates(num_train),
             "departures": list(self.protocol.departures),
-            "probes": list(self.probes),
-            **({"knn": {"k": K, "temperature": TEMPERATURE}} if "knn" in self.probes else {}),
+            "lr_schedule": "cosine, stepped per epoch",
+        }
+
+    def _shared_protocol(self, datamodule: ImageDataModule, num_train: int, seed: int) -> dict[str, Any]:
+        return {
             "data": datamodule.name,
             "num_train": num_train,
             "num_test": len(datamodule.test),
+            "levels": self.levels,
+            "taps": self.taps or "the backbone's own",
             "features": "mean over tokens, not normalised, no label",
             "noise": "one draw per image and level",
             "augmentation": None,
-            "lr_schedule": "cosine, stepped per epoch",
             "weights": "ema",
             "precision": self.precision,
             "seed": seed,

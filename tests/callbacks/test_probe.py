@@ -115,6 +115,22 @@ def test_a_setting_of_ones_own_wins_over_the_protocols_and_is_told_as_a_departur
     assert departures[-2:] == ["epochs 2, not 15", "lr 0.01, not 0.001"]
 
 
+@pytest.mark.slow
+def test_each_number_has_the_card_of_what_decides_it(module, datamodule):
+    def cards(seed=0, levels=(0.1, 0.5), **options):
+        options = {"max_train_images": 64, "epochs": 1, "probes": ["linear", "knn"]} | options
+        found = measure(ProbeMonitor(levels, **options), module, datamodule, seed)
+        assert {*found.protocol["cards"]} == {*found.scalars}
+        return found.protocol["cards"]["probe/peak"], found.protocol["cards"]["knn/dip"]
+
+    linear, knn = cards()
+    assert cards(seed=1) == (linear, knn) and linear != knn
+    other_fit, same = cards(lr=1e-2)
+    assert other_fit != linear and same == knn  # nothing is fitted there
+    for changes in ({"max_train_images": 65}, {"taps": [2]}, {"levels": (0.1, 0.6)}):
+        assert not {linear, knn} & {*cards(**changes)}
+
+
 def test_adam_has_no_weight_decay():
     adam = ProbeMonitor(optimizer="adam").protocol
     assert adam.weight_decay == 0 and adam.departures[-2:] == (
@@ -136,6 +152,7 @@ def test_a_grid_larger_than_the_memory_is_read_in_parts_with_the_same_numbers(mo
 
     monkeypatch.setattr(probe, "extract_features", noting)
     options = {"levels": [0.0, 0.1, 0.5], "taps": [2, 4], "epochs": 2, "probes": ["linear", "knn"]}
+    options["max_train_images"] = 300
     whole = measure(ProbeMonitor(**options), module, datamodule)
     needed = grids[0][1] + grids[1][1]
     for share, sizes in ((0.7, [2, 2, 1, 1]), (1e-6, [1] * 6)):
