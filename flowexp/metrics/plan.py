@@ -138,7 +138,8 @@ class MetricPlan:
 
     def _check_number(self, metric: RegisteredMetric, fewest: int, num: int, of: str) -> None:
         if num < fewest:
-            raise ValueError(f"{metric.name} needs at least {fewest}, got {num} {of}")
+            hint = f", or lower options.{metric.lowered_by}" if metric.lowered_by else ""
+            raise ValueError(f"{metric.name} needs at least {fewest}, got {num} {of}{hint}")
 
     def protocol(self) -> dict[str, dict[str, Any]]:
         """The options that decide the chosen metrics, by metric."""

@@ -70,6 +70,7 @@ class RegisteredMetric:
         stream: see `Work`.
         options: from the plan, for the card.
         fewest: the least number of samples, and of reference images where it needs their features.
+        lowered_by: the plan's option that lowers it; empty where none does.
     """
 
     name: str
@@ -79,6 +80,7 @@ class RegisteredMetric:
     stream: int
     options: Options
     fewest: Callable[[MetricPlan], int]
+    lowered_by: str = ""
 
 
 METRICS: dict[str, RegisteredMetric] = {}
@@ -91,6 +93,7 @@ def metric(
     options: Options = lambda plan: {},
     fewest: Callable[[MetricPlan], int] = lambda plan: 2,
     stream: int | None = None,
+    lowered_by: str = "",
 ) -> Callable[[Scores], Scores]:
     """Registers a function that gives scores by name as the metric `name`.
 
@@ -98,6 +101,7 @@ def metric(
     options: plain values of the plan, or of the function's file, that decide the scores: they go on the number's card.
     fewest: how many samples it needs, and how many reference images where it takes their features.
     stream: of the random subsets; None makes it from the name.
+    lowered_by: the plan's option that lowers `fewest`, for the sentence of who has too few.
     """
 
     def register(scores: Scores) -> Scores:
@@ -105,7 +109,7 @@ def metric(
         if known is not None and known.scores.__module__ != scores.__module__:
             raise ValueError(f"there is a metric {name} already, of {known.scores.__module__}: choose another name")
         own = 1000 + zlib.crc32(name.encode()) if stream is None else stream
-        METRICS[name] = RegisteredMetric(name, scores, samples, reference or Needs(), own, options, fewest)
+        METRICS[name] = RegisteredMetric(name, scores, samples, reference or Needs(), own, options, fewest, lowered_by)
         return scores
 
     return register

@@ -51,6 +51,7 @@ def _inception_score(work: Work) -> dict[str, float]:
     options=lambda plan: {"k": plan.k, "reference": plan.pairwise_reference, "distances": "fp32"},
     fewest=lambda plan: plan.k + 1,
     stream=3,
+    lowered_by="k",
 )
 def _precision_recall(work: Work) -> dict[str, float]:
     samples, reference = work.features()
@@ -69,6 +70,7 @@ def _precision_recall(work: Work) -> dict[str, float]:
     },
     fewest=lambda plan: plan.kid_subset_size,
     stream=4,
+    lowered_by="kid_subset_size",
 )
 def _kid(work: Work) -> dict[str, float]:
     (samples, reference), plan = work.features(), work.plan

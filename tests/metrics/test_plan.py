@@ -61,8 +61,8 @@ def test_a_subset_of_the_reference_is_fixed_and_not_just_its_first_classes():
 @pytest.mark.parametrize(
     "name, num_samples, sentence",
     [
-        ("kid", 999, "kid needs at least 1000, got 999 samples: raise num_samples"),
-        ("frechet", 1, "frechet needs at least 2, got 1 samples"),
+        ("kid", 999, r"at least 1000, got 999 samples: raise num_samples, or lower options\.kid_subset_size$"),
+        ("frechet", 1, "frechet needs at least 2, got 1 samples: raise num_samples$"),
         ("precision_recall", 3, "at least 4, got 3"),
         ("frechet_infinity", 20, "at least 30, got 20"),
         ("sfid", 50, "sfid needs the output spatial, which only encoder=inception offers"),
