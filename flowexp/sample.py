@@ -21,6 +21,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from flowexp import building
     from flowexp.guides import guided_by
 
+    _check(config)
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
     module, datamodule, step = building.load_run(Path(config.run), checkpoint, with_data=False)
     if module.backbone.takes == "text":
@@ -42,6 +43,13 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     )
     print(f"{config.num_samples} samples of {nfe} network calls each, and the same as samples.npz:")
     print(folder.path / "samples.png")
+
+
+def _check(config: DictConfig) -> None:
+    """Raises ValueError for a number out of range, before the run is read."""
+    for key, least in {"num_samples": 1, "batch_size": 1, "seed": 0}.items():
+        if config[key] < least:
+            raise ValueError(f"{key} must be at least {least}, got {config[key]}")
 
 
 def _draw(module: Any, datamodule: Any, config: DictConfig, folder: RunFolder) -> int:

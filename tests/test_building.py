@@ -56,3 +56,13 @@ def test_classes_are_not_asked_of_a_dataset_of_captions():
 def test_auto_is_never_an_accelerator_without_float64():
     assert resolve_accelerator("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     assert resolve_device("auto").type == resolve_accelerator("auto") and resolve_accelerator("mps") == "mps"
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [("gpu7", "device must be auto, cpu or cuda, got 'gpu7'"), ("cuda:1", "device=cuda:1 needs a CUDA GPU, and torch")],
+)
+def test_a_device_that_is_not_there_is_refused(device: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match=words):
+        resolve_device(device)

@@ -201,6 +201,12 @@ def test_what_cannot_be_sampled_leaves_no_file_for_adms_evaluator(complaint, spo
     assert not list((workdir / "out").glob("samples.*"))
 
 
+@pytest.mark.parametrize("wrong", ["num_samples=0", "batch_size=0", "seed=-1"])
+def test_a_number_of_sample_out_of_range_is_told_what_is_allowed(complaint, wrong):
+    key, _, value = wrong.partition("=")
+    assert complaint(wrong, command="sample") == f"{key} must be at least {0 if key == 'seed' else 1}, got {value}"
+
+
 @pytest.mark.parametrize(
     "encoder, url", [("inception", "weights-inception-2015"), ("dinov2", "vit_base_patch14_dinov2")]
 )
