@@ -81,7 +81,7 @@ def cpu_size() -> Size:
 
 
 def gpu_size() -> Size:
-    """The same network on pictures of 32 x 32, 256 a step, as LCF trains it. Raises ValueError without an accelerator."""
+    """The same on pictures of 32 x 32, 256 a step, as LCF trains it. Raises ValueError without an accelerator."""
     device = resolve_device("auto")
     if device == CPU:
         raise ValueError("budget=gpu needs an accelerator, and PyTorch finds none: take budget=cpu")
