@@ -35,12 +35,14 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 def _dry_run(config: DictConfig) -> None:
     """Prints the plan, with the time that training will take where the data are here."""
     from flowexp import building, plan
+    from flowexp.callbacks.sharing import rank_and_world_size
 
     datamodule, missing = building.look_for_data(config)
     module = building.build_module(config, datamodule)
     _check_guidance(config, module.backbone.takes)
     left = f"not timed: {missing}" if missing else _time_left(config, module, datamodule)
-    plan.print_plan({**plan.describe(config, module, datamodule), "time left": left})
+    if rank_and_world_size()[0] == 0:  # the processes that timed the steps all come here
+        plan.print_plan({**plan.describe(config, module, datamodule), "time left": left})
 
 
 def _time_left(config: DictConfig, module: Any, datamodule: Any) -> str:

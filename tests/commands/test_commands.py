@@ -69,6 +69,23 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(in_process, lcf, workdir: 
 
 
 @pytest.mark.slow
+def test_a_dry_run_of_several_processes_says_once_what_each_gets(shell, lcf):
+    two = shell.start("train", *lcf, "dry_run=true", "run_dir=dry_two", "strategy=ddp", "trainer.devices=2")
+    out = two.wait().succeeded().out
+    assert re.findall(r"batch \(over all processes\)\W+(.*?) *│", out) == ["16, 8 on each of 2 processes"]
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_several_machines_does_not_wait_for_the_others(in_process, lcf, workdir: Path, capsys):
+    several = ("strategy=ddp", "trainer.devices=2", "trainer.num_nodes=2", "trainer.accumulate_grad_batches=2")
+    assert in_process("train", *lcf, *several, "dry_run=true", "run_dir=dry") == 0
+    printed = " ".join(re.sub(r"[│\s]+", " ", capsys.readouterr().out).split())
+    assert "32, in 2 batches of 16, 4 on each of 4" in printed and "not timed: 2 machines take part" in printed
+    assert in_process("train", *lcf, *several, "data.batch_size=18", "dry_run=true", "run_dir=dry") == 2
+    assert "must divide over 4 of them, got 18" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_dry_run_plans_with_the_published_number_of_images_where_the_data_are_not_here(in_process, capsys, workdir):
     assert in_process("train", "experiment=tinyimagenet_lcf", "dry_run=true", "trainer.accelerator=cpu") == 0
     printed = capsys.readouterr().out
