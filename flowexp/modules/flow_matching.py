@@ -86,7 +86,6 @@ class FlowMatching(Learner):
         key = StepKey(self.seed, self.global_step, part, self.global_rank, self.trainer.world_size)
         drawn = self.draw(batch["image"], batch["label"], key, batch.get("pixels"))
         losses = self.losses(drawn)
-        self.settle()  # the step before, with this one's forward pass queued and its own gradients still there
         self.note(drawn, losses)
         return {"loss": losses.loss, "error": losses.error, "t": losses.t}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from flowexp.draws import StepKey, TrainingBatch
 from flowexp.ema import whole
-from flowexp.modules.unsettled import UnsettledStep
 
 
 class NonFiniteGradientError(RuntimeError):
@@ -72,18 +71,18 @@ class Incident:
         return cls(batches=batches, **content)
 
 
-def save_incident(module: pl.LightningModule, step: UnsettledStep) -> Path:
-    """Saves a step of `module` that has failed, whose gradients it still has; returns the file, one per process."""
+def save_incident(module: pl.LightningModule, batches: Sequence[TrainingBatch], losses: Mapping[str, Tensor]) -> Path:
+    """Saves the step of `module` that has just failed in the run's folder, a file per process; returns the file."""
     rank = f"_rank{module.global_rank}" if module.global_rank else ""
-    file = Path(module.trainer.default_root_dir) / f"nonfinite_step_{step.step:08d}{rank}.pt"
+    file = Path(module.trainer.default_root_dir) / f"nonfinite_step_{module.global_step:08d}{rank}.pt"
     Incident(
-        step=step.step,
-        batches=step.batches,
+        step=module.global_step,
+        batches=batches,
         weights={name: whole(value) for name, value in module.state_dict().items()},
         gradients=largest_gradients(module),
-        losses={name: float(value) for name, value in step.losses.items()},
+        losses={name: float(value) for name, value in losses.items()},
         precision=str(module.trainer.precision),
-        rng_state=step.rng_state,
+        rng_state=torch.get_rng_state(),
     ).save(file)
     return file
 

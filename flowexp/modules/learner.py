@@ -16,7 +16,6 @@ from flowexp.ema import ExponentialMovingAverage, whole
 from flowexp.modules.incident import NonFiniteGradientError, save_incident
 from flowexp.modules.sharding import shard_backbone, shard_terms
 from flowexp.modules.step_losses import StepLosses
-from flowexp.modules.unsettled import UnsettledStep, skip_unless_finite
 from flowexp.optimization import Optimization
 from flowexp.terms import Term
 
@@ -44,7 +43,6 @@ class Learner(pl.LightningModule):
         self.ema: ExponentialMovingAverage | None = None
         self.latest: dict[str, Tensor] = {}  # the loss, its parts and the gradient's norm, for callbacks that log them
         self._accumulated: list[TrainingBatch] = []
-        self._unsettled: UnsettledStep | None = None
         self._ema_to_restore: dict[str, Any] | None = None
 
     def each_term(self) -> Iterator[Term]:
@@ -68,44 +66,20 @@ class Learner(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        """Clips, and sees to it that the weights do not change if the gradient is not finite."""
-        self.settle()  # for a training step that does not
+        """Clips, and stops before the weights change if the gradient is not finite."""
         norm = whole(self.optimization.clip(self.parameters()))
-        self._unsettled = UnsettledStep(self.global_step, self._accumulated, dict(self.latest), norm)
+        if not torch.isfinite(norm):
+            file = save_incident(self, self._accumulated, self.latest)
+            raise NonFiniteGradientError(
+                f"step {self.global_step}: the gradient norm is {float(norm)} (loss {float(self.latest['loss'])}); "
+                "weights, optimizer and EMA are those before this step. Lower optimizer.lr, or look into the step: "
+                f"python -m flowexp.replay {file}"
+            )
         self.latest["grad_norm"] = norm
-        if not skip_unless_finite(optimizer, norm):
-            self._check(self._unsettled)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        if any(type(term).after_step is not Term.after_step for term in self.each_term()):
-            self.settle()  # what these follow with is seen by the next forward pass
-
-    def settle(self) -> None:
-        """Ends the latest step, once its gradient is known to be finite: the EMA follows.
-
-        A training step calls this when its forward pass is queued, and so does whoever reads the average or saves.
-
-        Raises:
-            NonFiniteGradientError: it is not, and nothing has changed.
-        """
-        step = self._unsettled
-        if step is not None:
-            self._check(step)
-            self._unsettled = None
-            self.after_step()
-
-    def _check(self, step: UnsettledStep) -> None:
-        norm = step.norm()
-        if torch.isfinite(norm):
-            return
-        self._unsettled = None
-        file = save_incident(self, step)
-        raise NonFiniteGradientError(
-            f"step {step.step}: the gradient norm is {float(norm)} (loss {float(step.losses['loss'])}); "
-            "weights, optimizer and EMA are those before this step. Lower optimizer.lr, or look into the step: "
-            f"python -m flowexp.replay {file}"
-        )
+        self.after_step()
 
     def after_step(self) -> None:
         """What follows each update of the weights: the EMA, and terms with averages of their own."""
@@ -119,7 +93,6 @@ class Learner(pl.LightningModule):
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Within it the network has its EMA weights, is in eval mode and builds no graph."""
-        self.settle()
         if self.ema is None and self._ema_to_restore is not None:
             self._create_ema()
         was_training = self.backbone.training
@@ -142,7 +115,6 @@ class Learner(pl.LightningModule):
             )
 
     def on_train_start(self) -> None:  # not earlier: a sharded network is restored after it has been set up
-        self._unsettled = None  # of a fit that did not end
         self._create_ema()
 
     def _create_ema(self) -> None:
@@ -152,11 +124,7 @@ class Learner(pl.LightningModule):
             self.ema.load_state_dict(self._ema_to_restore)
             self._ema_to_restore = None
 
-    def on_train_end(self) -> None:
-        self.settle()
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.settle()
         if self.ema is not None:
             checkpoint["ema"] = self.ema.state_dict()
 

@@ -1,9 +1,8 @@
-"""A step is taken before the host knows whether its gradient is finite, and still changes nothing where it is not."""
+"""What a step changes, in what order, and that one whose gradient is not finite changes nothing."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.append(str(Path(__file__).parent))
 from training_processes import Rows, dit
 
 from flowexp.modules import FlowMatching, LocalContrastiveFlow, NonFiniteGradientError
 from flowexp.modules.incident import Incident
-from flowexp.modules.unsettled import UnsettledStep, skip_unless_finite
 from flowexp.optimization import Optimization
 from flowexp.terms import SelfDistillation, Step, Term
 
@@ -63,30 +61,6 @@ def make(terms: bool = False, **options: Any) -> FlowMatching:
     )
 
 
-@pytest.mark.parametrize("norm", [float("nan"), float("inf")])
-def test_a_fused_optimizer_takes_no_step_where_the_norm_is_not_finite(norm: float):
-    parameters = [nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(2, 2))]
-    optimizer = torch.optim.AdamW(parameters, fused=True)
-
-    def step(norm: float) -> tuple[list[Tensor], Any]:
-        for parameter in parameters:
-            parameter.grad = torch.full_like(parameter, 0.1 if norm == 1 else norm)
-        assert skip_unless_finite(optimizer, torch.tensor(norm))
-        optimizer.step()
-        moments = {key: dict(value) for key, value in optimizer.state_dict()["state"].items()}
-        return [p.detach().clone() for p in parameters], {
-            k: {n: v.clone() for n, v in m.items()} for k, m in moments.items()
-        }
-
-    before, skipped = step(1.0), step(norm)
-    assert all(map(torch.equal, before[0], skipped[0])) and same(before[1], skipped[1])
-    assert not any(map(torch.equal, skipped[0], step(1.0)[0]))
-
-
-def test_one_that_is_not_fused_must_be_asked_before_it_steps():
-    assert not skip_unless_finite(torch.optim.AdamW([nn.Parameter(torch.ones(1))], foreach=True), torch.tensor(1.0))
-
-
 @pytest.mark.parametrize("num_steps", [BAD + 1, BAD + 3], ids=["the last step", "a step on the way"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("terms", [False, True], ids=["", "with a slow copy"])
@@ -113,36 +87,6 @@ def test_a_nan_step_changes_nothing_and_names_itself(tmp_path: Path, num_steps: 
         all(value != value for value in incident.gradients.values())
         and incident.losses["loss"] != incident.losses["loss"]
     )
-
-
-def test_an_optimizer_that_is_not_fused_changes_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    create = Optimization.create
-
-    def not_fused(self: Optimization, parameters: Any) -> Any:
-        optimizer, schedule = create(self, parameters)
-        for group in optimizer.param_groups:
-            group["fused"] = False
-        return optimizer, schedule
-
-    monkeypatch.setattr(Optimization, "create", not_fused)
-    expected, module = fit(make(), tmp_path / "before", BAD), make()
-    with pytest.raises(NonFiniteGradientError, match=f"step {BAD}"):
-        fit(module, tmp_path, BAD + 1, 1, Poison())
-    assert same(module.state_dict(), expected["weights"])
-
-
-def test_the_host_looks_at_a_norm_when_the_next_forward_pass_is_queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """And before the next backward pass, which would write over the gradients."""
-    events: list[str] = []
-
-    def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *a, **k: (events.append(name), call(*a, **k))[1]
-
-    monkeypatch.setattr(UnsettledStep, "norm", noted("look", UnsettledStep.norm))
-    monkeypatch.setattr(FlowMatching, "backward", noted("backward", FlowMatching.backward))
-    monkeypatch.setattr(FlowMatching, "losses", noted("forward", FlowMatching.losses))
-    fit(FlowMatching(dit()), tmp_path, 3)
-    assert events == ["forward", "backward", *["forward", "look", "backward"] * 2, "look"]
 
 
 class Follows(Term):
@@ -181,7 +125,7 @@ def test_the_average_is_up_to_date_whenever_it_is_read(tmp_path: Path):
 
 
 def test_a_scaled_loss_is_refused():
-    """A GradScaler begins with gradients that overflow, and fused AdamW would be given clipped ones still scaled."""
+    """A GradScaler begins with gradients that overflow, which end a run; they would also be clipped while scaled."""
     plugin = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
     trainer = pl.Trainer(max_steps=1, accelerator="cpu", plugins=[plugin], logger=False, enable_checkpointing=False)
     with pytest.raises(ValueError, match=r"precision=16-mixed scales the loss .* take bf16-mixed"):
