@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowexp.composing import Configs
 from flowexp.runs import RunFolder, training_key
-from flowexp.settling import _agree_on_folder, check_sweep, settle, unused_folder
+from flowexp.settling import _agree_on_folder, check_sweep, num_side_by_side, settle, unused_folder
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +98,13 @@ def test_the_jobs_of_a_sweep_have_folders_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("variable", ["SLURM_STEP_NUM_TASKS", "WORLD_SIZE"])
+def test_srun_and_torchrun_say_how_many_they_start(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert num_side_by_side() == 1
+    monkeypatch.setenv(variable, "4")
+    assert num_side_by_side() == 4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "said", "words"),
     [
@@ -109,14 +116,15 @@ def test_the_jobs_of_a_sweep_have_folders_of_their_own() -> None:
     ],
 )
 def test_processes_that_would_each_do_the_whole_work_are_refused(
-    command: str, said: str, words: str, variable: str, workdir: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, said: str, words: str, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = [] if command == "train" else [f"run={trained(workdir / 'run').path}"]
-    monkeypatch.setenv(variable, "4")
+    monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(ValueError, match=words):
         settled(command, *run, said, f"run_dir={workdir / 'out'}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -159,6 +167,7 @@ def test_last_wants_a_run_in_the_folder_that_is_given(workdir: Path) -> None:
         settled("train", "ckpt=last", "run_dir=new")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ckpt", ["null", "auto", "last", "outputs/elsewhere"])
 def test_the_run_of_another_training_is_not_gone_on_with(workdir: Path, ckpt: str) -> None:
     trained(workdir / "mine", "seed=1")
@@ -167,6 +176,7 @@ def test_the_run_of_another_training_is_not_gone_on_with(workdir: Path, ckpt: st
     assert settled("train", "ckpt=mine", "run_dir=mine").run_dir == "mine"  # where that is meant
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["2026_11", "nan", "1e3", "true", "007"])
 def test_a_folder_whose_name_looks_like_a_number_is_a_folder(workdir: Path, name: str) -> None:
     config = settled("train", f"run_dir={name}", f"name={name}")
@@ -175,6 +185,7 @@ def test_a_folder_whose_name_looks_like_a_number_is_a_folder(workdir: Path, name
     assert settled("sample", f"run={name}").run == str(workdir / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["sample", "evaluate", "diagnose"])
 def test_what_is_measured_of_a_run_is_not_written_over_it(workdir: Path, command: str) -> None:
     trained(workdir / "run")
