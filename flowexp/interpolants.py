@@ -244,10 +244,3 @@ class SBDMVP(Interpolant):
 
 
 INTERPOLANTS: dict[str, type[Interpolant]] = {path.name: path for path in (Linear, GVP, SBDMVP)}
-
-
-def create_interpolant(name: str, **options: float) -> Interpolant:
-    """The interpolant of that name."""
-    if name not in INTERPOLANTS:
-        raise ValueError(f"interpolant must be one of {', '.join(INTERPOLANTS)}, got {name!r}")
-    return INTERPOLANTS[name](**options)

@@ -94,7 +94,7 @@ class Sampler:
             levels = list(getattr(self, key))
             if len(levels) != 2 or not 0 <= levels[0] <= levels[1] <= 1:
                 raise ValueError(f"{key} must be two noise levels in [0, 1], the lower one first; got {levels}")
-        if self.final_jump is not None and not 0 < as_noise_level(self.final_jump) < 1:
+        if self.final_jump is not None and not 0 < as_noise_level(self.final_jump, "sampler.final_jump") < 1:
             raise ValueError(f"final_jump must lie strictly between data and noise, got {self.final_jump}")
         if self.final_jump is not None and self.integrator.num_steps < 2:
             raise ValueError("final_jump is a step of its own: num_steps must be at least 2, got 1")

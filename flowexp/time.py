@@ -32,14 +32,16 @@ def expand(t: Tensor, like: Tensor) -> Tensor:
     return t.reshape(t.shape + (1,) * (like.dim() - 1))
 
 
-def as_noise_level(T: int | float) -> float:
+def as_noise_level(T: int | float, key: str = "a noise level") -> float:
     """The noise level in [0, 1] that a paper or a config means by `T`.
 
     Integers, and floats above 1, count out of 1000, so 20 -> 0.02 and 100.0 -> 0.1; other floats are levels already.
     The integer 1 is 0.001, the float 1.0 is pure noise.
 
+    key: what the setting is called, for the error.
+
     Raises ValueError outside of [0, 1000], and for what is no number.
     """
     if not isinstance(T, int | float) or not 0 <= T <= LEVELS:
-        raise ValueError(f"a noise level must lie in [0, 1], or in [0, {LEVELS}] counted of {LEVELS}; got {T}")
+        raise ValueError(f"{key} must be a noise level in [0, 1], or in [0, {LEVELS}] counted of {LEVELS}; got {T}")
     return T / LEVELS if isinstance(T, int) or T > 1 else float(T)

@@ -108,8 +108,9 @@ def test_the_wheel_carries_no_tests_and_no_data(wheel: Path):
 
 
 @pytest.mark.slow
-def test_the_installed_train_module_composes_its_config_anywhere(installed: Path, tmp_path: Path):
-    output = run(sys.executable, "-m", "flowexp.train", "--cfg", "job", cwd=tmp_path, PYTHONPATH=str(installed))
+@pytest.mark.parametrize("module", [["flowexp.train"], ["flowexp", "train"]], ids=" ".join)
+def test_the_installed_module_composes_its_config_anywhere(module: list[str], installed: Path, tmp_path: Path):
+    output = run(sys.executable, "-m", *module, "--cfg", "job", cwd=tmp_path, PYTHONPATH=str(installed))
     assert "backbone:" in output
 
 

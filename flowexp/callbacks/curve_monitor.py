@@ -48,7 +48,7 @@ class CurveMonitor(Monitor):
         at_end: bool = True,
     ) -> None:
         super().__init__(every_n_steps, at_end)
-        self.levels = sorted({as_noise_level(level) for level in levels})
+        self.levels = sorted({as_noise_level(level, f"each of callbacks.{self.name}.levels") for level in levels})
         if not self.levels or num_images < 2:
             raise ValueError(f"{self.name} needs a noise level and at least 2 images, got {self.levels}, {num_images}")
         self.num_images = num_images

@@ -74,7 +74,7 @@ class ProbeMonitor(Monitor):
         at_end: bool = True,
     ) -> None:
         super().__init__(every_n_steps, at_end)
-        self.levels = sorted({as_noise_level(level) for level in levels})
+        self.levels = sorted({as_noise_level(level, "each of callbacks.probe.levels") for level in levels})
         if not self.levels:
             raise ValueError("the probe needs at least one noise level, got none")
         if extract_batch_size < 1 or (max_train_images is not None and max_train_images < 1) or memory_gb <= 0:

@@ -65,7 +65,7 @@ class LocalContrastiveFlow(FlowMatching):
             raise ValueError(f"objective.lam must be at least 0, got {lam}")
         if contrasts not in ("global", "local"):
             raise ValueError(f"objective.contrasts must be global or local, got {contrasts!r}")
-        self.t_min = as_noise_level(T_min)
+        self.t_min = as_noise_level(T_min, "objective.T_min")
         self.lam = lam
         self.tap = self.backbone.default_tap if tap is None else tap
         if not 1 <= self.tap <= self.backbone.depth:

@@ -78,8 +78,8 @@ def test_a_network_that_diverged_is_an_error(module, datamodule):
     ("options", "sentence"),
     [
         ({"levels": []}, "at least one noise level"),
-        ({"levels": [1001]}, "noise level must lie in"),
-        ({"levels": ["low"]}, "noise level must lie in .* got low"),
+        ({"levels": [1001]}, "levels must be a noise level in"),
+        ({"levels": ["low"]}, "levels must be a noise level in .* got low"),
         ({"optimizer": "sgd"}, "adamw, adam, got 'sgd'"),
         ({"protocol": "dino"}, "ddae, lcf, got 'dino'"),
         ({"epochs": 0}, "at least 1 epoch, .* got 0, 128"),

@@ -56,8 +56,7 @@ TERMS = {"dispersive": Dispersive, "self_distillation": SelfDistillation}
 
 
 def step(module: FlowMatching, device: torch.device) -> None:
-    """A training step without the backward pass, which autograd derives, and without the Learner's one question, whether
-    the gradient is finite."""
+    """A training step without its backward pass, and without the one question that it asks: is the gradient finite."""
     data = torch.randn(BATCH, 1, 8, 8, device=device)
     label = torch.zeros(BATCH, 3, 4, device=device) if module.backbone.takes == "text" else None
     label = torch.zeros(BATCH, dtype=torch.long, device=device) if label is None else label

@@ -1,0 +1,10 @@
+"""`python -m flowexp COMMAND key=value ...`, which is the console script where that is not on the path."""
+
+from __future__ import annotations
+
+import sys
+
+from flowexp.launch import main
+
+if __name__ == "__main__":
+    sys.exit(main())
