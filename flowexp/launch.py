@@ -21,6 +21,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -34,6 +35,7 @@ from flowexp.sweeps import JobResult, print_table, swept_folders
 
 COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt")
 _WITHOUT_A_JOB = ("report", "replay")  # they read a run's folder and make none
+_SWEPT = {"sample": "samples", "evaluate": "evaluations", "diagnose": "diagnoses"}
 _GIVEN_BY_A_LAUNCHER = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
@@ -66,6 +68,7 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
         check_added(command, ordered, configs)
         if {"-m", "--multirun"} & {*arguments}:
             check_sweep(ordered)
+            sys.argv += _folder_of_sweep(command, ordered)
         folder = _pass_through(command)
     except Exception as error:
         sentence = None if shows_errors_in_full else sentence_for(error, command, ordered, configs)
@@ -79,6 +82,15 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
     if swept_folders:
         return print_table(swept_folders.pop())
     return _become_job(command, folder) if folder else 0
+
+
+def _folder_of_sweep(command: str, arguments: Sequence[str]) -> list[str]:
+    """Names one folder for a sweep over runs: that of each job would lie in its run's, and the table nowhere."""
+    given = [argument for argument in arguments if argument.startswith(("run=", "checkpoint=", "output_root="))]
+    named = any(argument.startswith("hydra.sweep.dir=") for argument in arguments)
+    if named or not any(override.is_sweep_override() for override in OverridesParser.create().parse_overrides(given)):
+        return []
+    return [f"hydra.sweep.dir=outputs/{_SWEPT.get(command, 'sweeps')}/sweep_${{now:%Y-%m-%d_%H-%M-%S}}"]
 
 
 def _pass_through(command: str) -> Path | None:

@@ -78,14 +78,16 @@ def print_table(sweep: Path) -> int:
     """
     folders = sorted((path.parent for path in sweep.glob("*/job.json")), key=_job_number)
     jobs = {folder.name: JobResult.read(folder) for folder in folders}
+    if not jobs:
+        print(f"no job of the sweep {sweep} has ended", file=sys.stderr)
+        return 1
     rows = [_row(name, job) for name, job in jobs.items()]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     hidden = _shared([job.settings for job in jobs.values()])
     shown = [column for column in columns if not is_card_column(column) and column not in hidden]
     Console().print(_fitting(Console(), f"sweep {sweep}", shown, rows))
-    if rows:
-        write_csv(sweep / "sweep.csv", [{column: row.get(column) for column in columns} for row in rows])
-        print(f"the same as CSV: {sweep / 'sweep.csv'}")
+    write_csv(sweep / "sweep.csv", [{column: row.get(column) for column in columns} for row in rows])
+    print(f"the same as CSV: {sweep / 'sweep.csv'}")
     for refusal in dict.fromkeys(job.refusal for job in jobs.values() if job.refusal):
         refused = ", ".join(name for name, job in jobs.items() if job.refusal == refusal)
         print(f"error: job {refused}: {refusal}", file=sys.stderr)

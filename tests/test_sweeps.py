@@ -59,6 +59,11 @@ def test_jobs_that_were_refused_are_told_with_their_reason_once(tmp_path: Path, 
     assert [row["status"] for row in rows_of(tmp_path)] == ["finished", "refused", "refused", "refused"]
 
 
+def test_a_sweep_of_which_no_job_has_ended_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert print_table(tmp_path) == 1
+    assert capsys.readouterr().err == f"no job of the sweep {tmp_path} has ended\n"
+
+
 def test_of_one_job_the_numbers_alone_are_on_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     job(tmp_path, 0, 0, "data=digits", "seed=1")
     print_table(tmp_path)

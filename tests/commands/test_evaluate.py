@@ -42,7 +42,7 @@ def evaluated(shell, alone):
     one = shell.run("evaluate", f"checkpoint={run}/checkpoints/step_00000012.ckpt", *own).succeeded()
     two = shell.start("evaluate", f"run={run}", *own, "devices=2", "run_dir=two")
     sweep = shell.start("evaluate", "-m", f"run={run}", *SMALL, "sampler.num_steps=3,4", "hydra.sweep.dir=cards")
-    return {"one": one, "two": two.wait().succeeded(), "sweep": sweep.wait().succeeded()}
+    return {"run": run, "one": one, "two": two.wait().succeeded(), "sweep": sweep.wait().succeeded()}
 
 
 def summary(folder: Path) -> dict:
@@ -92,6 +92,18 @@ def test_a_number_that_the_run_has_under_another_card_is_warned_of(evaluated, sh
     assert in_process("evaluate", *arguments) == 0
     (sentence,) = warnings_of(capsys.readouterr().err)
     assert "number of samples 30 and 21" in sentence and "evaluations/" in sentence
+
+
+def test_a_sweep_over_runs_has_one_table_and_goes_on_where_one_is_missing(evaluated, in_process, workdir, capsys):
+    """Measures nothing: where the jobs and their table go is what is looked at."""
+    run = evaluated["run"]
+    assert in_process("evaluate", "-m", f"run=nowhere,{run}", "callbacks=none", "device=cpu") == 1
+    printed = capsys.readouterr()
+    assert "error: job 0: there is no run nowhere" in printed.err
+    (sweep,) = (workdir / "outputs/evaluations").iterdir()
+    with (sweep / "sweep.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["refused", "finished"]
+    assert not (workdir / "nowhere").exists()
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
