@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -247,11 +247,13 @@ def is_card_column(column: str) -> bool:
     return column.startswith(_OF_A_NUMBER)
 
 
-def keeps_apart(summaries: Mapping[str, Mapping[str, Any]], only_with: str | None = None) -> list[str]:
+def keeps_apart(
+    summaries: Mapping[str, Mapping[str, Any]], only_with: str | None = None, varied: Collection[str] = ()
+) -> list[str]:
     """A sentence for all numbers of one key that stand under different cards: which, where, and what differs.
 
     summaries: contents of `summary.json` by the name of their place, such as "job 0". only_with: leaves out keys that
-    this place does not have.
+    this place does not have. varied: settings or groups that differ on purpose, as a sweep's: they are no reason.
     """
     wanted = None if only_with is None else cards_of(summaries[only_with])
     places: dict[str, dict[str, list[str]]] = {}
@@ -264,19 +266,30 @@ def keeps_apart(summaries: Mapping[str, Mapping[str, Any]], only_with: str | Non
     alike: dict[tuple[str, str], list[str]] = {}  # numbers that differ in the same and at the same places: a sentence
     for key, by_card in places.items():
         if len(by_card) > 1:
-            why = _what_differs([protocols[key, card] for card in by_card])
-            alike.setdefault((why, str([*by_card.values()])), []).append(key)
+            why = _what_differs([protocols[key, card] for card in by_card], varied)
+            if why is not None:
+                alike.setdefault((why, str([*by_card.values()])), []).append(key)
     return [
         f"{_listed(keys)}: {_under([places[key] for key in keys])} do not compare ({why})"
         for (why, _), keys in alike.items()
     ]
 
 
-def _what_differs(protocols: Sequence[Mapping[str, Any]]) -> str:
+def _what_differs(protocols: Sequence[Mapping[str, Any]], varied: Collection[str]) -> str | None:
+    """In words; None where all that differs is varied on purpose."""
     deciding = [difference for difference in differences(protocols) if difference.decides]
     told = [d for d in deciding if d.field.partition(".")[0] not in _SAID_BY_SAMPLER]
     by_sampler = any(d.field.startswith("sampler.") for d in told)
-    return _listed([str(difference) for difference in (told if by_sampler else deciding)], most=4, between="; ")
+    reasons = [d for d in (told if by_sampler else deciding) if not _is_varied(d.field, varied)]
+    if deciding and not reasons:
+        return None
+    return _listed([str(difference) for difference in reasons], most=4, between="; ")
+
+
+def _is_varied(field: str, varied: Collection[str]) -> bool:
+    """Whether a setting, or the group that it is in, is among the varied; `ssc=` sets keys of the sampler."""
+    groups = {"sampler" if setting == "ssc" else setting for setting in varied}
+    return any(field == group or field.startswith(f"{group}.") for group in groups)
 
 
 def _under(by_card: Sequence[Mapping[str, Sequence[str]]]) -> str:

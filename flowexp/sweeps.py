@@ -74,7 +74,7 @@ def print_table(sweep: Path) -> int:
     """Prints and writes (`sweep.csv`) one row per job: overrides, numbers, how it ended. Returns the exit code.
 
     Settings that all jobs share are not printed. Beside or below a number stands the hash of its card; numbers of one
-    name and different cards are warned of, and why jobs were refused is said below.
+    name and cards that differ in more than what is swept are warned of, and why jobs were refused is said below.
     """
     folders = sorted((path.parent for path in sweep.glob("*/job.json")), key=_job_number)
     jobs = {folder.name: JobResult.read(folder) for folder in folders}
@@ -91,7 +91,8 @@ def print_table(sweep: Path) -> int:
     for refusal in dict.fromkeys(job.refusal for job in jobs.values() if job.refusal):
         refused = ", ".join(name for name, job in jobs.items() if job.refusal == refusal)
         print(f"error: job {refused}: {refusal}", file=sys.stderr)
-    for sentence in keeps_apart({f"job {name}": job.summary for name, job in jobs.items()}):
+    varied = {key for job in jobs.values() for key in job.settings} - hidden
+    for sentence in keeps_apart({f"job {name}": job.summary for name, job in jobs.items()}, varied=varied):
         print(f"warning: {sentence}", file=sys.stderr)
     return 1 if any(row["status"] != "finished" for row in rows) else 0
 

@@ -197,3 +197,15 @@ def test_only_the_numbers_of_one_place_are_of_interest_where_it_is_named():
     fresh = {"protocol": {"samples_other": {"cards": {"fid": "new"}}}}
     assert keeps_apart({"old": summary(), "older": summary(nfe=3), "new": {}}, only_with="new") == []
     assert len(keeps_apart({"old": summary(), "new": fresh}, only_with="new")) == 1
+
+
+@pytest.mark.parametrize("varied", ["sampler.s0", "sampler", "ssc"])
+def test_what_is_varied_on_purpose_is_no_reason(varied: str):
+    sampler = {**CARD.sampler, "s0": 1.1}
+    places = {"job 0": summary(), "job 1": summary(sampler=sampler, ssc={"s0": 1.1})}
+    assert keeps_apart(places, varied=[varied]) == []
+    (sentence,) = keeps_apart(places, varied=["sampler.s1", "sampler.s"])
+    assert "sampler.s0 absent and 1.1" in sentence
+    places["job 2"] = summary(num_samples=7500)
+    (sentence,) = keeps_apart(places, varied=[varied])
+    assert "7500" in sentence and "s0" not in sentence
