@@ -96,3 +96,15 @@ def test_the_laws_of_the_training_time_have_densities_of_integral_one() -> None:
     low = {law: sum(r["density"] for r in rows if r["law"] == law and r["t"] < 0.2) / 400 for law in laws}
     assert set(first.values()) == {0.5 / 400}
     assert low["logit-normal, m = -0.5"] > low["logit-normal, m = 0"] > low["logit-normal, m = 0.5"]
+
+
+def test_sscs_schedules_add_one_area_and_its_controls_are_what_they_are_called() -> None:
+    """VD Table 7's four shapes inject as much as the linear one; Table 5 compares that with a constant and a late one."""
+    from experiments.velocity_deficit.fig08_schedules import scales
+
+    rows = scales(["linear", "cosine", "quad_in", "quad_out", "late", "constant"], 1001)
+    of = {name: [row["scale"] for row in rows if row["schedule"] == name] for name in {row["schedule"] for row in rows}}
+    for name in ("linear", "cosine", "quad_in", "quad_out", "late", "constant"):
+        assert sum(of[name]) / len(of[name]) == pytest.approx(1.05, abs=1e-3)
+    assert of["linear"][0] == of["cosine"][0] == 1.0 and of["linear"][-1] == pytest.approx(1.1)  # 0 is clean data
+    assert of["late"][0] == pytest.approx(1.1) and of["late"][-1] == 1.0 and len(set(of["constant"])) == 1
