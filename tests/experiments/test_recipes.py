@@ -99,7 +99,7 @@ def test_the_laws_of_the_training_time_have_densities_of_integral_one() -> None:
 
 
 def test_sscs_schedules_add_one_area_and_its_controls_are_what_they_are_called() -> None:
-    """VD Table 7's four shapes inject as much as the linear one; Table 5 compares that with a constant and a late one."""
+    """VD Table 7's shapes inject as much as the linear one; Table 5 compares that with a constant and a late one."""
     from experiments.velocity_deficit.fig08_schedules import scales
 
     rows = scales(["linear", "cosine", "quad_in", "quad_out", "late", "constant"], 1001)
