@@ -93,3 +93,17 @@ def test_jobs_are_in_the_order_of_their_numbers(tmp_path: Path):
         job(tmp_path, number, 0, f"seed={number}")
     print_table(tmp_path)
     assert [row["job"] for row in rows_of(tmp_path)] == ["0", "9", "10"]
+
+
+@pytest.mark.parametrize("swept, is_warned", [("sampler.s0", False), ("seed", True)])
+def test_numbers_that_differ_in_more_than_what_is_swept_are_warned_of(
+    swept: str, is_warned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for number, s0 in enumerate((1.0, 1.1)):
+        protocol = {"sampler": {"s0": s0}, "cards": {"fid": f"card{number}"}}
+        (tmp_path / str(number)).mkdir()
+        summary = {"scalars": {"fid": 1.0}, "protocol": {"samples": protocol}}
+        RunFolder(tmp_path / str(number)).write_json(tmp_path / str(number) / "summary.json", summary)
+        JobResult(str(tmp_path / str(number)), [f"{swept}={s0}"], 0).write(tmp_path / str(number))
+    assert print_table(tmp_path) == 0
+    assert ("card card0 (job 0) and card card1 (job 1) do not compare" in capsys.readouterr().err) is is_warned
