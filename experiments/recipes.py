@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -17,9 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowexp.composing import Configs
 from flowexp.errors import nearest
+from flowexp.figures import plot_curves, save_figure
 from flowexp.recording import read_history
 from flowexp.runs import RunFolder, measuring_key, runs_below, training_key
-from flowexp.tables import read_csv
+from flowexp.tables import read_csv, write_csv
 
 _composing = Lock()  # Hydra composes one config at a time
 RUNS = Path("outputs/recipes")  # all recipes look for their runs here, so that shared ones are trained once
@@ -64,6 +65,22 @@ def read_recipe(file: str, arguments: Sequence[str], switches: Sequence[str] = (
     name = path.relative_to(Path(__file__).parent).with_suffix("")
     chosen = {switch: bool(given.get(switch, False)) for switch in switches}
     return Recipe(str(name), budget, config.budgets[budget], **chosen)
+
+
+def draw_lines(
+    recipe: Recipe, name: str, rows: Callable[[], list[dict[str, Any]]], y: str, series: str, label: str
+) -> None:
+    """A figure that needs no training: one line for each `series`, `y` over t, as `name`.png and .csv in `results`.
+
+    rows: the table's, not asked for where it is only drawn again. label: what the axis of `y` says.
+    """
+    table = recipe.results / f"{name}.csv"
+    if not recipe.redraw:
+        recipe.results.mkdir(parents=True, exist_ok=True)
+        write_csv(table, rows())
+    figure = plot_curves(read_csv(table), "t", y, series=series, names={"t": "noise level t", y: label})
+    save_figure(figure, table.with_suffix(".png"))
+    print(f"the {name}: {table.with_suffix('.png')} (and .csv)")
 
 
 def run_of(overrides: Sequence[str]) -> RunFolder:

@@ -11,21 +11,16 @@ from typing import Any
 
 import torch
 
-from experiments.recipes import read_recipe
-from flowexp.figures import plot_curves, save_figure
-from flowexp.tables import read_csv, write_csv
+from experiments.recipes import draw_lines, read_recipe
 from flowexp.time_samplers import create_time_sampler
 
 
 def main() -> None:
     recipe = read_recipe(__file__, sys.argv[1:])
-    recipe.results.mkdir(parents=True, exist_ok=True)
-    table = recipe.results / "densities.csv"
-    if not recipe.redraw:
-        write_csv(table, densities(recipe.settings.laws, recipe.settings.num_points))
-    names = {"t": "noise level t", "density": "density of the training time"}
-    save_figure(plot_curves(read_csv(table), "t", "density", series="law", names=names), table.with_suffix(".png"))
-    print(f"the densities: {table.with_suffix('.png')} (and .csv)")
+    of = recipe.settings
+    draw_lines(
+        recipe, "densities", lambda: densities(of.laws, of.num_points), "density", "law", "density of the training time"
+    )
 
 
 def densities(laws: Any, num_points: int) -> list[dict[str, Any]]:

@@ -13,23 +13,18 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from experiments.recipes import read_recipe
+from experiments.recipes import draw_lines, read_recipe
 from flowexp.composing import config_folder
-from flowexp.figures import plot_curves, save_figure
 from flowexp.profiles import scale_schedule
-from flowexp.tables import read_csv, write_csv
 from flowexp.time import progress
 
 
 def main() -> None:
     recipe = read_recipe(__file__, sys.argv[1:])
-    recipe.results.mkdir(parents=True, exist_ok=True)
-    table = recipe.results / "schedules.csv"
-    if not recipe.redraw:
-        write_csv(table, scales(recipe.settings.schedules, recipe.settings.num_points))
-    names = {"t": "noise level t", "scale": "scale of the velocity"}
-    save_figure(plot_curves(read_csv(table), "t", "scale", series="schedule", names=names), table.with_suffix(".png"))
-    print(f"the schedules: {table.with_suffix('.png')} (and .csv)")
+    of = recipe.settings
+    draw_lines(
+        recipe, "schedules", lambda: scales(of.schedules, of.num_points), "scale", "schedule", "scale of the velocity"
+    )
 
 
 def scales(schedules: Sequence[str], num_points: int) -> list[dict[str, Any]]:
