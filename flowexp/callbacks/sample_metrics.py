@@ -43,7 +43,7 @@ class SampleMetrics(Monitor):
         max_reference: compare with a fixed random subset of this many images; None is all.
         cache: folder for what is known of the reference, the same in every run; None computes it each time.
         precision: of the network while sampling, 32-true or bf16-mixed; the encoder always works in fp32.
-        options: further fields of MetricPlan, such as split_size.
+        options: those of `flowexp.metrics.options.MetricOptions`, such as split_size.
 
     Raises:
         ValueError: an unknown encoder, metric, reference or precision, too few samples, or weights that cannot be had.

@@ -7,42 +7,24 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from flowexp.metrics.collecting import Needs, Statistics
-from flowexp.metrics.extrapolation import check_interval, check_sizes
 from flowexp.metrics.neighbours import Device
+from flowexp.metrics.options import MetricOptions
 from flowexp.metrics.registry import METRICS, RegisteredMetric, Work, find_metric
-
-MAY_BE_NULL = ("pairwise_reference", "infinity_smallest")
-COUNTS = ("split_size", "k", "kid_subsets", "kid_subset_size", "infinity_sizes", "resamples", *MAY_BE_NULL)
 
 
 @dataclass(frozen=True)
-class MetricPlan:
+class MetricPlan(MetricOptions):
     """A choice of metrics with their options; one pass over samples and one over the reference serve all of them.
 
     Arguments:
         metrics: names, of `METRICS`; `file.name` for one's own, see `flowexp.metrics.registry`.
-        split_size: images in one split of the Inception Score.
-        k: neighbours of precision and recall.
-        pairwise_reference: how many reference images precision, recall and the kernel distance over all pairs take: a
-            fixed random subset where there are more; None takes all. ADM's files have 10,000. Precision depends on it.
-        kid_subsets, kid_subset_size: of the kernel distance.
-        infinity_sizes, infinity_smallest: see `frechet_infinity`.
-        resamples, confidence: see `frechet_interval`.
+        options: see `MetricOptions`, by name.
 
     Raises:
         ValueError: no metric, one that is not known, or an option that no metric could work with.
     """
 
     metrics: Sequence[str]
-    split_size: int = 5000
-    k: int = 3
-    pairwise_reference: int | None = 10_000
-    kid_subsets: int = 100
-    kid_subset_size: int = 1000
-    infinity_sizes: int = 15
-    infinity_smallest: int | None = None
-    resamples: int = 100
-    confidence: float = 0.95
 
     @classmethod
     def of(cls, metrics: Sequence[str], options: Mapping[str, Any]) -> MetricPlan:
@@ -51,7 +33,7 @@ class MetricPlan:
         Raises:
             ValueError: as for the plan, or an option that there is not.
         """
-        known = [field.name for field in fields(cls) if field.name != "metrics"]
+        known = [field.name for field in fields(MetricOptions)]
         if unknown := sorted(set(options) - set(known)):
             raise ValueError(f"options of metrics are {', '.join(known)}; got {', '.join(unknown)}")
         return cls(metrics, **options)
@@ -59,27 +41,8 @@ class MetricPlan:
     def __post_init__(self) -> None:
         if not self.metrics:
             raise ValueError(f"metrics must be some of {', '.join(METRICS)}, got none")
-        for name in COUNTS:
-            self._check_count(name, getattr(self, name))
+        super().__post_init__()
         object.__setattr__(self, "metrics", tuple(find_metric(name).name for name in self.metrics))
-        if min(self.k, self.kid_subsets, self.split_size) < 1 or self.kid_subset_size < 2:
-            raise ValueError(
-                "k, kid_subsets and split_size must be at least 1 and kid_subset_size 2, got "
-                f"{self.k}, {self.kid_subsets}, {self.split_size} and {self.kid_subset_size}"
-            )
-        if self.pairwise_reference is not None and self.pairwise_reference <= self.k:
-            raise ValueError(
-                f"pairwise_reference must be above k = {self.k} neighbours, or null for all; got "
-                f"{self.pairwise_reference}"
-            )
-        check_sizes(self.infinity_sizes)
-        check_interval(self.resamples, self.confidence)
-
-    def _check_count(self, name: str, value: Any) -> None:
-        if value is None and name in MAY_BE_NULL:
-            return
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{name} must be a whole number, got {value!r}")
 
     @property
     def chosen(self) -> list[RegisteredMetric]:

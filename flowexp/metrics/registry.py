@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +14,8 @@ from torch import Tensor
 from flowexp.metrics.collecting import Needs, Statistics
 from flowexp.metrics.frechet import distance_of
 from flowexp.metrics.neighbours import Device
+from flowexp.metrics.options import MetricOptions
 from flowexp.randomness import keyed_generator
-
-if TYPE_CHECKING:
-    from flowexp.metrics.plan import MetricPlan
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Work:
         device: where arithmetic is to be done; stored features lie on the CPU.
     """
 
-    plan: MetricPlan
+    plan: MetricOptions
     samples: Statistics
     reference: Statistics
     seed: int = 0
@@ -59,7 +57,7 @@ class Work:
 
 
 Scores = Callable[[Work], dict[str, float]]
-Options = Callable[["MetricPlan"], Mapping[str, Any]]
+Options = Callable[[MetricOptions], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class RegisteredMetric:
     reference: Needs
     stream: int
     options: Options
-    fewest: Callable[[MetricPlan], int]
+    fewest: Callable[[MetricOptions], int]
     lowered_by: str = ""
 
 
@@ -91,7 +89,7 @@ def metric(
     samples: Needs,
     reference: Needs | None = None,
     options: Options = lambda plan: {},
-    fewest: Callable[[MetricPlan], int] = lambda plan: 2,
+    fewest: Callable[[MetricOptions], int] = lambda plan: 2,
     stream: int | None = None,
     lowered_by: str = "",
 ) -> Callable[[Scores], Scores]:
