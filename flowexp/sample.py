@@ -88,9 +88,9 @@ def _samples(module: Any, config: DictConfig) -> Iterator[Any]:
 
 def _labels(module: Any, config: DictConfig) -> str:
     """What the samples are conditioned on, in the words of a card; or the one class of all."""
-    if module.backbone.takes != "class":
-        return "captions" if module.backbone.takes == "text" else "none"
-    return config.labels if config.label is None else f"class {config.label}"
+    from flowexp.modules.conditions import labels_told
+
+    return labels_told(module.backbone.takes, config.labels if config.label is None else f"class {config.label}")
 
 
 def main() -> int:

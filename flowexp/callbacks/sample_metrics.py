@@ -21,6 +21,7 @@ from flowexp.data import ImageDataModule
 from flowexp.encoders import FeatureNet, create_encoder
 from flowexp.metrics import FeatureCollector, MetricPlan, ReferenceCache, Statistics, metrics_for
 from flowexp.modules import FlowMatching
+from flowexp.modules.conditions import labels_told
 from flowexp.recording import Measurement
 
 
@@ -147,7 +148,7 @@ class SampleMetrics(Monitor):
             guide=guide_protocol(module),
             ssc={key: sampler[key] for key in ("profile", "s0", "s1")} if module.sampler.corrected else None,
             num_samples=self.num_samples,
-            labels={"class": self.labels, "text": "captions"}.get(takes, "none"),
+            labels=labels_told(takes, self.labels),
             captions=datamodule.captions_protocol() if takes == "text" else {},
             pictures=datamodule.pictures_protocol(),
             reference=reference,

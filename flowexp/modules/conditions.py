@@ -13,6 +13,11 @@ Captions = Callable[[Sequence[int], torch.device], Tensor | None]
 LABELS = ("balanced", "random")
 
 
+def labels_told(takes: str, labels: str) -> str:
+    """What samples are conditioned on, as a card says it. takes: of the backbone. labels: see `classes_for`."""
+    return {"class": labels, "text": "captions"}.get(takes, "none")
+
+
 def classes_for(
     indices: Sequence[int], num_classes: int | None, seed: int, label: int | None, labels: str
 ) -> list[int] | None:
