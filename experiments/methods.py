@@ -53,7 +53,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    recipe = read_recipe(__file__, sys.argv[1:], switches=("redraw", "missing"))
+    recipe = read_recipe(__file__, sys.argv[1:], takes=("redraw", "missing"))
     recipe.results.mkdir(parents=True, exist_ok=True)
     if not recipe.redraw:
         make_table(recipe, OmegaConf.load(Path(__file__).with_suffix(".yaml")).methods)

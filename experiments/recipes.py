@@ -36,6 +36,7 @@ class Recipe:
         settings: that budget: `panels`, each with the lines to draw and the overrides to train them with.
         redraw: draw again from the table in `results`, without training.
         missing: keep what the table in `results` has, and add what it lacks.
+        minutes: the most that the recipe may take, see experiments/fitting.py; None where nothing is said.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Recipe:
     settings: DictConfig
     redraw: bool = False
     missing: bool = False
+    minutes: float | None = None
 
     @property
     def results(self) -> Path:
@@ -50,21 +52,25 @@ class Recipe:
         return Path("results") / self.name / self.budget
 
 
-def read_recipe(file: str, arguments: Sequence[str], switches: Sequence[str] = ("redraw",)) -> Recipe:
-    """The recipe beside the Python file `file`, with `budget=...` and switches from `arguments`."""
+def read_recipe(file: str, arguments: Sequence[str], takes: Sequence[str] = ("redraw",)) -> Recipe:
+    """The recipe beside the Python file `file`, with `budget=...` and what else it `takes` from `arguments`."""
     path = Path(file).with_suffix(".yaml")
     config = OmegaConf.load(path)
     given = OmegaConf.from_cli(list(arguments))
-    if unknown := set(given) - {"budget", *switches}:
-        takes = ", ".join(f"{switch}=true" for switch in switches)
-        raise SystemExit(f"error: this recipe takes budget=... and {takes}, got {', '.join(map(str, unknown))}")
+    if unknown := set(given) - {"budget", *takes}:
+        known = ", ".join("minutes=..." if name == "minutes" else f"{name}=true" for name in takes)
+        raise SystemExit(f"error: this recipe takes budget=... and {known}, got {', '.join(map(str, unknown))}")
     budget = given.get("budget", "cpu")
     if budget not in config.budgets:
         hint = nearest(str(budget), list(config.budgets))
         raise SystemExit(f"error: there is no budget {budget}{hint}. Choices: {', '.join(config.budgets)}")
+    settings = config.budgets[budget]
+    minutes = given.get("minutes", settings.get("minutes"))
+    if minutes is not None and not (isinstance(minutes, int | float) and minutes > 0):
+        raise SystemExit(f"error: minutes is the most that the recipe may take, such as 25, got {minutes}")
     name = path.relative_to(Path(__file__).parent).with_suffix("")
-    chosen = {switch: bool(given.get(switch, False)) for switch in switches}
-    return Recipe(str(name), budget, config.budgets[budget], **chosen)
+    switches = {name: bool(given.get(name, False)) for name in takes if name != "minutes"}
+    return Recipe(str(name), budget, settings, minutes=minutes, **switches)
 
 
 def draw_lines(
@@ -95,7 +101,7 @@ def run_of(overrides: Sequence[str]) -> RunFolder:
         return run
     trained = next((run for run in _runs(training) if run.has_trained()), None)
     extra = ["ckpt=auto"] if trained is None else [f"trained_run={trained.path}"]
-    _call("train", [*_in_runs(overrides), *extra])
+    call("train", [*_in_runs(overrides), *extra])
     run = _finished(training, measuring)
     assert run is not None
     return run
@@ -126,11 +132,12 @@ def evaluation_of(run: RunFolder, overrides: Sequence[str]) -> RunFolder:
     key = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:12]
     evaluation = RunFolder(run.path / "evaluations" / key)
     if not evaluation.summary():
-        _call("evaluate", [f"run={run.path}", f"run_dir={evaluation.path}", *overrides])
+        call("evaluate", [f"run={run.path}", f"run_dir={evaluation.path}", *overrides])
     return evaluation
 
 
-def _call(name: str, overrides: Sequence[str]) -> None:
+def call(name: str, overrides: Sequence[str]) -> None:
+    """Runs `python -m flowexp.NAME` with these overrides, shown first. Raises SystemExit where it fails."""
     command = [sys.executable, "-m", f"flowexp.{name}", *overrides]
     print(f"\n$ python -m {' '.join(command[2:])}", flush=True)
     if (code := subprocess.run(command, env=os.environ, check=False).returncode) != 0:

@@ -30,7 +30,7 @@ def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModu
         "batch (over all processes)": _batch(config, datamodule),
         **module.describe(datamodule.batch_size),
         "steps": f"{total_steps(config, datamodule):,} ({steps_per_epoch(config, datamodule):,} per epoch)",
-        "precision": resolve_precision(config.trainer.precision, config.trainer.accelerator),
+        "precision": _precision(config),
         "device": device_name(config.trainer.accelerator),
         "weights measured": f"EMA, decay {module.optimization.ema_decay}",
     }
@@ -47,8 +47,21 @@ def _batch(config: DictConfig, datamodule: ImageDataModule) -> str:
     return f"{text}, {size // num} on each of {num} processes"
 
 
+def _precision(config: DictConfig) -> str:
+    if config.trainer.precision == "auto" and lacks_device(config.trainer.accelerator):
+        return "bf16-mixed where the GPU has it"
+    return resolve_precision(config.trainer.precision, config.trainer.accelerator)
+
+
+def lacks_device(accelerator: str) -> bool:
+    """Whether a GPU is asked for and none is here."""
+    return accelerator in ("gpu", "cuda") and not torch.cuda.is_available()
+
+
 def device_name(accelerator: str) -> str:
     """The accelerator's name, or the threads of a CPU."""
+    if lacks_device(accelerator):
+        return "a GPU, and none is here"
     if accelerator != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"CPU, {torch.get_num_threads()} threads"

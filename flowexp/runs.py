@@ -57,7 +57,7 @@ class RunFolder:
 
     `config.yaml` (resolved), `run.json` (versions, commit, seed, machine), `checkpoints/`, `csv/` (training curves),
     `measurements/` and `measurements.jsonl`, `trained.json` when training has ended, `summary.json` when all has, and
-    `log.txt` with the trace of what went wrong.
+    `log.txt` with the trace of what went wrong. Of a dry run: `config.yaml` and `plan.json`.
     """
 
     path: Path
@@ -69,6 +69,10 @@ class RunFolder:
     @property
     def origin_file(self) -> Path:
         return self.path / "run.json"
+
+    @property
+    def plan_file(self) -> Path:
+        return self.path / "plan.json"
 
     @property
     def checkpoints(self) -> Path:

@@ -21,7 +21,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
     _check(config)
     if config.dry_run:
-        return _dry_run(config)
+        return _dry_run(config, folder)
     datamodule = building.build_datamodule(config)
     module = building.build_module(config, datamodule)
     _check_guidance(config, module.backbone.takes)
@@ -32,28 +32,37 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     _train_and_measure(config, folder, module, datamodule, about)
 
 
-def _dry_run(config: DictConfig) -> None:
-    """Prints the plan, with the time that training will take where the data are here."""
+def _dry_run(config: DictConfig, folder: RunFolder) -> None:
+    """Prints the plan, with the time that training will take where the data are here, and leaves it in `plan.json`."""
     from flowexp import building, plan
     from flowexp.callbacks.sharing import rank_and_world_size
 
     datamodule, missing = building.look_for_data(config)
     module = building.build_module(config, datamodule)
     _check_guidance(config, module.backbone.takes)
-    left = f"not timed: {missing}" if missing else _time_left(config, module, datamodule)
+    num_steps = plan.total_steps(config, datamodule)
+    lacks = _lacks(config)
+    seconds = None if lacks or missing else plan.seconds_per_step(config, module, datamodule)
     if rank_and_world_size()[0] == 0:  # the processes that timed the steps all come here
-        plan.print_plan({**plan.describe(config, module, datamodule), "time left": left})
+        left = (
+            f"about {seconds * num_steps / 60:.1f} minutes of training" if seconds else f"not timed: {lacks or missing}"
+        )
+        about = plan.describe(config, module, datamodule)
+        plan.print_plan({**about, "time left": left})
+        timing = {"num_steps": num_steps, "seconds_per_step": seconds, "lacks": lacks, "missing_data": missing}
+        folder.write_json(folder.plan_file, {"plan": about, **timing})
 
 
-def _time_left(config: DictConfig, module: Any, datamodule: Any) -> str:
-    """How long training will take, from a few steps that are thrown away."""
+def _lacks(config: DictConfig) -> str | None:
+    """What this machine lacks for trying a few steps, but for the data; None where it lacks nothing."""
     from flowexp import plan
     from flowexp.settling import num_side_by_side
 
+    if plan.lacks_device(config.trainer.accelerator):
+        return f"trainer.accelerator={config.trainer.accelerator}, and there is no GPU here"
     if config.trainer.num_nodes > 1 and num_side_by_side() == 1:  # the steps would wait for the other machines
-        return f"not timed: {config.trainer.num_nodes} machines take part, and srun or torchrun starts them"
-    seconds = plan.seconds_per_step(config, module, datamodule) * plan.total_steps(config, datamodule)
-    return f"about {seconds / 60:.1f} minutes of training"
+        return f"{config.trainer.num_nodes} machines take part, and srun or torchrun starts them"
+    return None
 
 
 def _check(config: DictConfig) -> None:

@@ -1,21 +1,24 @@
 """LCF Figure 4: does LCF keep the features of nearly clean images readable where FM loses them?
 
-`make reproduce-fig4 BUDGET=smoke|cpu|gpu|paper`; `python -m experiments.lcf.fig04_probe_curve redraw=true` draws again.
+`make reproduce-fig4 BUDGET=smoke|cpu|gpu|paper`, with `MINUTES=15` for at most so many;
+`python -m experiments.lcf.fig04_probe_curve redraw=true` draws again.
 Writes results/lcf/fig04_probe_curve/BUDGET: a figure per dataset, curve.csv, table.md and protocol.json.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
+from experiments.fitting import fit
 from experiments.recipes import Recipe, markdown_table, measured_rows, read_recipe, run_of, write_protocol
 from flowexp.figures import plot_curves, save_figure
 from flowexp.tables import read_csv, write_csv
 
 
 def main() -> None:
-    recipe = read_recipe(__file__, sys.argv[1:])
+    recipe, began = read_recipe(__file__, sys.argv[1:], takes=("redraw", "minutes")), time.perf_counter()
     recipe.results.mkdir(parents=True, exist_ok=True)
     if not recipe.redraw:
         measure(recipe)
@@ -23,16 +26,18 @@ def main() -> None:
     draw(recipe, rows)
     (recipe.results / "table.md").write_text(markdown_table(summarise(rows)))
     print(f"\n{(recipe.results / 'table.md').read_text()}")
-    print(f"figure, table, CSV and protocol: {recipe.results}")
+    minutes = (time.perf_counter() - began) / 60
+    print(f"figure, table, CSV and protocol: {recipe.results} (after {minutes:.1f} minutes)")
 
 
 def measure(recipe: Recipe) -> None:
     """Trains what is not trained yet, and gathers the probe curves into curve.csv."""
-    runs = {
-        (panel, label): run_of([*overrides, *recipe.settings.shared])
+    wanted = {
+        (panel, label): [*overrides, *recipe.settings.shared]
         for panel, lines in recipe.settings.panels.items()
         for label, overrides in lines.items()
     }
+    runs = {line: run_of(overrides) for line, overrides in fit(recipe, wanted).items()}
     rows = [
         {"panel": panel, "method": label, **row}
         for (panel, label), run in runs.items()

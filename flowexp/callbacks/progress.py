@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
-from flowexp.callbacks.monitor import Monitor
+from flowexp.callbacks.monitor import Monitor, in_words
 
 
 class Progress(ProgressBar):
@@ -60,6 +60,6 @@ class Progress(ProgressBar):
 
 def _announce(trainer: pl.Trainer) -> None:
     """Says what is measured at the end, which may take longer than a bar at 100 % lets one expect."""
-    monitors = [type(c).__name__ for c in trainer.callbacks if isinstance(c, Monitor) and c.at_end]  # type: ignore[attr-defined]
+    monitors = [in_words(c) for c in trainer.callbacks if isinstance(c, Monitor) and c.at_end]  # type: ignore[attr-defined]
     if monitors:
         print(f"measuring: {', '.join(monitors)}", file=sys.stderr)

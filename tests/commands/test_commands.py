@@ -66,6 +66,8 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(in_process, lcf, workdir: 
         assert re.search(row, printed), f"{row} is not in {printed}"
     assert not list(workdir.rglob("*.ckpt"))
     assert not (workdir / "dry" / "trained.json").exists()
+    planned = json.loads((workdir / "dry" / "plan.json").read_text())
+    assert planned["num_steps"] == 12 and planned["seconds_per_step"] > 0 and planned["plan"]["objective"]
 
 
 @pytest.mark.slow
@@ -98,6 +100,16 @@ def test_a_dry_run_plans_with_the_published_number_of_images_where_the_data_are_
     ):
         assert re.search(row, printed), f"{row} is not in {printed}"
     assert not (workdir / "data").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_dry_run_plans_for_a_gpu_that_is_elsewhere(in_process, lcf, workdir: Path, capsys):
+    assert in_process("train", *lcf, "dry_run=true", "run_dir=dry", "trainer.accelerator=gpu") == 0
+    printed = " ".join(re.sub(r"[│\s]+", " ", capsys.readouterr().out).split())
+    assert "device a GPU, and none is here" in printed
+    assert "not timed: trainer.accelerator=gpu, and there is no GPU here" in printed
+    assert json.loads((workdir / "dry" / "plan.json").read_text())["seconds_per_step"] is None
 
 
 @pytest.mark.slow

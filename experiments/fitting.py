@@ -1,0 +1,131 @@
+"""`minutes=...` of a recipe: the most that it may take. On a machine too slow for that, all lines train fewer steps.
+
+Each line's steps are timed by a dry run. Where the whole would take longer, every line trains the same share of its
+steps, and of its warm-up: a curve never ends earlier than the one it is compared with. The share is kept beside the
+results, so that a recipe which is started again goes on with the same runs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+from experiments.recipes import Recipe, call, compose_run
+from flowexp.building import build_datamodule
+from flowexp.data import DataError
+from flowexp.runs import RunFolder
+
+Name = TypeVar("Name")
+SPARE = 0.05  # of the minutes: what no plan knows
+LEAST = 0.01  # of the steps: fewer learn nothing
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a line takes on this machine.
+
+    Arguments:
+        num_steps: the training steps that the budget wants.
+        seconds_per_step: what one takes.
+        startup: seconds until the steps run, and what a dry run takes: imports, data, compilation.
+    """
+
+    num_steps: int
+    seconds_per_step: float
+    startup: float
+
+
+def fit(recipe: Recipe, lines: Mapping[Name, Sequence[str]]) -> dict[Name, list[str]]:
+    """The overrides of each line, changed where `recipe.minutes` would not be enough for all of them.
+
+    Raises SystemExit where they are too few for even a hundredth of the steps.
+    """
+    if recipe.minutes is None:
+        return {name: list(overrides) for name, overrides in lines.items()}
+    plan, asked = recipe.results / "minutes.json", {str(name): list(overrides) for name, overrides in lines.items()}
+    known = json.loads(plan.read_text()) if plan.exists() else {}
+    if (known.get("minutes"), known.get("lines")) != (recipe.minutes, asked):
+        timings = {str(name): timing_of(overrides) for name, overrides in lines.items()}
+        share = share_of([*timings.values()], 60 * recipe.minutes, recipe.settings.measuring_as_steps)
+        known = {"minutes": recipe.minutes, "lines": asked, "share": share,
+                 "timings": {name: asdict(timing) for name, timing in timings.items()}}  # fmt: skip
+        recipe.results.mkdir(parents=True, exist_ok=True)
+        plan.write_text(json.dumps(known, indent=2) + "\n")
+    print(f"\n{sentence_of(known)} ({plan})", flush=True)
+    steps = {name: timing["num_steps"] for name, timing in known["timings"].items()}
+    return {name: shortened(said, steps[str(name)], known["share"]) for name, said in lines.items()}
+
+
+def timing_of(overrides: Sequence[str]) -> Timing:
+    """What a line takes, by a dry run; its data are downloaded first where they are not here.
+
+    Raises SystemExit where no step can be tried on this machine.
+    """
+    planned, seconds = _dry_run(overrides)
+    if planned["missing_data"] and not planned["lacks"]:
+        try:
+            build_datamodule(compose_run(overrides))
+        except DataError as error:
+            raise SystemExit(f"error: {error}") from error
+        planned, seconds = _dry_run(overrides)
+    if planned["seconds_per_step"] is None:
+        raise SystemExit(f"error: no step can be tried here: {planned['lacks']}")
+    return Timing(planned["num_steps"], planned["seconds_per_step"], seconds)
+
+
+def _dry_run(overrides: Sequence[str]) -> tuple[dict[str, Any], float]:
+    """A dry run's `plan.json`, and the seconds that it took."""
+    with TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        call("train", [*overrides, "dry_run=true", f"run_dir={folder}"])
+        seconds = time.perf_counter() - began
+        return json.loads(RunFolder(Path(folder)).plan_file.read_text()), seconds
+
+
+def share_of(timings: Sequence[Timing], seconds: float, measuring_as_steps: float) -> float:
+    """The share of their steps, at most 1, that lines which train one after the other can train in `seconds`.
+
+    measuring_as_steps: what is measured after training takes each line as long as so many of its steps.
+
+    Raises SystemExit where it is below `LEAST`.
+    """
+    startup = 2 * sum(timing.startup for timing in timings)  # of the dry runs, and of the runs
+    measuring = measuring_as_steps * sum(timing.seconds_per_step for timing in timings)
+    training = sum(timing.seconds_per_step * timing.num_steps for timing in timings)
+    share = min(1.0, ((1 - SPARE) * seconds - startup - measuring) / training)
+    if share < LEAST:
+        others = startup + measuring
+        least = (others + 0.1 * training) / (1 - SPARE) / 60
+        raise SystemExit(
+            f"error: minutes={seconds / 60:g} is not enough: starting and measuring take {others / 60:.1f} minutes on "
+            f"this machine. Give at least minutes={least:.0f}, for a tenth of the training steps"
+        )
+    return share
+
+
+def sentence_of(known: Mapping[str, Any]) -> str:
+    """What was decided, for the one who waits."""
+    if known["share"] == 1:
+        return f"minutes={known['minutes']:g} is enough for all training steps"
+    return (
+        f"minutes={known['minutes']:g} is enough for {known['share']:.0%} of the training steps on this machine: every "
+        "line trains so many, and its warm-up is shortened alike"
+    )
+
+
+def shortened(overrides: Sequence[str], num_steps: int, share: float) -> list[str]:
+    """A line's overrides for `share` of its steps and of its warm-up."""
+    if share == 1:
+        return list(overrides)
+    optimizer = compose_run(overrides).optimizer
+    warmup = (
+        f"optimizer.warmup_epochs={share * optimizer.warmup_epochs:.4g}"
+        if optimizer.warmup_epochs
+        else f"optimizer.warmup_steps={round(share * optimizer.warmup_steps)}"
+    )
+    return [*overrides, f"trainer.max_steps={round(share * num_steps)}", warmup]

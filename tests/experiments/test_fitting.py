@@ -1,0 +1,86 @@
+"""`minutes=...` of a recipe: lines that would take longer all train the same share of their steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from experiments import fitting
+from experiments.fitting import Timing, fit, share_of, shortened
+from experiments.recipes import Recipe, compose_run, read_recipe
+
+LINES = {"FM": ["experiment=digits_fm"], "LCF": ["experiment=digits_lcf"]}
+SLOW = Timing(num_steps=1000, seconds_per_step=1.0, startup=10)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    monkeypatch.chdir(tmp_path)
+    return Recipe("lcf/fig", "gpu", OmegaConf.create({"measuring_as_steps": 100}), minutes=20)
+
+
+def test_the_share_leaves_time_for_starting_and_for_measuring() -> None:
+    share = share_of([SLOW, SLOW], seconds=1200, measuring_as_steps=100)
+    takes = sum(2 * each.startup + each.seconds_per_step * (share * each.num_steps + 100) for each in (SLOW, SLOW))
+    assert share < 1 and takes == pytest.approx(0.95 * 1200)
+    assert share_of([SLOW, SLOW], seconds=1e6, measuring_as_steps=100) == 1
+
+
+def test_too_few_minutes_are_refused_with_how_many_are_needed() -> None:
+    with pytest.raises(SystemExit, match=r"minutes=4 is not enough.* take 4\.0 minutes.*at least minutes=8"):
+        share_of([SLOW, SLOW], seconds=240, measuring_as_steps=100)
+    least = share_of([SLOW, SLOW], seconds=8 * 60, measuring_as_steps=100)
+    assert least == pytest.approx(0.1, abs=0.02)
+
+
+def test_all_lines_are_shortened_alike_and_timed_once(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    timed: list[object] = []
+    monkeypatch.setattr(fitting, "timing_of", lambda overrides: timed.append(overrides) or SLOW)
+    first, second = fit(recipe, LINES), fit(recipe, LINES)
+    assert first == second and len(timed) == 2
+    assert "45% of the training steps" in capsys.readouterr().out
+    steps = {name: compose_run(overrides).trainer.max_steps for name, overrides in first.items()}
+    assert steps["FM"] == steps["LCF"] == round(1000 * (0.95 * 1200 - 40 - 200) / 2000)
+    fit(recipe, {"FM": LINES["FM"]})
+    assert len(timed) == 3  # other lines need another plan
+
+
+def test_a_warm_up_in_steps_or_in_epochs_is_shortened_alike() -> None:
+    config = compose_run(shortened(["experiment=fashion_fm"], num_steps=3000, share=0.5))
+    assert (config.trainer.max_steps, config.optimizer.warmup_steps) == (1500, 100)
+    config = compose_run(shortened(["experiment=cifar10_fm"], num_steps=11_760, share=0.5))
+    assert (config.trainer.max_steps, config.optimizer.warmup_epochs, config.optimizer.warmup_steps) == (5880, 6.5, 0)
+
+
+def test_a_fast_machine_changes_nothing(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "timing_of", lambda overrides: Timing(1000, 0.01, 5))
+    assert fit(recipe, LINES) == LINES
+
+
+def test_the_gpu_budget_of_figure_4_has_its_promise() -> None:
+    import experiments.lcf.fig04_probe_curve as figure
+
+    takes = ("redraw", "minutes")
+    assert read_recipe(figure.__file__, ["budget=gpu"], takes).minutes == 25
+    assert read_recipe(figure.__file__, ["budget=cpu"], takes).minutes is None
+    assert read_recipe(figure.__file__, ["budget=cpu", "minutes=12.5"], takes).minutes == 12.5
+    for wrong in ("0", "-1", "soon"):
+        with pytest.raises(SystemExit, match="minutes is the most"):
+            read_recipe(figure.__file__, [f"minutes={wrong}"], takes)
+
+
+@pytest.mark.slow
+def test_steps_are_timed_by_a_dry_run(recipe: Recipe) -> None:
+    timing = fitting.timing_of(["experiment=digits_fm", "trainer.max_steps=100000"])
+    assert timing.num_steps == 100_000 and 0 < timing.seconds_per_step < timing.startup
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_budget_for_a_gpu_is_refused_without_one_before_anything_is_downloaded(recipe: Recipe) -> None:
+    with pytest.raises(SystemExit, match="no step can be tried here: trainer.accelerator=gpu"):
+        fitting.timing_of(["experiment=cifar10_fm", "trainer.accelerator=gpu"])
+    assert not Path("data").exists()
