@@ -29,7 +29,6 @@ from experiments.recipes import (
     protocol_of,
     read_recipe,
     run_of,
-    trained_by,
 )
 from flowexp.building import build_datamodule, build_module, resolve_precision
 from flowexp.callbacks.precision import autocast
@@ -204,7 +203,7 @@ def how_it_came(
 
 def last_losses(run: RunFolder) -> dict[str, float]:
     """The parts of the loss that were logged last when the run's weights were trained, by name."""
-    tables = sorted(trained_by(run).path.glob("csv/version_*/metrics.csv"))
+    tables = sorted(run.trained_by().path.glob("csv/version_*/metrics.csv"))
     logged = [row for table in tables for row in read_csv(table) if isinstance(row.get("train/loss"), float)]
     if not logged:  # a run shorter than `log_every_n_steps`
         return {}

@@ -23,6 +23,7 @@ from flowexp.runs import RunFolder, measuring_key, runs_below, training_key
 from flowexp.tables import read_csv, write_csv
 
 _composing = Lock()  # Hydra composes one config at a time
+_VALUES = {"minutes": "15", "run": "FOLDER"}  # what recipes take that is no switch, with an example
 RUNS = Path("outputs/recipes")  # all recipes look for their runs here, so that shared ones are trained once
 
 
@@ -37,6 +38,7 @@ class Recipe:
         redraw: draw again from the table in `results`, without training.
         missing: keep what the table in `results` has, and add what it lacks.
         minutes: the most that the recipe may take, see experiments/fitting.py; None where nothing is said.
+        run: the folder of a run to measure, for a recipe that trains nothing; None is the yaml's.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Recipe:
     redraw: bool = False
     missing: bool = False
     minutes: float | None = None
+    run: Path | None = None
 
     @property
     def results(self) -> Path:
@@ -58,7 +61,7 @@ def read_recipe(file: str, arguments: Sequence[str], takes: Sequence[str] = ("re
     config = OmegaConf.load(path)
     given = OmegaConf.from_cli(list(arguments))
     if unknown := set(given) - {"budget", *takes}:
-        known = ", ".join("minutes=..." if name == "minutes" else f"{name}=true" for name in takes)
+        known = ", ".join(f"{name}={_VALUES.get(name, 'true')}" for name in takes)
         raise SystemExit(f"error: this recipe takes budget=... and {known}, got {', '.join(map(str, unknown))}")
     budget = given.get("budget", "cpu")
     if budget not in config.budgets:
@@ -68,9 +71,14 @@ def read_recipe(file: str, arguments: Sequence[str], takes: Sequence[str] = ("re
     minutes = given.get("minutes", settings.get("minutes"))
     if minutes is not None and not (isinstance(minutes, int | float) and minutes > 0):
         raise SystemExit(f"error: minutes is the most that the recipe may take, such as 25, got {minutes}")
+    run = None if "run" not in given else Path(str(given.run))
+    if run is not None and not RunFolder(run).config_file.exists():
+        raise SystemExit(
+            f"error: run={run} is no run folder: give the one that a training or `adopt` printed at its end"
+        )
     name = path.relative_to(Path(__file__).parent).with_suffix("")
-    switches = {name: bool(given.get(name, False)) for name in takes if name != "minutes"}
-    return Recipe(str(name), budget, settings, minutes=minutes, **switches)
+    switches = {name: bool(given.get(name, False)) for name in takes if name not in _VALUES}
+    return Recipe(str(name), budget, settings, minutes=minutes, run=run, **switches)
 
 
 def draw_lines(
@@ -156,18 +164,12 @@ def measured_picture(run: RunFolder, name: str) -> Path:
     return run.path / "measurements" / name / f"step_{step:08d}.png"
 
 
-def trained_by(run: RunFolder) -> RunFolder:
-    """The run that trained the weights that `run` measured: itself, or another."""
-    shared = run.config().trained_run
-    return run if shared is None else RunFolder(Path(shared))
-
-
 def protocol_of(run: RunFolder) -> dict[str, Any]:
     """How the numbers of a run came about: settings, measurement protocols, versions, commit and machine.
 
     Of a run that measured another one's weights, `trained` says where those come from.
     """
-    origin, config, trained = run.origin(), run.config(), trained_by(run)
+    origin, config, trained = run.origin(), run.config(), run.trained_by()
     return {
         "plan": origin["plan"],
         "trained": {key: trained.origin()[key] for key in ("versions", "commit", "machine")},

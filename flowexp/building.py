@@ -188,14 +188,16 @@ def load_run(
 ) -> tuple[FlowMatching, ImageDataModule, int]:
     """Rebuilds a trained module from its run folder alone; without `with_data` the dataset is not read.
 
+    A run that measured another one's weights, as jobs of a sweep over training-free keys do, takes them from there.
     Returns the module with its raw weights and its EMA (`module.averaged()` swaps it in), the dataset and the step.
     Raises ValueError where the folder has no usable checkpoint.
     """
     run = RunFolder(path)
     config = run.config()
-    file = checkpoint or latest_checkpoint(run.checkpoints)
+    weights = run.trained_by().checkpoints
+    file = checkpoint or latest_checkpoint(weights)
     if file is None:
-        raise ValueError(f"{run.checkpoints} holds no usable checkpoint: none is saved yet, or all are damaged")
+        raise ValueError(f"{weights} holds no usable checkpoint: none is saved yet, or all are damaged")
     datamodule = build_datamodule(config) if with_data else build(config.data)
     module = build_module(config, datamodule)
     return module, datamodule, restore(module, file)

@@ -31,7 +31,7 @@ NARROW = 4.0  # inches
 LEGEND_ROW = 0.19  # inches
 
 Row = Mapping[str, Any]
-Cells = Mapping[tuple[int, float], float]  # a value by (step, noise level)
+Cells = Mapping[Any, float]  # a value by (step, noise level), or by what else lies across and up
 
 
 def plot_curves(
@@ -44,6 +44,7 @@ def plot_curves(
     log_x: bool = False,
     log_y: bool = False,
     size: tuple[float, float] = PANEL,
+    band: tuple[str, str] | None = None,
 ) -> Figure:
     """A panel for each column of `y`, drawn over the column `x` of a table in long format.
 
@@ -52,12 +53,13 @@ def plot_curves(
         series: the column whose values each make a line of their own.
         names: what axes and legends say for a column, which is otherwise its name.
         size: of a panel, in inches; legends come on top of its height.
+        band: columns of the lower and upper end of what is sure, drawn pale behind each line.
     """
     columns = [y] if isinstance(y, str) else list(y)
     names = names or {}
     figure, all_axes = _side_by_side(len(columns), size)
     for axes, column in zip(all_axes, columns, strict=True):
-        _draw_series(axes, rows, x, column, series)
+        _draw_series(axes, rows, x, column, series, band)
         _dress(axes, names.get(x, x), names.get(column, column), log_x, log_y, size[0])
     _add_legends(figure, size, 1 if series else 2, names.get(series, series) if series else "")
     figure.suptitle(title)
@@ -127,11 +129,16 @@ def plot_panels(rows: Sequence[Row], x: str, panels: Iterable[Panel], x_name: st
     return figure
 
 
-def _draw_series(axes: Axes, rows: Sequence[Row], x: str, y: str, series: str | None) -> None:
+def _draw_series(
+    axes: Axes, rows: Sequence[Row], x: str, y: str, series: str | None, band: tuple[str, str] | None
+) -> None:
     lines = list(dict.fromkeys(row[series] for row in rows)) if series else [None]
     for place, line in enumerate(lines):
         own = [row for row in rows if not series or row[series] == line]
         _draw_line(axes, [(row[x], row[y]) for row in own if _is_number(row[y])], place, str(line))
+        if band:
+            across, low, high = zip(*sorted((row[x], row[band[0]], row[band[1]]) for row in own), strict=True)
+            axes.fill_between(across, low, high, color=COLOURS[place % len(COLOURS)], alpha=0.15, linewidth=0)
 
 
 def _draw_line(axes: Axes, points: Sequence[tuple[Any, Any]], place: int, label: str, exact: bool = False) -> None:
@@ -178,10 +185,11 @@ def plot_maps(maps: Mapping[str, Cells]) -> Figure:
     return figure
 
 
-def draw_map(axes: Axes, cells: Cells, label: str, low: float, high: float) -> None:
+def draw_map(axes: Axes, cells: Cells, label: str, low: float, high: float, numbers: bool = False) -> None:
     """Cells of equal size, since levels and steps lie unevenly; a gap where nothing was measured.
 
     label: what the colours mean; they reach from `low` to `high`, by the logarithm where that spans much.
+    numbers: whether each cell's value stands in it.
     """
     from matplotlib.colors import LogNorm, Normalize
 
@@ -192,6 +200,10 @@ def draw_map(axes: Axes, cells: Cells, label: str, low: float, high: float) -> N
     for axis, values in ((axes.xaxis, [f"{step:,}" for step in steps]), (axes.yaxis, [f"{t:g}" for t in levels])):
         stride = math.ceil(len(values) / 6)
         axis.set_ticks([place + 0.5 for place in range(0, len(values), stride)], values[::stride])
+    for (step, t), value in cells.items() if numbers else ():
+        place, is_dark = (steps.index(step) + 0.5, levels.index(t) + 0.5), norm(value) < 0.6
+        colour = "white" if is_dark else "black"
+        axes.text(*place, f"{value:.4g}", color=colour, fontsize="small", ha="center", va="center")
     axes.set(xlabel="step", ylabel="noise level t")
     axes.figure.colorbar(mesh, ax=axes, label=label).outline.set_visible(False)
     axes.spines[:].set_visible(False)

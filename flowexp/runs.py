@@ -105,6 +105,11 @@ class RunFolder:
     def has_trained(self) -> bool:
         return self.trained_file.exists()
 
+    def trained_by(self) -> RunFolder:
+        """The run that trained the weights which this one measured: itself, or the one that it shares them with."""
+        shared = self.config().get("trained_run")
+        return self if shared is None else RunFolder(Path(shared))
+
     def summary(self) -> dict[str, Any]:
         """What the run ended with; empty while it has not."""
         return json.loads(self.summary_file.read_text()) if self.summary_file.exists() else {}

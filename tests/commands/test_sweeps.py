@@ -44,6 +44,13 @@ def test_jobs_that_differ_in_the_sampler_train_once(sampler_sweep):
     assert summary(sweep / "2")["step"] == summary(sweep / "0")["step"]
 
 
+def test_a_job_that_shares_its_training_is_sampled_like_any_other(sampler_sweep, in_process, tmp_path):
+    _, sweep = sampler_sweep
+    said = f"run={sweep / '2'}", "num_samples=2", f"run_dir={tmp_path / 'drawn'}"
+    assert in_process("sample", *said) == 0
+    assert list((tmp_path / "drawn").rglob("*.png"))
+
+
 def test_a_job_of_a_sweep_knows_the_command_that_makes_it_alone(sampler_sweep, tiny):
     words = [shlex.split(json.loads((sampler_sweep[1] / job / "run.json").read_text())["command"]) for job in "02"]
     assert [word for word in words[0] if word.startswith("sampler.num_steps")] == ["sampler.num_steps=4"]

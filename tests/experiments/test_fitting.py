@@ -81,6 +81,6 @@ def test_steps_are_timed_by_a_dry_run(recipe: Recipe) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_budget_for_a_gpu_is_refused_without_one_before_anything_is_downloaded(recipe: Recipe) -> None:
-    with pytest.raises(SystemExit, match="no step can be tried here: trainer.accelerator=gpu"):
+    with pytest.raises(SystemExit, match=r"no step can be tried here: trainer\.accelerator=gpu"):
         fitting.timing_of(["experiment=cifar10_fm", "trainer.accelerator=gpu"])
     assert not Path("data").exists()

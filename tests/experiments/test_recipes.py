@@ -84,6 +84,33 @@ def test_the_three_methods_are_shown_side_by_side(tmp_path: Path) -> None:
     assert all(word in table for word in ("FM", "LCF", "MAFM", "frechet/efficientnet_lite", "probe/peak"))
 
 
+@pytest.mark.slow
+def test_recipes_that_train_nothing_evaluate_one_run_and_draw_again(tmp_path: Path) -> None:
+    """The second finds the run that the first trained, here by measuring it once more, as recipes do that share one."""
+    for name, picture in (("fig04_network_calls", "network_calls.png"), ("fig05_scales", "distances.png")):
+        module, results = f"experiments.velocity_deficit.{name}", tmp_path / "results/velocity_deficit" / name / "smoke"
+        made = run_recipe(module, "budget=smoke", cwd=tmp_path)
+        assert made.returncode == 0, made.stderr
+        rows = read_csv(results / "grid.csv")
+        cells = json.loads((results / "protocol.json").read_text())["evaluated"]
+        assert len(rows) == len(cells) == 2 and rows[0]["network calls"] == 2
+        assert all(
+            row[key] == value for row, cell in zip(rows, cells, strict=True) for key, value in cell["cell"].items()
+        )
+        assert rows[0]["frechet/efficientnet_lite"] != rows[1]["frechet/efficientnet_lite"]
+        (results / picture).unlink()
+        again = run_recipe(module, "budget=smoke", "redraw=true", cwd=tmp_path)
+        assert again.returncode == 0 and "flowexp." not in again.stdout and (results / picture).exists()
+    assert (results / "samples.png").exists()
+    assert len(list((tmp_path / "outputs").rglob("*.ckpt"))) == 1
+
+
+@pytest.mark.slow
+def test_a_recipe_measures_a_run_of_ones_own_and_says_where_there_is_none(tmp_path: Path) -> None:
+    ended = run_recipe("experiments.velocity_deficit.fig05_scales", "run=outputs/none", cwd=tmp_path)
+    assert ended.returncode != 0 and "run=outputs/none is no run folder" in ended.stderr
+
+
 def test_the_laws_of_the_training_time_have_densities_of_integral_one() -> None:
     from experiments.lcf.fig08_time_densities import densities
 
