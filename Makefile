@@ -58,7 +58,7 @@ format: $(READY)  ## sort imports and format the code in place
 bench: $(READY)  ## measure speed side by side, into docs/results/benchmarks.md (BUDGET=smoke, cpu or gpu; CASES=solver,probe)
 	$(PY) -m benchmarks budget=$(BUDGET) $(CASES:%=cases=%)
 
-reproduce-fig4: $(READY)  ## LCF's Figure 4, probe accuracy over the noise level (BUDGET=smoke, cpu, gpu or paper; MINUTES=15)
+reproduce-fig4: $(READY)  ## LCF's Figure 4, probe accuracy over the noise level (BUDGET=smoke, cpu, gpu or paper; MINUTES=20)
 	$(PY) -m experiments.lcf.fig04_probe_curve budget=$(BUDGET) $(MINUTES:%=minutes=%)
 
 methods: $(READY)  ## train every method of both papers for a short while, and put them side by side (BUDGET=smoke, cpu or gpu)

@@ -15,7 +15,7 @@ from flowexp.building import build, resolve_accelerator, resolve_precision, step
 from flowexp.data import ImageDataModule
 from flowexp.data.loader import check_batch_size
 from flowexp.modules import FlowMatching
-from flowexp.settling import num_processes
+from flowexp.processes import num_processes
 
 
 def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, Any]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowexp.errors import nearest
+from flowexp.processes import check_processes, check_sweeps_alone, name_in_common
 from flowexp.runs import RunFolder, find_run, training_key
 
 _OF_A_RUN = ("sample", "evaluate", "diagnose")
@@ -20,7 +20,6 @@ _NAMES = (
     "file",
 )  # fmt: skip
 _TO_GO_ON = ("auto", "last")  # values of ckpt
-_START_ONCE = "start it once, without srun or torchrun"
 
 
 def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
@@ -37,7 +36,7 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
             is_settled = _continue_a_run(config, sweep) or is_settled
             _share_training(config, sweep)
             _check_trained_run(config)
-        _check_processes(command, config)
+        check_processes(command, config)
         _check_folder(command, config)
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # raises before there is a folder
         if not is_settled:
@@ -65,7 +64,10 @@ def _settle_folder(command: str, config: DictConfig, sweep: Path | None) -> bool
         return True
     if _is_given("run_dir"):
         return True
-    return command != "encode" and _agree_on_folder(config)  # encoding shares no folder but the output's
+    if command == "encode" or (name := name_in_common()) is None:  # encoding shares no folder but the output's
+        return False
+    config.run_dir = str(Path(config.run_dir).with_name(name))
+    return True
 
 
 def _is_given(key: str) -> bool:
@@ -103,43 +105,9 @@ def _check_folder(command: str, config: DictConfig) -> None:
         raise ValueError(f"run_dir={run.path} holds what was measured of {other.run}: choose another folder")
 
 
-def _is_within(ckpt: str | None, folder: Path) -> bool:
-    """Whether `ckpt` is a path to the folder or into it."""
-    return ckpt not in (None, *_TO_GO_ON) and Path(str(ckpt)).absolute().is_relative_to(folder.absolute())
-
-
-# --- several processes -----------------------------------------------------------------------------------------------
-
-
-def _agree_on_folder(config: DictConfig) -> bool:
-    """Processes that a cluster starts by itself compose one config each; the job's id gives them one folder.
-
-    Returns whether there are any.
-
-    Raises:
-        ValueError: the launcher gives them no id in common, and the command line no folder.
-    """
-    num = _num_of("SLURM_NTASKS", "WORLD_SIZE")
-    if num == 1:
-        return False
-    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    if job == "none":
-        raise ValueError(
-            f"{num} processes were started that have no name in common: add run_dir=FOLDER, or to torchrun "
-            "--rdzv-id=NAME or --standalone"
-        )
-    step = os.environ.get("SLURM_STEP_ID", "0")  # srun counts its calls in a job, anew where it is requeued
-    config.run_dir = str(Path(config.run_dir).with_name(f"job_{job}" if step == "0" else f"job_{job}_{step}"))
-    return True
-
-
 def check_sweep(arguments: Sequence[str]) -> None:
     """Raises ValueError where each of several processes would sweep on its own, or all jobs would share a folder."""
-    if (num := num_side_by_side()) > 1 and "SUBMITIT_EXECUTOR" not in os.environ:  # submitit's are those of one job
-        raise ValueError(
-            f"-m was started {num} times side by side: {_START_ONCE}; each job starts the processes that its strategy "
-            "needs, or let hydra/launcher=submitit_slurm submit the jobs"
-        )
+    check_sweeps_alone()
     for folder in (argument.partition("=")[2] for argument in arguments if argument.startswith("run_dir=")):
         raise ValueError(
             f"run_dir={folder} cannot be the folder of every job of a sweep: give hydra.sweep.dir={folder}, in which "
@@ -147,39 +115,9 @@ def check_sweep(arguments: Sequence[str]) -> None:
         )
 
 
-def _check_processes(command: str, config: DictConfig) -> None:
-    """Raises ValueError where each of several processes would do the whole work, in one folder."""
-    num = num_side_by_side()
-    if num == 1 or command == "encode":  # which shares it out by shards
-        return
-    said = f"flowexp.{command} was started {num} times side by side"
-    if command not in ("train", "evaluate"):
-        raise ValueError(f"{said}, and each would do the whole work: {_START_ONCE}")
-    if command == "evaluate" and config.devices != num:
-        raise ValueError(f"{said}, and devices={config.devices}: add devices={num} to share it out, or {_START_ONCE}")
-    if command == "train" and (wanted := num_processes(config)) not in (None, num):
-        raise ValueError(
-            f"{said}, and trainer.devices={config.trainer.devices} with trainer.num_nodes={config.trainer.num_nodes} "
-            f"make {wanted}: add strategy=ddp and numbers whose product is {num}, or {_START_ONCE}"
-        )
-
-
-def num_processes(config: DictConfig) -> int | None:
-    """How many processes train together; None where only the machine knows how many devices it has."""
-    devices = config.trainer.devices
-    if isinstance(devices, ListConfig):
-        return len(devices) * int(config.trainer.num_nodes)
-    return devices * int(config.trainer.num_nodes) if isinstance(devices, int) and devices > 0 else None
-
-
-def num_side_by_side() -> int:
-    """How many processes srun or torchrun started for this command, itself included."""
-    return _num_of("SLURM_STEP_NUM_TASKS", "WORLD_SIZE")  # SLURM_NTASKS is also that of a script which starts one
-
-
-def _num_of(*variables: str) -> int:
-    """The largest of some numbers in the environment; those that Lightning starts need no config."""
-    return max(int(os.environ.get(name, 1)) for name in variables)
+def _is_within(ckpt: str | None, folder: Path) -> bool:
+    """Whether `ckpt` is a path to the folder or into it."""
+    return ckpt not in (None, *_TO_GO_ON) and Path(str(ckpt)).absolute().is_relative_to(folder.absolute())
 
 
 # --- a run that is gone on with, or shared ---------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def _dry_run(config: DictConfig, folder: RunFolder) -> None:
 def _lacks(config: DictConfig) -> str | None:
     """What this machine lacks for trying a few steps, but for the data; None where it lacks nothing."""
     from flowexp import plan
-    from flowexp.settling import num_side_by_side
+    from flowexp.processes import num_side_by_side
 
     if plan.lacks_device(config.trainer.accelerator):
         return f"trainer.accelerator={config.trainer.accelerator}, and there is no GPU here"

@@ -18,7 +18,7 @@ CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 
 DOORS = {  # run before torch is needed
     "launch", "sweeps", "jobs", "errors", "runs", "train", "sample", "evaluate", "encode", "adopt", "replay",
-    "diagnose", "report", "help", "completion", "values", "composing", "settling",
+    "diagnose", "report", "help", "completion", "values", "composing", "settling", "processes",
 }  # fmt: skip
 KNOW_HYDRA = DOORS | {"building", "plan"}
 MATHEMATICS = {

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowexp.composing import Configs
 from flowexp.runs import RunFolder, training_key
-from flowexp.settling import _agree_on_folder, check_sweep, num_side_by_side, settle, unused_folder
+from flowexp.settling import check_sweep, settle, unused_folder
 
 
 @pytest.fixture(autouse=True)
@@ -41,67 +41,7 @@ def trained(folder: Path, *overrides: str) -> RunFolder:
     return run
 
 
-# --- one folder for processes that are started side by side ----------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("environment", "folder"),
-    [
-        ({}, "outputs/x/2026-01-01"),
-        ({"SLURM_JOB_ID": "7"}, "outputs/x/2026-01-01"),  # one process: the folder is its own anyway
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, "outputs/x/job_7"),
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "2"}, "outputs/x/job_7_2"),  # a later srun in it
-        ({"TORCHELASTIC_RUN_ID": "abc", "WORLD_SIZE": "2"}, "outputs/x/job_abc"),
-        ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "1"}, "outputs/x/2026-01-01"),
-    ],
-)
-def test_the_job_of_a_cluster_names_the_folder(
-    environment: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert agreed(environment, monkeypatch) == folder
-
-
-def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
-    names = [unused_folder(tmp_path / "outputs/12-00-00").name for _ in range(3)]
-    assert names == ["12-00-00", "12-00-00_2", "12-00-00_3"]
-    assert all((tmp_path / "outputs" / name).is_dir() for name in names)
-
-
-def test_processes_that_have_no_name_in_common_are_told_what_to_add(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"2 processes were started .*: add run_dir=FOLDER, or to torchrun --rdzv-id"):
-        agreed({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}, monkeypatch)
-
-
-def agreed(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    config = OmegaConf.create({"run_dir": "outputs/x/2026-01-01"})
-    assert _agree_on_folder(config) is (config.run_dir != "outputs/x/2026-01-01")
-    return str(config.run_dir)
-
-
-def test_a_sweep_is_started_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_sweep(["seed=1,2"])
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    with pytest.raises(ValueError, match="-m was started 4 times side by side: start it once"):
-        check_sweep(["seed=1,2"])
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    check_sweep(["seed=1,2"])
-
-
-def test_the_jobs_of_a_sweep_have_folders_of_their_own() -> None:
-    with pytest.raises(ValueError, match=r"run_dir=mine cannot be .*: give hydra\.sweep\.dir=mine, in which each"):
-        check_sweep(["seed=1,2", "run_dir=mine"])
-
-
 # --- work that several processes would do once each ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("variable", ["SLURM_STEP_NUM_TASKS", "WORLD_SIZE"])
-def test_srun_and_torchrun_say_how_many_they_start(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert num_side_by_side() == 1
-    monkeypatch.setenv(variable, "4")
-    assert num_side_by_side() == 4
 
 
 @pytest.mark.slow
@@ -142,6 +82,25 @@ def test_processes_that_share_the_work_out_are_not(
 
 
 # --- the folder that is given ----------------------------------------------------------------------------------------
+
+
+def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    names = [unused_folder(tmp_path / "outputs/12-00-00").name for _ in range(3)]
+    assert names == ["12-00-00", "12-00-00_2", "12-00-00_3"]
+    assert all((tmp_path / "outputs" / name).is_dir() for name in names)
+
+
+def test_the_jobs_of_a_sweep_have_folders_of_their_own() -> None:
+    with pytest.raises(ValueError, match=r"run_dir=mine cannot be .*: give hydra\.sweep\.dir=mine, in which each"):
+        check_sweep(["seed=1,2", "run_dir=mine"])
+
+
+def test_processes_of_one_job_get_one_folder(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    config = settled("train", "trainer.devices=2", "strategy=ddp")
+    assert config.run_dir.endswith("job_7") and not Path(config.run_dir).exists()
+    assert settled("train", "trainer.devices=2", "strategy=ddp", "run_dir=mine").run_dir == "mine"
 
 
 def test_auto_goes_on_in_the_newest_run_of_the_same_training(workdir: Path) -> None:

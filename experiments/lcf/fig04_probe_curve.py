@@ -1,6 +1,6 @@
 """LCF Figure 4: does LCF keep the features of nearly clean images readable where FM loses them?
 
-`make reproduce-fig4 BUDGET=smoke|cpu|gpu|paper`, with `MINUTES=15` for at most so many;
+`make reproduce-fig4 BUDGET=smoke|cpu|gpu|paper`, with `MINUTES=20` for at most so many;
 `python -m experiments.lcf.fig04_probe_curve redraw=true` draws again.
 Writes results/lcf/fig04_probe_curve/BUDGET: a figure per dataset, curve.csv, table.md and protocol.json.
 """
