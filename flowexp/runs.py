@@ -9,12 +9,12 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -105,6 +105,24 @@ class RunFolder:
     def has_trained(self) -> bool:
         return self.trained_file.exists()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from training in this folder at the same time; also a kill lets go of it.
+
+        Nothing is kept away on file systems without locks. Raises ValueError where another process holds the folder.
+        """
+        with (self.path / ".lock").open("a+") as file:
+            if not _lock(file):
+                file.seek(0)
+                raise ValueError(
+                    f"another process trains in {self.path} ({file.read().strip()}): wait until it ends, stop it, or "
+                    "leave ckpt and run_dir out to start a run of your own"
+                )
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            yield
+
     def trained_by(self) -> RunFolder:
         """The run that trained the weights which this one measured: itself, or the one that it shares them with."""
         shared = self.config().get("trained_run")
@@ -121,6 +139,21 @@ class RunFolder:
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         """Writes `content` so that a reader sees the old file or the new one, never half of it."""
         _write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def _lock(file: TextIO) -> bool:
+    """Locks a file for this process alone, until it ends; False where another process has."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # forked workers do not inherit it, unlike flock's
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def _write_whole(path: Path, text: str) -> None:

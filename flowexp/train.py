@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,13 +102,14 @@ def _train_and_measure(
     monitors = building.build_monitors(config)
     callbacks = building.build_callbacks(config, folder, monitors, plan.total_steps(config, datamodule))
     trainer = building.build_trainer(config, folder, building.build_loggers(config, folder), callbacks)
-    if trainer.is_global_zero:
-        plan.print_plan(about)
-    step = _fit(config, folder, trainer, module, datamodule)
-    at_end = [m for m in monitors if isinstance(m, Monitor) and m.at_end]
-    measure_now(at_end, module, datamodule, recorder_of(trainer), step)
-    if trainer.is_global_zero:
-        _finish(config, folder, trainer, step)
+    with folder.held() if trainer.is_global_zero else nullcontext():
+        if trainer.is_global_zero:
+            plan.print_plan(about)
+        step = _fit(config, folder, trainer, module, datamodule)
+        at_end = [m for m in monitors if isinstance(m, Monitor) and m.at_end]
+        measure_now(at_end, module, datamodule, recorder_of(trainer), step)
+        if trainer.is_global_zero:
+            _finish(config, folder, trainer, step)
 
 
 def _fit(config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datamodule: Any) -> int:

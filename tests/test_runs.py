@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -127,3 +131,34 @@ def test_json_is_replaced_whole(tmp_path: Path) -> None:
     assert run.summary() == {"scalars": {"x": 1.0}}
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
     assert json.loads(run.summary_file.read_text())
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from flowexp.runs import RunFolder
+with RunFolder(Path(sys.argv[1])).held():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_is_trained_in_by_one_process_at_a_time_and_a_kill_lets_go_of_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        refused = pytest.raises(ValueError, match=rf"another process trains in .* \(process {holder.pid} on ")
+        with refused, RunFolder(tmp_path).held():
+            pass
+        holder.kill()
+    with RunFolder(tmp_path).held():
+        assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
+
+
+def test_a_file_system_without_locks_keeps_nobody_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    with RunFolder(tmp_path).held():
+        pass
