@@ -13,14 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 from experiments.recipes import Recipe, call, compose_run
 from flowexp.building import build_datamodule
 from flowexp.data import DataError
 from flowexp.runs import RunFolder
 
-Name = TypeVar("Name")
 SPARE = 0.05  # of the minutes: what no plan knows
 LEAST = 0.01  # of the steps: fewer learn nothing
 
@@ -40,17 +39,17 @@ class Timing:
     startup: float
 
 
-def fit(recipe: Recipe, lines: Mapping[Name, Sequence[str]]) -> dict[Name, list[str]]:
+def fit(recipe: Recipe, lines: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The overrides of each line, changed where `recipe.minutes` would not be enough for all of them.
 
     Raises SystemExit where they are too few for even a hundredth of the steps.
     """
     if recipe.minutes is None:
         return {name: list(overrides) for name, overrides in lines.items()}
-    plan, asked = recipe.results / "minutes.json", {str(name): list(overrides) for name, overrides in lines.items()}
+    plan, asked = recipe.results / "minutes.json", {name: list(overrides) for name, overrides in lines.items()}
     known = json.loads(plan.read_text()) if plan.exists() else {}
     if (known.get("minutes"), known.get("lines")) != (recipe.minutes, asked):
-        timings = {str(name): timing_of(overrides) for name, overrides in lines.items()}
+        timings = {name: timing_of(overrides) for name, overrides in lines.items()}
         share = share_of([*timings.values()], 60 * recipe.minutes, recipe.settings.measuring_as_steps)
         known = {"minutes": recipe.minutes, "lines": asked, "share": share,
                  "timings": {name: asdict(timing) for name, timing in timings.items()}}  # fmt: skip
@@ -58,7 +57,7 @@ def fit(recipe: Recipe, lines: Mapping[Name, Sequence[str]]) -> dict[Name, list[
         plan.write_text(json.dumps(known, indent=2) + "\n")
     print(f"\n{sentence_of(known)} ({plan})", flush=True)
     steps = {name: timing["num_steps"] for name, timing in known["timings"].items()}
-    return {name: shortened(said, steps[str(name)], known["share"]) for name, said in lines.items()}
+    return {name: shortened(said, steps[name], known["share"]) for name, said in lines.items()}
 
 
 def timing_of(overrides: Sequence[str]) -> Timing:

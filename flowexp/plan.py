@@ -90,10 +90,14 @@ def print_plan(plan: dict[str, Any]) -> None:
 
 
 class _Stopwatch(pl.Callback):
-    """Seconds per optimizer step, with all batches that it accumulates, after the first steps, which are slower."""
+    """Seconds per optimizer step, with all batches that it accumulates, after the first steps, which are slower.
 
-    def __init__(self, warmup_steps: int = 3) -> None:
+    Ends the training when the timed steps have taken `patience` seconds, but not before five of them.
+    """
+
+    def __init__(self, warmup_steps: int = 3, patience: float = 10.0) -> None:
         self.warmup_steps = warmup_steps
+        self.patience = patience
         self.seconds: list[float] = []
         self._last = (0, 0.0)
 
@@ -105,10 +109,11 @@ class _Stopwatch(pl.Callback):
         self._last = (step, time.perf_counter())
         if step > self.warmup_steps:
             self.seconds.append(self._last[1] - last_time)
+            trainer.should_stop = len(self.seconds) >= 5 and sum(self.seconds) > self.patience
 
 
 def seconds_per_step(
-    config: DictConfig, module: FlowMatching, datamodule: ImageDataModule, num_steps: int = 8
+    config: DictConfig, module: FlowMatching, datamodule: ImageDataModule, num_steps: int = 33
 ) -> float:
     """Trains a few steps that are thrown away and returns the median time of one."""
     watch = _Stopwatch()

@@ -33,18 +33,19 @@ def main() -> None:
 def measure(recipe: Recipe) -> None:
     """Trains what is not trained yet, and gathers the probe curves into curve.csv."""
     wanted = {
-        (panel, label): [*overrides, *recipe.settings.shared]
+        f"{panel}, {label}": [*overrides, *recipe.settings.shared]
         for panel, lines in recipe.settings.panels.items()
         for label, overrides in lines.items()
     }
     runs = {line: run_of(overrides) for line, overrides in fit(recipe, wanted).items()}
     rows = [
         {"panel": panel, "method": label, **row}
-        for (panel, label), run in runs.items()
-        for row in measured_rows(run, "probe")
+        for panel, lines in recipe.settings.panels.items()
+        for label in lines
+        for row in measured_rows(runs[f"{panel}, {label}"], "probe")
     ]
     write_csv(recipe.results / "curve.csv", rows)
-    write_protocol(recipe, {f"{panel}, {label}": run for (panel, label), run in runs.items()})
+    write_protocol(recipe, runs)
 
 
 def draw(recipe: Recipe, rows: list[dict[str, Any]]) -> None:
