@@ -59,6 +59,11 @@ def distance_in(row: Mapping[str, Any]) -> str:
     return next(name for name in row if name == "fid" or name.startswith("frechet/"))
 
 
+def distance_name(column: str) -> str:
+    """What an axis says for the column of a Frechet distance: only Inception's is FID."""
+    return "FID" if column == "fid" else f"Frechet distance, {column.partition('/')[2]}"
+
+
 def interval_in(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """The columns of the distance's lower and upper end; None without the metric frechet_interval."""
     low = [name for name in row if name == "fid_low" or name.startswith("frechet_low/")]

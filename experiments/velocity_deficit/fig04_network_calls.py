@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from experiments.evaluations import distance_in, evaluate_grid, interval_in
+from experiments.evaluations import distance_in, distance_name, evaluate_grid, interval_in
 from experiments.recipes import markdown_table, read_recipe
 from flowexp.figures import plot_curves, save_figure
 from flowexp.tables import read_csv
@@ -21,9 +21,9 @@ def main() -> None:
     if not recipe.redraw:
         evaluate_grid(recipe)
     rows = read_csv(recipe.results / "grid.csv", words=["ssc"])
-    figure = plot_curves(
-        rows, "network calls", distance_in(rows[0]), series="ssc", names={"ssc": "SSC"}, band=interval_in(rows[0])
-    )
+    distance = distance_in(rows[0])
+    names = {"ssc": "SSC", distance: distance_name(distance)}
+    figure = plot_curves(rows, "network calls", distance, series="ssc", names=names, band=interval_in(rows[0]))
     save_figure(figure, recipe.results / "network_calls.png")
     print(f"\n{markdown_table(rows)}\nfigure, table and protocol: {recipe.results}")
 

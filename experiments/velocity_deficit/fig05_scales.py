@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.evaluations import Cell, distance_in, evaluate_grid
+from experiments.evaluations import Cell, distance_in, distance_name, evaluate_grid
 from experiments.recipes import markdown_table, measured_picture, read_recipe
 from flowexp.figures import draw_map, save_figure
 from flowexp.runs import RunFolder
@@ -26,17 +26,19 @@ def main() -> None:
     if not recipe.redraw:
         draw_samples(evaluate_grid(recipe), recipe.results / "samples.png")
     rows = read_csv(recipe.results / "grid.csv")
-    draw_distances({(row[S1], row[S0]): row[distance_in(row)] for row in rows}, recipe.results / "distances.png")
+    distance = distance_in(rows[0])
+    distances = {(row[S1], row[S0]): row[distance] for row in rows}
+    draw_distances(distances, distance_name(distance), recipe.results / "distances.png")
     print(f"\n{markdown_table(rows)}\nmap, samples, table and protocol: {recipe.results}")
 
 
-def draw_distances(distances: dict[tuple[float, float], float], path: Path) -> None:
+def draw_distances(distances: dict[tuple[float, float], float], name: str, path: Path) -> None:
     """The distance of each cell (s1, s0), as a colour and a number."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 4), dpi=150, layout="constrained")
     axes = figure.subplots()
-    draw_map(axes, distances, "Frechet distance", min(distances.values()), max(distances.values()), numbers=True)
+    draw_map(axes, distances, name, min(distances.values()), max(distances.values()), numbers=True)
     axes.set(xlabel="s1, at data", ylabel="s0, at noise")
     save_figure(figure, path)
 
