@@ -37,7 +37,7 @@ class Recipe:
         settings: that budget: `panels`, each with the lines to draw and the overrides to train them with.
         redraw: draw again from the table in `results`, without training.
         missing: keep what the table in `results` has, and add what it lacks.
-        minutes: the most that the recipe may take, see experiments/fitting.py; None where nothing is said.
+        minutes: the most that the recipe may take, see experiments/minutes.py; None where nothing is said.
         run: the folder of a run to measure, for a recipe that trains nothing; None is the yaml's.
     """
 

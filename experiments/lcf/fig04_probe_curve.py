@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from experiments.fitting import fit
+from experiments.minutes import fit_to_minutes
 from experiments.recipes import Recipe, markdown_table, measured_rows, read_recipe, run_of, write_protocol
 from flowexp.figures import plot_curves, save_figure
 from flowexp.tables import read_csv, write_csv
@@ -37,7 +37,7 @@ def measure(recipe: Recipe) -> None:
         for panel, lines in recipe.settings.panels.items()
         for label, overrides in lines.items()
     }
-    runs = {line: run_of(overrides) for line, overrides in fit(recipe, wanted).items()}
+    runs = {line: run_of(overrides) for line, overrides in fit_to_minutes(recipe, wanted).items()}
     rows = [
         {"panel": panel, "method": label, **row}
         for panel, lines in recipe.settings.panels.items()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from experiments import fitting
-from experiments.fitting import Timing, fit, share_of, shortened
+from experiments import minutes
+from experiments.minutes import Timing, fit_to_minutes, share_of, shortened
 from experiments.recipes import Recipe, compose_run, read_recipe
 
 LINES = {"FM": ["experiment=digits_fm"], "LCF": ["experiment=digits_lcf"]}
@@ -38,13 +38,13 @@ def test_too_few_minutes_are_refused_with_how_many_are_needed() -> None:
 
 def test_all_lines_are_shortened_alike_and_timed_once(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     timed: list[object] = []
-    monkeypatch.setattr(fitting, "timing_of", lambda overrides: timed.append(overrides) or SLOW)
-    first, second = fit(recipe, LINES), fit(recipe, LINES)
+    monkeypatch.setattr(minutes, "timing_of", lambda overrides: timed.append(overrides) or SLOW)
+    first, second = fit_to_minutes(recipe, LINES), fit_to_minutes(recipe, LINES)
     assert first == second and len(timed) == 2
     assert "45% of the training steps" in capsys.readouterr().out
     steps = {name: compose_run(overrides).trainer.max_steps for name, overrides in first.items()}
     assert steps["FM"] == steps["LCF"] == round(1000 * (0.95 * 1200 - 40 - 200) / 2000)
-    fit(recipe, {"FM": LINES["FM"]})
+    fit_to_minutes(recipe, {"FM": LINES["FM"]})
     assert len(timed) == 3  # other lines need another plan
 
 
@@ -56,8 +56,8 @@ def test_a_warm_up_in_steps_or_in_epochs_is_shortened_alike() -> None:
 
 
 def test_a_fast_machine_changes_nothing(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "timing_of", lambda overrides: Timing(1000, 0.01, 5))
-    assert fit(recipe, LINES) == LINES
+    monkeypatch.setattr(minutes, "timing_of", lambda overrides: Timing(1000, 0.01, 5))
+    assert fit_to_minutes(recipe, LINES) == LINES
 
 
 def test_the_gpu_budget_of_figure_4_has_its_promise() -> None:
@@ -74,7 +74,7 @@ def test_the_gpu_budget_of_figure_4_has_its_promise() -> None:
 
 @pytest.mark.slow
 def test_steps_are_timed_by_a_dry_run(recipe: Recipe) -> None:
-    timing = fitting.timing_of(["experiment=digits_fm", "trainer.max_steps=100000"])
+    timing = minutes.timing_of(["experiment=digits_fm", "trainer.max_steps=100000"])
     assert timing.num_steps == 100_000 and 0 < timing.seconds_per_step < timing.startup
 
 
@@ -82,5 +82,5 @@ def test_steps_are_timed_by_a_dry_run(recipe: Recipe) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_budget_for_a_gpu_is_refused_without_one_before_anything_is_downloaded(recipe: Recipe) -> None:
     with pytest.raises(SystemExit, match=r"no step can be tried here: trainer\.accelerator=gpu"):
-        fitting.timing_of(["experiment=cifar10_fm", "trainer.accelerator=gpu"])
+        minutes.timing_of(["experiment=cifar10_fm", "trainer.accelerator=gpu"])
     assert not Path("data").exists()

@@ -39,7 +39,7 @@ class Timing:
     startup: float
 
 
-def fit(recipe: Recipe, lines: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def fit_to_minutes(recipe: Recipe, lines: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The overrides of each line, changed where `recipe.minutes` would not be enough for all of them.
 
     Raises SystemExit where they are too few for even a hundredth of the steps.
