@@ -31,6 +31,7 @@ TINY = (
 LCF = (*TINY, "objective=lcf", "objective.T_min=200")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of a file stay on one of pytest-xdist's workers, so that the runs which they share are made once."""
     for item in items:

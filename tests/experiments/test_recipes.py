@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from omegaconf import OmegaConf
 
 from experiments.recipes import compose_run, markdown_table
+from experiments.velocity_deficit import fig04_network_calls, fig05_scales
 from flowexp.tables import read_csv
 
 ROOT = Path(__file__).parents[2]
@@ -85,25 +87,34 @@ def test_the_three_methods_are_shown_side_by_side(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_recipes_that_train_nothing_evaluate_one_run_and_draw_again(tmp_path: Path) -> None:
-    """The second finds the run that the first trained, here by measuring it once more, as recipes do that share one."""
-    for name, picture in (("fig04_network_calls", "network_calls.png"), ("fig05_scales", "distances.png")):
-        module, results = f"experiments.velocity_deficit.{name}", tmp_path / "results/velocity_deficit" / name / "smoke"
-        made = run_recipe(module, "budget=smoke", cwd=tmp_path)
-        assert made.returncode == 0, made.stderr
-        rows = read_csv(results / "grid.csv")
-        cells = json.loads((results / "protocol.json").read_text())["evaluated"]
-        assert len(rows) == len(cells) == 2 and rows[0]["network calls"] == 2
-        assert all(
-            row[key] == value for row, cell in zip(rows, cells, strict=True) for key, value in cell["cell"].items()
-        )
-        assert rows[0]["frechet/efficientnet_lite"] != rows[1]["frechet/efficientnet_lite"]
-        assert (results / picture).exists()
-    assert (results / "samples.png").exists()
-    (results / picture).unlink()
-    again = run_recipe(module, "budget=smoke", "redraw=true", cwd=tmp_path)
-    assert again.returncode == 0 and "flowexp." not in again.stdout and (results / picture).exists()
-    assert len(list((tmp_path / "outputs").rglob("*.ckpt"))) == 1
+def test_recipes_that_train_nothing_evaluate_one_run_and_draw_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def run(recipe: ModuleType, *arguments: str) -> list[dict]:
+        monkeypatch.setattr(sys, "argv", ["recipe", "budget=smoke", *arguments])
+        recipe.main()
+        return read_csv(results / recipe.__name__.rpartition(".")[2] / "smoke/grid.csv", words=["ssc"])
+
+    results = tmp_path / "results/velocity_deficit"
+    (row,) = run(fig04_network_calls)
+    assert (row["ssc"], row["network calls"]) == ("linear", 2)
+    assert (results / "fig04_network_calls/smoke/network_calls.png").exists()
+
+    rows, smoke = run(fig05_scales), results / "fig05_scales/smoke"
+    cells = json.loads((smoke / "protocol.json").read_text())["evaluated"]
+    assert [(row["sampler.s0"], row["sampler.s1"]) for row in rows] == [(1.0, 1.0), (1.1, 1.0)]
+    assert [[*cell["cell"].values()] for cell in cells] == [[1.0, 1.0], [1.1, 1.0]]
+    assert rows[0]["frechet/efficientnet_lite"] != rows[1]["frechet/efficientnet_lite"]
+    assert (smoke / "samples.png").exists()
+    assert len(list((tmp_path / "outputs").rglob("*.ckpt"))) == 1  # the run of both recipes
+
+    (smoke / "distances.png").unlink()
+    capfd.readouterr()
+    run(fig05_scales, "redraw=true")
+    assert (smoke / "distances.png").exists() and "flowexp." not in capfd.readouterr().out
 
 
 @pytest.mark.slow
