@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,38 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, for code that writes beside itself."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def in_this_process() -> Callable[..., int]:
+    """Runs a command in the current folder without a new process, job included, and returns its exit code."""
+    from flowexp import jobs, launch
+
+    def run(command: str, *arguments: str) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+
+            def become(program: str, words: list[str]) -> None:
+                patch.setattr(sys, "argv", words[2:])
+                raise _Ended(jobs.main())
+
+            patch.setattr(os, "execv", become)
+            patch.setattr(sys, "argv", [])
+            try:
+                return launch.open_door(command, arguments)
+            except _Ended as ended:
+                return ended.code
+
+    return run
+
+
+@pytest.fixture
+def in_process(workdir: Path, in_this_process: Callable[..., int]) -> Callable[..., int]:
+    """Runs a command in this process and an empty folder, and returns its exit code."""
+    return in_this_process
+
+
+class _Ended(BaseException):
+    """Carries an exit code out of a process that would be no more."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code

@@ -71,8 +71,8 @@ def test_a_run_of_ones_own_is_sampled_in_the_same_folder(run: Path):
 
 
 @pytest.mark.slow
-def test_a_file_that_is_not_found_is_named_in_a_sentence(tmp_path: Path):
-    finished = command("train", "objective._target_=no_such_file.Mine", *SHORT, folder=tmp_path)
-    assert finished.returncode == 2
-    assert "No module named 'no_such_file'" in finished.stderr
-    assert "in the folder where the command is started, or on PYTHONPATH" in finished.stderr
+def test_a_file_that_is_not_found_is_named_in_a_sentence(in_process, capsys):
+    assert in_process("train", "objective._target_=no_such_file.Mine", *SHORT) == 2
+    said = capsys.readouterr().err
+    assert "No module named 'no_such_file'" in said
+    assert "in the folder where the command is started, or on PYTHONPATH" in said

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 import flowexp
-from flowexp.checkpoints import list_checkpoints, load_checkpoint
+from flowexp.checkpoints import load_checkpoint
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE))  # tests compare with what witnesses.py wrote
@@ -78,6 +79,7 @@ class Shell:
     """Starts `python -m flowexp.COMMAND ...` in `folder`."""
 
     folder: Path
+    in_process: Callable[..., int]
 
     def start(self, command: str, *arguments: str, **environment: str) -> Started:
         source = Path(flowexp.__file__).parent.parent
@@ -95,22 +97,18 @@ class Shell:
     def run(self, command: str, *arguments: str, **environment: str) -> Finished:
         return self.start(command, *arguments, **environment).wait()
 
-
-@dataclass(frozen=True)
-class Interrupted:
-    """A training that was killed, damaged, terminated and finished, all in one run folder."""
-
-    folder: Path
-    killed: Finished
-    damaged: Path
-    terminated: Finished
-    saved_at_the_signal: Path
-    finished: Finished
+    def here(self, command: str, *arguments: str) -> Finished:
+        """Runs the command in this process, which has the imports: for what another process would show no better."""
+        out, err, since = io.StringIO(), io.StringIO(), time.monotonic()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(self.folder)
+            code = self.in_process(command, *arguments)
+        return Finished(code, out.getvalue(), err.getvalue(), time.monotonic() - since)
 
 
 @pytest.fixture(scope="session")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    return Shell(tmp_path_factory.mktemp("commands"))
+def shell(tmp_path_factory: pytest.TempPathFactory, in_this_process: Callable[..., int]) -> Shell:
+    return Shell(tmp_path_factory.mktemp("commands"), in_this_process)
 
 
 @pytest.fixture(scope="session")
@@ -133,32 +131,6 @@ def alone(shell: Shell) -> Path:
 
 
 @pytest.fixture(scope="session")
-def interrupted(shell: Shell) -> Interrupted:
-    """The training of `alone` with everything against it, and W&B beside it: offline, then with a dead server.
-
-    1. kill -9 at a random moment; the newest checkpoint is cut in half.
-    2. ckpt=auto, then SIGTERM at a random moment.
-    3. ckpt=last, to the end.
-    """
-    slow = ("+callbacks.slow._target_=witnesses.Slow", "+callbacks.slow.seconds=0.3", "logger=wandb")
-    root = shell.folder / "outputs"
-
-    def reached(step: int) -> Callable[[], bool]:
-        return lambda: any(root.rglob(f"step_{step:08d}.ckpt")) and not time.sleep(random.SystemRandom().random())
-
-    killed = shell.start("train", *LCF, *slow).signal_when(reached(4), signal.SIGKILL)
-    (checkpoints,) = root.rglob("checkpoints")
-    damaged = list_checkpoints(checkpoints)[-1]
-    os.truncate(damaged, damaged.stat().st_size // 2)
-    next_step = int(damaged.stem.removeprefix("step_")) + 2
-    terminated = shell.start("train", *LCF, *slow, "ckpt=auto").signal_when(reached(next_step), signal.SIGTERM)
-    saved = list_checkpoints(checkpoints)[-1]
-    dead_server = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
-    finished = shell.run("train", *LCF, "logger=wandb", "logger.connect_seconds=3", "ckpt=last", **dead_server)
-    return Interrupted(checkpoints.parent, killed, damaged, terminated, saved, finished)
-
-
-@pytest.fixture(scope="session")
 def trained_state() -> Callable[[Path], dict[str, Any]]:
     """Reads what training carries from step to step out of a checkpoint."""
 
@@ -177,39 +149,3 @@ def assert_identical() -> Callable[[Any, Any], None]:
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
     return compare
-
-
-@pytest.fixture(scope="session")
-def ddp_sweep(shell: Shell) -> list[Path]:
-    """The folders of a sweep over T_min, each job on two processes; at T_min=20 most batches have no anchor."""
-    two_processes = ("strategy=ddp", "trainer.devices=2", "+callbacks.ranks._target_=witnesses.Ranks")
-    swept = ("-m", "objective=lcf", "objective.T_min=20,200", "hydra.sweep.dir=ddp_sweep")
-    shell.run("train", *TINY, *two_processes, *swept).succeeded()
-    return [shell.folder / "ddp_sweep" / job for job in ("0", "1")]
-
-
-@pytest.fixture
-def in_process(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs a command without a new process, job included, and returns its exit code."""
-    from flowexp import jobs, launch
-
-    def become(program: str, arguments: list[str]) -> None:
-        monkeypatch.setattr(sys, "argv", arguments[2:])
-        raise _Ended(jobs.main())
-
-    def run(command: str, *arguments: str) -> int:
-        monkeypatch.setattr(os, "execv", become)
-        monkeypatch.setattr(sys, "argv", [])
-        try:
-            return launch.open_door(command, arguments)
-        except _Ended as ended:
-            return ended.code
-
-    return run
-
-
-class _Ended(BaseException):
-    """Carries an exit code out of a process that would be no more."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code

@@ -23,11 +23,11 @@ def adopted(shell):
 
 
 def test_an_adopted_run_can_be_sampled_and_says_where_it_comes_from(adopted, shell):
-    shell.run("sample", "run=adopted", "num_samples=4", "sampler.num_steps=2").succeeded()
+    shell.here("sample", "run=adopted", "num_samples=4", "sampler.num_steps=2").succeeded()
     origin = json.loads((adopted / "run.json").read_text())
     assert origin["adopted"]["file"] == "sit.pt" and len(origin["adopted"]["sha256"]) == 16
 
 
 def test_weights_of_another_size_are_refused_in_a_sentence(adopted, shell):
-    refused = shell.run("adopt", "file=sit.pt", "backbone=sit_s2", "data=digits", "run_dir=refused")
+    refused = shell.here("adopt", "file=sit.pt", "backbone=sit_s2", "data=digits", "run_dir=refused")
     assert refused.code == 2 and "these weights are not those of this network" in refused.err

@@ -69,11 +69,11 @@ def test_imagenet_is_encoded_in_two_shares_trained_on_and_sampled(shell, thousan
     latents = ("data=imagenet_latents_256", "data.root=cache", "data.pictures.resolution=16")
     places = (f"data.pictures.root={thousand_classes}", f"data.vae.weights={weights}")
     network = ("backbone=sit_s2", "class_conditional=true", "objective=lcf", "objective.T_min=300")
-    shell.run("train", *latents, *places, *network, *SHRUNKEN, *PROBE, "run_dir=on_latents").succeeded()
+    shell.here("train", *latents, *places, *network, *SHRUNKEN, *PROBE, "run_dir=on_latents").succeeded()
     found = scalars(shell.folder / "on_latents")
     assert {"frechet/efficientnet_lite", "probe/peak", "noise_levels/loss"} <= set(found)
     assert all(np.isfinite(value) for value in found.values())
-    shell.run("sample", "run=on_latents", "num_samples=3", "run_dir=drawn", "device=cpu").succeeded()
+    shell.here("sample", "run=on_latents", "num_samples=3", "run_dir=drawn", "device=cpu").succeeded()
     assert np.load(shell.folder / "drawn/samples.npz")["arr_0"].shape == (3, 16, 16, 3)
 
 

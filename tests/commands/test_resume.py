@@ -3,13 +3,61 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 from witnesses import digest
 
+from flowexp import replay
 from flowexp.checkpoints import list_checkpoints, step_of, verify_checkpoint
 
 pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A training that was killed, damaged, terminated and finished, all in one run folder."""
+
+    folder: Path
+    killed: Any
+    damaged: Path
+    terminated: Any
+    saved_at_the_signal: Path
+    finished: Any
+
+
+@pytest.fixture(scope="module")
+def interrupted(shell, lcf) -> Interrupted:
+    """The training of `alone` with everything against it, and W&B beside it: offline, then with a dead server.
+
+    1. kill -9 at a random moment; the newest checkpoint is cut in half.
+    2. ckpt=auto, then SIGTERM at a random moment.
+    3. ckpt=last, to the end.
+    """
+    slow = ("+callbacks.slow._target_=witnesses.Slow", "+callbacks.slow.seconds=0.3", "logger=wandb")
+    root = shell.folder / "outputs"
+
+    def reached(step: int) -> Callable[[], bool]:
+        return lambda: any(root.rglob(f"step_{step:08d}.ckpt")) and not time.sleep(random.SystemRandom().random())
+
+    killed = shell.start("train", *lcf, *slow).signal_when(reached(4), signal.SIGKILL)
+    (checkpoints,) = root.rglob("checkpoints")
+    damaged = list_checkpoints(checkpoints)[-1]
+    os.truncate(damaged, damaged.stat().st_size // 2)
+    next_step = int(damaged.stem.removeprefix("step_")) + 2
+    terminated = shell.start("train", *lcf, *slow, "ckpt=auto").signal_when(reached(next_step), signal.SIGTERM)
+    saved = list_checkpoints(checkpoints)[-1]
+    dead_server = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    finished = shell.run("train", *lcf, "logger=wandb", "logger.connect_seconds=3", "ckpt=last", **dead_server)
+    return Interrupted(checkpoints.parent, killed, damaged, terminated, saved, finished)
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +65,7 @@ def poisoned(shell, lcf, alone):
     """A run from step 4 of `alone`, by its path, in which the batch after step 7 is NaN."""
     witness = ("+callbacks.poison._target_=witnesses.Poison", "+callbacks.poison.step=7", "checkpoint.every_n_steps=1")
     start = alone / "checkpoints" / "step_00000004.ckpt"
-    return shell.run("train", *lcf, *witness, f"ckpt={start}", "run_dir=poisoned")
+    return shell.here("train", *lcf, *witness, f"ckpt={start}", "run_dir=poisoned")
 
 
 def test_a_killed_and_a_terminated_run_come_to_the_run_left_alone(interrupted, alone, trained_state, assert_identical):
@@ -46,6 +94,21 @@ def test_all_starts_share_one_folder(interrupted):
     assert len(list(interrupted.folder.parent.iterdir())) == 1
 
 
+def test_wandb_without_a_key_writes_offline_and_a_resume_continues_the_run(interrupted):
+    written = [path.name for path in (interrupted.folder / "wandb").glob("offline-run-*")]
+    run_id = (interrupted.folder / "wandb_id.txt").read_text()
+    assert len(written) == 3  # the killed start, the terminated one and the last
+    assert {name.rpartition("-")[2] for name in written} == {run_id}
+
+
+def test_a_wandb_server_that_does_not_answer_does_not_end_the_run(interrupted):
+    finished = interrupted.finished.succeeded()
+    assert "W&B did not answer" in finished.err + finished.out
+    assert (
+        json.loads((interrupted.folder / "summary.json").read_text())["step"] == 12
+    )  # test_resume compares the weights
+
+
 def test_a_nan_step_stops_the_run_and_names_itself(poisoned):
     assert poisoned.code not in (0, None)
     assert "step 7: the gradient norm is nan" in poisoned.err
@@ -66,12 +129,14 @@ def test_a_checkpoint_can_be_given_by_its_path(poisoned, shell, alone, trained_s
     assert_identical(trained_state(ours), trained_state(theirs))
 
 
-def test_a_saved_step_is_taken_again_and_names_what_failed(poisoned, shell):
+def test_a_saved_step_is_taken_again_and_names_what_failed(poisoned, shell, monkeypatch, capsys):
     (saved,) = (shell.folder / "poisoned").glob("nonfinite_step_*.pt")
     assert saved.name == "nonfinite_step_00000007.pt" and str(saved) in poisoned.err
-    again = shell.run("replay", str(saved)).succeeded()
-    assert "the data of this step are not finite" in again.out
-    assert "backbone.blocks.0" in again.out and "velocity nan" in again.out
+    monkeypatch.setattr(sys, "argv", ["replay", str(saved)])
+    assert replay.main() == 0
+    again = capsys.readouterr().out
+    assert "the data of this step are not finite" in again
+    assert "backbone.blocks.0" in again and "velocity nan" in again
 
 
 def test_the_folder_of_another_training_is_not_gone_on_in(in_process, lcf, alone, capsys):

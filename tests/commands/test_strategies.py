@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -9,6 +11,15 @@ from flowexp.building import load_run
 from flowexp.checkpoints import list_checkpoints, step_of
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ddp_sweep(shell, tiny):
+    """The folders of a sweep over T_min, each job on two processes; at T_min=20 most batches have no anchor."""
+    two_processes = ("strategy=ddp", "trainer.devices=2", "+callbacks.ranks._target_=witnesses.Ranks")
+    swept = ("-m", "objective=lcf", "objective.T_min=20,200", "hydra.sweep.dir=ddp_sweep")
+    shell.run("train", *tiny, *two_processes, *swept).succeeded()
+    return [shell.folder / "ddp_sweep" / job for job in ("0", "1")]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +51,15 @@ def assert_same_training(found: dict, expected: dict) -> None:
     assert_close(found["ema"]["averages"], expected["ema"]["averages"])
     assert_close(moments(found), moments(expected))
     assert found["ema"]["num_updates"] == expected["ema"]["num_updates"]
+
+
+def test_both_processes_of_a_job_train_its_settings_and_jobs_differ(ddp_sweep):
+    seen = [[json.loads((job / f"rank{rank}.json").read_text()) for rank in (0, 1)] for job in ddp_sweep]
+    for first, second in seen:
+        assert first == second
+        assert first["world_size"] == 2
+    assert [ranks[0]["T_min"] for ranks in seen] == [0.02, 0.2]
+    assert seen[0][0]["weights"] != seen[1][0]["weights"]
 
 
 def test_two_processes_train_the_weights_of_one(ddp_sweep, alone, trained_state):

@@ -26,15 +26,6 @@ def summary(job) -> dict:
     return json.loads((job / "summary.json").read_text())
 
 
-def test_both_processes_of_a_job_train_its_settings_and_jobs_differ(ddp_sweep):
-    seen = [[json.loads((job / f"rank{rank}.json").read_text()) for rank in (0, 1)] for job in ddp_sweep]
-    for first, second in seen:
-        assert first == second
-        assert first["world_size"] == 2
-    assert [ranks[0]["T_min"] for ranks in seen] == [0.02, 0.2]
-    assert seen[0][0]["weights"] != seen[1][0]["weights"]
-
-
 def test_jobs_that_differ_in_the_sampler_train_once(sampler_sweep):
     _, sweep = sampler_sweep
     assert list_checkpoints(sweep / "0" / "checkpoints")

@@ -25,7 +25,7 @@ FILE = str(methods.__file__)
 CONFIG = OmegaConf.load(Path(FILE).with_suffix(".yaml"))
 SMOKE = CONFIG.budgets.smoke
 
-
+composed_once = pytest.mark.xdist_group("methods")  # 98 configs take a while
 SAMPLING = ("sampler", "ssc")  # what a line may change without training
 
 
@@ -50,6 +50,7 @@ def test_no_two_lines_are_the_same() -> None:
 
 
 @pytest.mark.slow
+@composed_once
 def test_a_line_that_trains_nothing_has_the_training_of_its_source(configs: dict[str, DictConfig]) -> None:
     keys = {name: training_key(config) for name, config in configs.items()}
     shared = {name: method["from"] for name, method in CONFIG.methods.items() if "from" in method}
@@ -75,6 +76,7 @@ def test_every_table_and_figure_that_compares_methods_has_a_line() -> None:
 
 
 @pytest.mark.slow
+@composed_once
 def test_every_objective_term_path_solver_and_form_has_a_line(configs: dict[str, DictConfig]) -> None:
     def values(key: str) -> set[object]:
         return {OmegaConf.select(config, key) for config in configs.values()} - {None}

@@ -72,7 +72,8 @@ def test_the_gpu_budget_of_figure_4_has_its_promise() -> None:
 
 
 @pytest.mark.slow
-def test_steps_are_timed_by_a_dry_run(recipe: Recipe) -> None:
+@pytest.mark.usefixtures("runs_in_process")
+def test_steps_are_timed_by_a_dry_run() -> None:
     timing = minutes.timing_of(["experiment=digits_fm", "trainer.max_steps=100000"])
     assert timing.num_steps == 100_000 and 0 < timing.seconds_per_step < timing.startup
 

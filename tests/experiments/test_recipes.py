@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from omegaconf import OmegaConf
 
+from experiments import side_by_side
+from experiments.lcf import fig04_probe_curve
 from experiments.recipes import compose_run, markdown_table, read_recipe
 from experiments.velocity_deficit import fig04_network_calls, fig05_scales
 from flowexp.tables import read_csv
@@ -19,36 +23,40 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path for path in (ROOT / "experiments").rglob("*.yaml"))
 
 
-def run_recipe(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    import os
+@pytest.fixture
+def run_recipe(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a recipe at its smallest budget, in this process."""
 
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    def run(recipe: ModuleType, *arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["recipe", "budget=smoke", *arguments])
+        recipe.main()
+
+    return run
 
 
 @pytest.mark.slow
-def test_figure_4_trains_once_draws_and_redraws(tmp_path: Path) -> None:
-    module = "experiments.lcf.fig04_probe_curve"
-    first = run_recipe(module, "budget=smoke", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    results = tmp_path / "results" / "lcf" / "fig04_probe_curve" / "smoke"
+def test_figure_4_trains_once_draws_and_redraws(
+    workdir: Path, run_recipe: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As `make reproduce-fig4` does it, with a process for each run."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = [sys.executable, "-m", "experiments.lcf.fig04_probe_curve", "budget=smoke"]
+    subprocess.run(command, timeout=600, check=True)
+    results = workdir / "results" / "lcf" / "fig04_probe_curve" / "smoke"
     rows = read_csv(results / "curve.csv")
     assert {(row["method"], row["t"]) for row in rows} == {(m, t) for m in ("FM", "LCF") for t in (0.0, 0.1, 0.4)}
     protocol = json.loads((results / "protocol.json").read_text())
     assert protocol["digits, LCF"]["objective"]["T_min"] == 100 and protocol["digits, FM"]["versions"]["torch"]
 
     (results / "digits.png").unlink()
-    again = run_recipe(module, "budget=smoke", "redraw=true", cwd=tmp_path)
-    assert again.returncode == 0 and "flowexp.train" not in again.stdout
+    assert "flowexp.train" in capfd.readouterr().out
+    run_recipe(fig04_probe_curve, "redraw=true")
+    assert "flowexp.train" not in capfd.readouterr().out
     assert (results / "digits.png").exists()
 
-    shared = run_recipe(module, "budget=smoke", cwd=tmp_path)
-    assert (
-        shared.returncode == 0
-        and "trained and measured as needed" in shared.stdout
-        and "flowexp.train" not in shared.stdout
-    )
+    run_recipe(fig04_probe_curve)
+    shared = capfd.readouterr().out
+    assert "trained and measured as needed" in shared and "flowexp.train" not in shared
 
 
 @pytest.mark.parametrize(
@@ -82,10 +90,10 @@ def test_a_table_keeps_its_columns_whatever_is_in_its_cells() -> None:
 
 
 @pytest.mark.slow
-def test_the_three_methods_are_shown_side_by_side(tmp_path: Path) -> None:
-    ended = run_recipe("experiments.side_by_side", "budget=smoke", cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    results = tmp_path / "results" / "side_by_side" / "smoke"
+@pytest.mark.usefixtures("runs_in_process")
+def test_the_three_methods_are_shown_side_by_side(workdir: Path, run_recipe: Callable[..., None]) -> None:
+    run_recipe(side_by_side)
+    results = workdir / "results" / "side_by_side" / "smoke"
     made = {path.name for path in results.iterdir()}
     assert {"samples_fm.png", "samples_lcf.png", "samples_mafm.png", "probe_curve.png", "noise_levels.png"} <= made
     table = (results / "numbers.md").read_text()
@@ -93,18 +101,15 @@ def test_the_three_methods_are_shown_side_by_side(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("runs_in_process")
 def test_recipes_that_train_nothing_evaluate_one_run_and_draw_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    workdir: Path, run_recipe: Callable[..., None]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
     def run(recipe: ModuleType, *arguments: str) -> list[dict]:
-        monkeypatch.setattr(sys, "argv", ["recipe", "budget=smoke", *arguments])
-        recipe.main()
+        run_recipe(recipe, *arguments)
         return read_csv(results / recipe.__name__.rpartition(".")[2] / "smoke/grid.csv", words=["ssc"])
 
-    results = tmp_path / "results/velocity_deficit"
+    results = workdir / "results/velocity_deficit"
     (row,) = run(fig04_network_calls)
     assert (row["ssc"], row["network calls"]) == ("linear", 2)
     assert (results / "fig04_network_calls/smoke/network_calls.png").exists()
@@ -115,12 +120,12 @@ def test_recipes_that_train_nothing_evaluate_one_run_and_draw_again(
     assert [[*cell["cell"].values()] for cell in cells] == [[1.0, 1.0], [1.1, 1.0]]
     assert rows[0]["frechet/efficientnet_lite"] != rows[1]["frechet/efficientnet_lite"]
     assert (smoke / "samples.png").exists()
-    assert len(list((tmp_path / "outputs").rglob("*.ckpt"))) == 1  # the run of both recipes
+    assert len(list((workdir / "outputs").rglob("*.ckpt"))) == 1  # the run of both recipes
 
+    shutil.rmtree(workdir / "outputs")
     (smoke / "distances.png").unlink()
-    capfd.readouterr()
     run(fig05_scales, "redraw=true")
-    assert (smoke / "distances.png").exists() and "flowexp." not in capfd.readouterr().out
+    assert (smoke / "distances.png").exists() and not (workdir / "outputs").exists()
 
 
 def test_the_laws_of_the_training_time_have_densities_of_integral_one() -> None:

@@ -1,0 +1,20 @@
+"""Recipes without a process for each of their runs: their imports are what takes time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from experiments import minutes, recipes
+
+
+@pytest.fixture
+def runs_in_process(in_process: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes run their commands in the process of the test, and their folders lie in an empty current folder."""
+
+    def call(name: str, overrides: Sequence[str]) -> None:
+        assert in_process(name, *overrides) == 0
+
+    for room in (recipes, minutes):
+        monkeypatch.setattr(room, "call", call)
