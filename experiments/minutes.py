@@ -44,12 +44,12 @@ def fit_to_minutes(recipe: Recipe, lines: Mapping[str, Sequence[str]]) -> dict[s
 
     Raises SystemExit where they are too few for even a hundredth of the steps.
     """
+    asked, plan = {name: list(overrides) for name, overrides in lines.items()}, recipe.results / "minutes.json"
     if recipe.minutes is None:
-        return {name: list(overrides) for name, overrides in lines.items()}
-    plan, asked = recipe.results / "minutes.json", {name: list(overrides) for name, overrides in lines.items()}
+        return asked
     known = json.loads(plan.read_text()) if plan.exists() else {}
     if (known.get("minutes"), known.get("lines")) != (recipe.minutes, asked):
-        timings = {name: timing_of(overrides) for name, overrides in lines.items()}
+        timings = {name: timing_of(overrides) for name, overrides in asked.items()}
         share = share_of([*timings.values()], 60 * recipe.minutes, recipe.settings.measuring_as_steps)
         known = {"minutes": recipe.minutes, "lines": asked, "share": share,
                  "timings": {name: asdict(timing) for name, timing in timings.items()}}  # fmt: skip
@@ -57,7 +57,7 @@ def fit_to_minutes(recipe: Recipe, lines: Mapping[str, Sequence[str]]) -> dict[s
         plan.write_text(json.dumps(known, indent=2) + "\n")
     print(f"\n{sentence_of(known)} ({plan})", flush=True)
     steps = {name: timing["num_steps"] for name, timing in known["timings"].items()}
-    return {name: shortened(said, steps[name], known["share"]) for name, said in lines.items()}
+    return {name: shortened(said, steps[name], known["share"]) for name, said in asked.items()}
 
 
 def timing_of(overrides: Sequence[str]) -> Timing:

@@ -19,7 +19,7 @@ from flowexp.composing import Configs
 from flowexp.errors import nearest
 from flowexp.figures import plot_curves, save_figure
 from flowexp.recording import read_history
-from flowexp.runs import RunFolder, measuring_key, runs_below, training_key
+from flowexp.runs import RunFolder, measured_while_training, measuring_key, runs_below, training_key
 from flowexp.tables import read_csv, write_csv
 
 _composing = Lock()  # Hydra composes one config at a time
@@ -100,16 +100,16 @@ def draw_lines(
 def run_of(overrides: Sequence[str]) -> RunFolder:
     """The finished run of `flowexp.train` with these overrides: found where it exists, else trained by the command.
 
-    A run that was trained alike but measured otherwise is measured again, not trained again.
+    A run that was trained alike but measured otherwise is measured again, not trained again, unless something is
+    measured on the way.
     """
     config = compose_run(overrides)
     training, measuring = training_key(config), measuring_key(config)
     if run := _finished(training, measuring):
         print(f"found {run.path}, trained and measured as needed")
         return run
-    trained = next((run for run in _runs(training) if run.has_trained()), None)
-    extra = ["ckpt=auto"] if trained is None else [f"trained_run={trained.path}"]
-    call("train", [*_in_runs(overrides), *extra])
+    begins = _begins_alone(training, measuring) if measured_while_training(config) else _begins(training)
+    call("train", [*_in_runs(overrides), *begins])
     run = _finished(training, measuring)
     assert run is not None
     return run
@@ -124,6 +124,18 @@ def compose_run(overrides: Sequence[str]) -> DictConfig:
 def _in_runs(overrides: Sequence[str]) -> list[str]:
     """`overrides`, and where the runs of recipes lie; conf/ lists the group, so Hydra takes no plus before its name."""
     return [f"output_root={RUNS}", *(override.replace("+experiment=", "experiment=") for override in overrides)]
+
+
+def _begins(training: str) -> list[str]:
+    """Where a run that is measured at its end begins: with a finished training, else an unfinished one, else anew."""
+    trained = next((run for run in _runs(training) if run.has_trained()), None)
+    return ["ckpt=auto"] if trained is None else [f"trained_run={trained.path}"]
+
+
+def _begins_alone(training: str, measuring: str) -> list[str]:
+    """The same for one that is measured on the way: only a run that measures the same is gone on with."""
+    begun = next((run for run in _runs(training) if measuring_key(run.config()) == measuring), None)
+    return [] if begun is None else ["ckpt=auto", f"run_dir={begun.path}"]
 
 
 def _finished(training: str, measuring: str) -> RunFolder | None:
@@ -154,8 +166,20 @@ def call(name: str, overrides: Sequence[str]) -> None:
 
 def measured_rows(run: RunFolder, name: str) -> list[dict[str, Any]]:
     """The table of the last measurement `name` of a run."""
-    step = max(entry["step"] for entry in read_history(run.path) if entry["name"] == name)
-    return read_csv(run.path / "measurements" / name / f"step_{step:08d}.csv")
+    *_, last = measured_over_steps(run, name).values()
+    return last
+
+
+def measured_over_steps(run: RunFolder, name: str) -> dict[int, list[dict[str, Any]]]:
+    """The tables of a run's measurements `name`, by the step at which they were made."""
+    steps = [entry["step"] for entry in read_history(run.path) if entry["name"] == name]
+    return {step: read_csv(run.path / "measurements" / name / f"step_{step:08d}.csv") for step in steps}
+
+
+def scores_over_steps(run: RunFolder) -> list[dict[str, Any]]:
+    """A row for each time that a run's samples were scored: the step and the scores."""
+    scored = [entry for entry in read_history(run.path) if entry["name"].startswith("samples_")]
+    return [{"step": entry["step"], **entry["scalars"]} for entry in scored]
 
 
 def measured_picture(run: RunFolder, name: str) -> Path:

@@ -173,6 +173,13 @@ def measuring_key(config: DictConfig) -> str:
     return _hash_of(config, ("sampler", "callbacks"))
 
 
+def measured_while_training(config: DictConfig) -> dict[str, int]:
+    """The keys that ask for measurements before the end, with their steps: a run that trains nothing makes none."""
+    monitors = {name: found for name, found in config.callbacks.items() if OmegaConf.is_dict(found)}
+    asked = {f"callbacks.{name}.every_n_steps": found.get("every_n_steps") for name, found in monitors.items()}
+    return {key: steps for key, steps in asked.items() if steps is not None}
+
+
 def _hash_of(config: DictConfig, keys: Iterable[str]) -> str:
     settings: dict[str, Any] = {}
     for key in keys:

@@ -114,15 +114,13 @@ def _train_and_measure(
 
 def _fit(config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datamodule: Any) -> int:
     """Trains, or restores the run that already trained this. Returns the step that was reached."""
-    from pathlib import Path
-
     from flowexp.building import restore
     from flowexp.checkpoints import latest_checkpoint
-    from flowexp.runs import RunFolder
 
     if config.trained_run is not None:
-        shared = latest_checkpoint(RunFolder(Path(config.trained_run)).checkpoints)
+        shared = latest_checkpoint(folder.trained_by().checkpoints)
         assert shared is not None
+        _warn_of_what_is_not_measured(config)
         module.to(trainer.strategy.root_device)
         return restore(module, shared)
     checkpoint = find_checkpoint(config.ckpt, folder)
@@ -130,6 +128,18 @@ def _fit(config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datam
     if trainer.is_global_zero:
         folder.write_json(folder.trained_file, {"step": trainer.global_step})
     return int(trainer.global_step)
+
+
+def _warn_of_what_is_not_measured(config: DictConfig) -> None:
+    """Says what a run that measures another's weights was asked to measure on the way to them."""
+    from pytorch_lightning.utilities import rank_zero_warn
+
+    from flowexp.runs import measured_while_training
+
+    if asked := measured_while_training(config):
+        said = ", ".join(f"{key}={steps}" for key, steps in asked.items())
+        rank_zero_warn(f"{said} asks for what only a training can show, and this run measures the weights that "
+                       f"{config.trained_run} has trained: it measures them once")  # fmt: skip
 
 
 def find_checkpoint(ckpt: str | None, folder: RunFolder) -> Any:

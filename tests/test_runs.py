@@ -14,7 +14,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.launch import config_folder
-from flowexp.runs import RunFolder, find_run, measuring_key, training_key
+from flowexp.runs import RunFolder, find_run, measured_while_training, measuring_key, training_key
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -101,6 +101,13 @@ def test_what_is_measured_has_a_key_of_its_own() -> None:
     assert measuring_key(composed("encoder=inception")) != measuring_key(composed())
     assert measuring_key(composed("seed=3")) == measuring_key(composed())
     assert measuring_key(composed("callbacks.frechet.cache=elsewhere")) == measuring_key(composed())
+
+
+@pytest.mark.slow
+def test_what_only_a_training_can_measure_is_named() -> None:
+    asked = composed("callbacks.frechet.every_n_steps=500", "callbacks.samples=null")
+    assert measured_while_training(asked) == {"callbacks.frechet.every_n_steps": 500}
+    assert measured_while_training(composed("callbacks=none")) == {}
 
 
 @pytest.mark.slow

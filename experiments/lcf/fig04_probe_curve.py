@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from experiments.lcf.dips import dips
 from experiments.minutes import fit_to_minutes
 from experiments.recipes import Recipe, markdown_table, measured_rows, read_recipe, run_of, write_protocol
 from flowexp.figures import plot_curves, save_figure
@@ -24,7 +25,7 @@ def main() -> None:
         measure(recipe)
     rows = read_csv(recipe.results / "curve.csv")
     draw(recipe, rows)
-    (recipe.results / "table.md").write_text(markdown_table(summarise(rows)))
+    (recipe.results / "table.md").write_text(markdown_table(dips(rows, {"panel": "data", "method": "method"})))
     print(f"\n{(recipe.results / 'table.md').read_text()}")
     minutes = (time.perf_counter() - began) / 60
     print(f"figure, table, CSV and protocol: {recipe.results} (after {minutes:.1f} minutes)")
@@ -55,20 +56,6 @@ def draw(recipe: Recipe, rows: list[dict[str, Any]]) -> None:
         lines = [row for row in rows if row["panel"] == panel]
         figure = plot_curves(lines, "t", "accuracy", series="method", names=names, title=panel, log_x=True)
         save_figure(figure, recipe.results / f"{panel}.png")
-
-
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per line: the peak of the curve, where it lies, the accuracy at the cleanest level, and the dip between them."""
-    table = []
-    for panel, method in dict.fromkeys((row["panel"], row["method"]) for row in rows):
-        curve = [row for row in rows if (row["panel"], row["method"]) == (panel, method)]
-        peak, cleanest = max(curve, key=lambda row: row["accuracy"]), min(curve, key=lambda row: row["t"])
-        dip = peak["accuracy"] - cleanest["accuracy"]
-        table.append(
-            {"data": panel, "method": method, "peak": peak["accuracy"], "t at the peak": peak["t"],
-             f"at t = {cleanest['t']:g}": cleanest["accuracy"], "dip": dip}
-        )  # fmt: skip
-    return table
 
 
 if __name__ == "__main__":

@@ -194,6 +194,15 @@ def test_a_run_keeps_its_sampler_but_for_what_is_said(in_process, workdir: Path,
     assert (sampler.solver, sampler.num_steps, sampler.s0, sampler.guidance_scale) == expected
 
 
+@pytest.mark.slow
+def test_a_run_that_trains_nothing_says_what_it_cannot_measure(in_process, lcf, alone, workdir: Path):
+    grid = ("+callbacks.grid._target_=flowexp.callbacks.samples.SampleGridMonitor", "+callbacks.grid.num_samples=4")
+    asked = (*grid, "+callbacks.grid.every_n_steps=4", f"trained_run={alone}", "run_dir=shared")
+    with pytest.warns(UserWarning, match=r"callbacks\.grid\.every_n_steps=4 asks for what only a training can show"):
+        assert in_process("train", *lcf, *asked) == 0
+    assert [path.stem for path in (workdir / "shared" / "measurements").rglob("*.png")] == ["step_00000012"]
+
+
 def test_tests_that_share_runs_stay_on_one_worker(request: pytest.FixtureRequest):
     """pytest-xdist says so in the test's name, and nothing where it has lost the group: runs were then made twice."""
     grouped = getattr(request.config.option, "loadgroup", False)

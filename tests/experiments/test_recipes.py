@@ -14,8 +14,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments import side_by_side
-from experiments.lcf import fig04_probe_curve
-from experiments.recipes import compose_run, markdown_table, read_recipe
+from experiments.lcf import fig04_probe_curve, fig05_over_training
+from experiments.lcf.dips import dips
+from experiments.recipes import compose_run, markdown_table, measured_over_steps, read_recipe, run_of
 from experiments.velocity_deficit import fig04_network_calls, fig05_scales
 from flowexp.tables import read_csv
 
@@ -126,6 +127,38 @@ def test_recipes_that_train_nothing_evaluate_one_run_and_draw_again(
     (smoke / "distances.png").unlink()
     run(fig05_scales, "redraw=true")
     assert (smoke / "distances.png").exists() and not (workdir / "outputs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("runs_in_process")
+def test_what_is_measured_on_the_way_takes_a_training_of_its_own(
+    workdir: Path, run_recipe: Callable[..., None]
+) -> None:
+    """LCF Figures 5 and 12, where a run that trains the same was not measured on the way."""
+    recipe = read_recipe(fig05_over_training.__file__, ["budget=smoke"])
+    line = [*recipe.settings.lines.FM, *recipe.settings.shared, "callbacks.frechet=null"]
+    earlier = run_of([*line, "callbacks.probe=null"])
+    run_recipe(fig05_over_training)
+    results = workdir / "results/lcf/fig05_over_training/smoke"
+    distances = read_csv(results / "distances.csv")
+    assert [(row["method"], row["step"]) for row in distances] == [(m, s) for m in ("FM", "LCF") for s in (10, 20)]
+    assert distances[0]["frechet/efficientnet_lite"] != distances[1]["frechet/efficientnet_lite"]
+    assert {(row["step"], row["t"]) for row in read_csv(results / "probe.csv")} == {
+        (step, t) for step in (10, 20) for t in (0.0, 0.1, 0.4)
+    }
+    assert {path.stem for path in results.glob("*.png")} == {"distances", "probe_FM", "probe_LCF"}
+
+    later = run_of([*line, "callbacks.probe.every_n_steps=null"])
+    assert list(measured_over_steps(later, "probe")) == [20] and later.trained_by().path != later.path
+    assert len(list((workdir / "outputs").rglob("trained.json"))) == len([earlier, "FM", "LCF"])
+
+
+def test_the_dip_of_a_curve_is_from_its_peak_to_its_cleanest_level() -> None:
+    curves = {"FM": {0.1: 0.7, 0.0: 0.5, 0.5: 0.2}, "LCF": {0.0: 0.6, 0.1: 0.4, 0.5: 0.1}}
+    rows = [{"method": name, "t": t, "accuracy": a} for name, curve in curves.items() for t, a in curve.items()]
+    first, second = dips(rows, {"method": "whose"})
+    assert first == {"whose": "FM", "peak": 0.7, "t at the peak": 0.1, "at t = 0": 0.5, "dip": pytest.approx(0.2)}
+    assert (second["whose"], second["t at the peak"], second["dip"]) == ("LCF", 0.0, 0.0)
 
 
 def test_the_laws_of_the_training_time_have_densities_of_integral_one() -> None:
