@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments.recipes import Recipe, evaluation_of, run_of
+from experiments.recipes import Recipe, measurement_of, run_of
 from flowexp.runs import RunFolder
 from flowexp.tables import write_csv
 
@@ -26,7 +26,7 @@ def evaluate_grid(recipe: Recipe) -> list[tuple[Cell, RunFolder]]:
     cells = [*cells_of(recipe.settings.grid)]
     measured = list(recipe.settings.measured)
     evaluated = [
-        (cell, evaluation_of(run, [*measured, *(f"{key}={value}" for key, value in cell.items())]))
+        (cell, measurement_of(run, "evaluate", [*measured, *(f"{key}={value}" for key, value in cell.items())]))
         for cell in tqdm(cells, desc="evaluating", unit="cell")
     ]
     write_csv(recipe.results / "grid.csv", [row_of(cell, evaluation) for cell, evaluation in evaluated])

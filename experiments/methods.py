@@ -24,8 +24,8 @@ from benchmarks.timing import Comparison, stopwatch
 from experiments.recipes import (
     Recipe,
     compose_run,
-    evaluation_of,
     markdown_table,
+    measurement_of,
     protocol_of,
     read_recipe,
     run_of,
@@ -137,7 +137,7 @@ def _run(name: str, method: DictConfig, runs: Mapping[str, RunFolder], settings:
     if method.get("guide") is None:
         return run_of([*overrides, f"name={folder_of(name)}"])
     weights, guide = runs[method["from"]], runs[method.guide]
-    return evaluation_of(weights, [*_of_evaluation(overrides, weights), f"guide={guide.path}"])
+    return measurement_of(weights, "evaluate", [*_of_evaluation(overrides, weights), f"guide={guide.path}"])
 
 
 def _of_evaluation(overrides: Sequence[str], run: RunFolder) -> list[str]:

@@ -147,13 +147,13 @@ def _runs(training: str) -> list[RunFolder]:
     return [run for run in runs_below(RUNS) if run.origin().get("training_key") == training]
 
 
-def evaluation_of(run: RunFolder, overrides: Sequence[str]) -> RunFolder:
-    """The finished evaluation of a run by `flowexp.evaluate` with these overrides: found, else made by the command."""
+def measurement_of(run: RunFolder, command: str, overrides: Sequence[str]) -> RunFolder:
+    """What `flowexp.evaluate` or `flowexp.diagnose` find of a run with these overrides: found, else made by them."""
     key = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:12]
-    evaluation = RunFolder(run.path / "evaluations" / key)
-    if not evaluation.summary():
-        call("evaluate", [f"run={run.path}", f"run_dir={evaluation.path}", *overrides])
-    return evaluation
+    found = RunFolder(run.path / {"evaluate": "evaluations", "diagnose": "diagnoses"}[command] / key)
+    if not found.summary():
+        call(command, [*overrides, f"run={run.path}", f"run_dir={found.path}"])
+    return found
 
 
 def call(name: str, overrides: Sequence[str]) -> None:
@@ -205,9 +205,14 @@ def protocol_of(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def write_protocol(recipe: Recipe, runs: Mapping[str, RunFolder]) -> None:
-    """`protocol.json`: how every line of the recipe came about."""
+def write_protocol(recipe: Recipe, runs: Mapping[str, RunFolder], found: Mapping[str, RunFolder] | None = None) -> None:
+    """`protocol.json`: how every line of the recipe came about.
+
+    found: where the lines' numbers come from, if not from the runs themselves.
+    """
     content = {label: protocol_of(run) for label, run in runs.items()}
+    for label, measurement in (found or {}).items():
+        content[label]["measured"] = measurement.summary()["protocol"]
     (recipe.results / "protocol.json").write_text(json.dumps(content, indent=2) + "\n")
 
 

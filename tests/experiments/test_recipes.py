@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments import side_by_side
-from experiments.lcf import fig04_probe_curve, fig05_over_training
+from experiments.lcf import fig04_probe_curve, fig05_over_training, fig13_training_set
 from experiments.lcf.dips import dips
 from experiments.recipes import compose_run, markdown_table, measured_over_steps, read_recipe, run_of
 from experiments.velocity_deficit import fig04_network_calls, fig05_scales
@@ -151,6 +151,26 @@ def test_what_is_measured_on_the_way_takes_a_training_of_its_own(
     later = run_of([*line, "callbacks.probe.every_n_steps=null"])
     assert list(measured_over_steps(later, "probe")) == [20] and later.trained_by().path != later.path
     assert len(list((workdir / "outputs").rglob("trained.json"))) == len([earlier, "FM", "LCF"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("runs_in_process")
+def test_networks_of_few_images_and_of_many_are_probed_with_the_same(
+    workdir: Path, run_recipe: Callable[..., None]
+) -> None:
+    """LCF Figure 13."""
+    run_recipe(fig13_training_set)
+    results = workdir / "results/lcf/fig13_training_set/smoke"
+    sizes, levels = ("100 images", "1,437 images"), (0.0, 0.1, 0.4)
+    rows = read_csv(results / "probe.csv", words=["trained on"])
+    assert [(row["trained on"], row["t"]) for row in rows] == [(size, t) for size in sizes for t in levels]
+    protocol = json.loads((results / "protocol.json").read_text())
+    assert [protocol[size]["plan"]["data"] for size in sizes] == [f"digits, {size} of 1 x 8 x 8" for size in sizes]
+    assert {protocol[size]["measured"]["probe"]["num_train"] for size in sizes} == {1437}
+    (results / "probe.png").unlink()
+    shutil.rmtree(workdir / "outputs")
+    run_recipe(fig13_training_set, "redraw=true")
+    assert (results / "probe.png").exists()
 
 
 def test_the_dip_of_a_curve_is_from_its_peak_to_its_cleanest_level() -> None:
