@@ -136,7 +136,7 @@ def test_what_is_measured_on_the_way_takes_a_training_of_its_own(
 ) -> None:
     """LCF Figures 5 and 12, where a run that trains the same was not measured on the way."""
     recipe = read_recipe(fig05_over_training.__file__, ["budget=smoke"])
-    line = [*recipe.settings.lines.FM, *recipe.settings.shared, "callbacks.frechet=null"]
+    line = [*recipe.settings.panels.digits.FM, *recipe.settings.shared, "callbacks.frechet=null"]
     earlier = run_of([*line, "callbacks.probe=null"])
     run_recipe(fig05_over_training)
     results = workdir / "results/lcf/fig05_over_training/smoke"
@@ -146,7 +146,7 @@ def test_what_is_measured_on_the_way_takes_a_training_of_its_own(
     assert {(row["step"], row["t"]) for row in read_csv(results / "probe.csv")} == {
         (step, t) for step in (10, 20) for t in (0.0, 0.1, 0.4)
     }
-    assert {path.stem for path in results.glob("*.png")} == {"distances", "probe_FM", "probe_LCF"}
+    assert {path.stem for path in results.glob("*.png")} == {"digits_distance", "digits_probe_FM", "digits_probe_LCF"}
 
     later = run_of([*line, "callbacks.probe.every_n_steps=null"])
     assert list(measured_over_steps(later, "probe")) == [20] and later.trained_by().path != later.path
