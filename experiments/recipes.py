@@ -97,6 +97,12 @@ def draw_lines(
     print(f"the {name}: {table.with_suffix('.png')} (and .csv)")
 
 
+def panel_lines(recipe: Recipe) -> dict[tuple[str, str], list[str]]:
+    """The overrides of every line of a recipe that has panels, by panel and label."""
+    panels, shared = recipe.settings.panels, recipe.settings.shared
+    return {(panel, label): [*own, *shared] for panel, lines in panels.items() for label, own in lines.items()}
+
+
 def run_of(overrides: Sequence[str]) -> RunFolder:
     """The finished run of `flowexp.train` with these overrides: found where it exists, else trained by the command.
 

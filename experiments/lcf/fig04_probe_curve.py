@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments.lcf.dips import dips
 from experiments.minutes import fit_to_minutes
-from experiments.recipes import Recipe, markdown_table, measured_rows, read_recipe, run_of, write_protocol
+from experiments.recipes import Recipe, markdown_table, measured_rows, panel_lines, read_recipe, run_of, write_protocol
 from flowexp.figures import plot_curves, save_figure
 from flowexp.tables import read_csv, write_csv
 
@@ -33,17 +33,13 @@ def main() -> None:
 
 def measure(recipe: Recipe) -> None:
     """Trains what is not trained yet, and gathers the probe curves into curve.csv."""
-    wanted = {
-        f"{panel}, {label}": [*overrides, *recipe.settings.shared]
-        for panel, lines in recipe.settings.panels.items()
-        for label, overrides in lines.items()
-    }
-    runs = {line: run_of(overrides) for line, overrides in fit_to_minutes(recipe, wanted).items()}
+    lines = panel_lines(recipe)
+    fitted = fit_to_minutes(recipe, {", ".join(line): overrides for line, overrides in lines.items()})
+    runs = {name: run_of(overrides) for name, overrides in fitted.items()}
     rows = [
         {"panel": panel, "method": label, **row}
-        for panel, lines in recipe.settings.panels.items()
-        for label in lines
-        for row in measured_rows(runs[f"{panel}, {label}"], "probe")
+        for (panel, label), run in zip(lines, runs.values(), strict=True)
+        for row in measured_rows(run, "probe")
     ]
     write_csv(recipe.results / "curve.csv", rows)
     write_protocol(recipe, runs)

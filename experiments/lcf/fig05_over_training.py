@@ -16,6 +16,7 @@ from experiments.recipes import (
     Recipe,
     markdown_table,
     measured_over_steps,
+    panel_lines,
     read_recipe,
     run_of,
     scores_over_steps,
@@ -42,9 +43,7 @@ def main() -> None:
 
 def measure(recipe: Recipe) -> None:
     """Trains what is not trained yet, and gathers what was measured on the way."""
-    lines = {(panel, label): [*overrides, *recipe.settings.shared]
-             for panel, lines in recipe.settings.panels.items() for label, overrides in lines.items()}  # fmt: skip
-    runs = {line: run_of(overrides) for line, overrides in lines.items()}
+    runs = {line: run_of(overrides) for line, overrides in panel_lines(recipe).items()}
     distances, probes = [], []
     for (panel, label), run in runs.items():
         own = {"panel": panel, "method": label}
