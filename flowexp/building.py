@@ -19,7 +19,7 @@ from flowexp.callbacks.step_log import StepLog
 from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint
 from flowexp.data import DataError, ImageDataModule
 from flowexp.modules import FlowMatching
-from flowexp.runs import RunFolder
+from flowexp.runs import RunFolder, chosen_callbacks
 from flowexp.values import check_values
 
 
@@ -114,12 +114,8 @@ def build_backbone(config: DictConfig, datamodule: ImageDataModule) -> Backbone:
 
 
 def build_monitors(config: DictConfig) -> list[pl.Callback]:
-    """The entries of `callbacks`, in their order: monitors, and any other callback.
-
-    One set to null is left out, and so is one of which only settings are given: those that an experiment has for a
-    monitor which `callbacks=` does not choose.
-    """
-    return [build(node) for node in config.callbacks.values() if node is not None and "_target_" in node]
+    """The chosen entries of `callbacks`, in their order: monitors, and any other callback."""
+    return [build(node) for node in chosen_callbacks(config).values()]
 
 
 def build_trainer(

@@ -173,10 +173,19 @@ def measuring_key(config: DictConfig) -> str:
     return _hash_of(config, ("sampler", "callbacks"))
 
 
+def chosen_callbacks(config: DictConfig) -> dict[str, DictConfig]:
+    """The entries of `callbacks` that are built, by name and in their order.
+
+    One set to null is left out, and so is one of which only settings are given: those that an experiment has for a
+    monitor which `callbacks=` does not choose.
+    """
+    return {str(name): node for name, node in config.callbacks.items() if node is not None and "_target_" in node}
+
+
 def measured_while_training(config: DictConfig) -> dict[str, int]:
     """The keys that ask for measurements before the end, with their steps: a run that trains nothing makes none."""
-    monitors = {name: found for name, found in config.callbacks.items() if OmegaConf.is_dict(found)}
-    asked = {f"callbacks.{name}.every_n_steps": found.get("every_n_steps") for name, found in monitors.items()}
+    monitors = chosen_callbacks(config)
+    asked = {f"callbacks.{name}.every_n_steps": node.get("every_n_steps") for name, node in monitors.items()}
     return {key: steps for key, steps in asked.items() if steps is not None}
 
 

@@ -108,6 +108,8 @@ def test_what_only_a_training_can_measure_is_named() -> None:
     asked = composed("callbacks.frechet.every_n_steps=500", "callbacks.samples=null")
     assert measured_while_training(asked) == {"callbacks.frechet.every_n_steps": 500}
     assert measured_while_training(composed("callbacks=none")) == {}
+    settings_alone = composed("experiment=cifar10_fm", "callbacks=probe_only")
+    assert settings_alone.callbacks.frechet.every_n_steps and measured_while_training(settings_alone) == {}
 
 
 @pytest.mark.slow

@@ -35,7 +35,8 @@ def main() -> None:
         measure(recipe)
     distances, probes = (read_csv(recipe.results / f"{name}.csv") for name in ("distances", "probe"))
     for panel in dict.fromkeys(row["panel"] for row in probes):
-        draw(recipe, panel, *([row for row in rows if row["panel"] == panel] for rows in (distances, probes)))
+        draw_distances(recipe, panel, [row for row in distances if row["panel"] == panel])
+        draw_probes(recipe, panel, [row for row in probes if row["panel"] == panel])
     table = markdown_table(dips(probes, CURVE))
     (recipe.results / "table.md").write_text(table)
     print(f"\n{table}\nfigures, table, CSV and protocol: {recipe.results}")
@@ -56,16 +57,19 @@ def measure(recipe: Recipe) -> None:
     write_protocol(recipe, {", ".join(line): run for line, run in runs.items()})
 
 
-def draw(recipe: Recipe, panel: str, distances: list[dict[str, Any]], probes: list[dict[str, Any]]) -> None:
-    """A dataset's distances (Figure 5), and each method's probe curves (Figure 12)."""
-    distance = distance_in(distances[0])
+def draw_distances(recipe: Recipe, panel: str, rows: list[dict[str, Any]]) -> None:
+    """Figure 5 of one dataset: a line per method."""
+    distance = distance_in(rows[0])
     names = {"step": "training step", distance: distance_name(distance)}
-    figure = plot_curves(distances, "step", distance, series="method", names=names, title=panel)
+    figure = plot_curves(rows, "step", distance, series="method", names=names, title=panel)
     save_figure(figure, recipe.results / f"{panel}_distance.png")
 
+
+def draw_probes(recipe: Recipe, panel: str, rows: list[dict[str, Any]]) -> None:
+    """Figure 12 of one dataset: a picture per method, in it a curve per step."""
     names = {"t": "noise level t (linear below 0.01)", "accuracy": "probe accuracy", "step": "training steps"}
-    for method in dict.fromkeys(row["method"] for row in probes):
-        own = [row | {"step": f"{row['step']:,.0f}"} for row in probes if row["method"] == method]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = [row | {"step": f"{row['step']:,.0f}"} for row in rows if row["method"] == method]
         figure = plot_curves(own, "t", "accuracy", series="step", names=names, title=f"{panel}, {method}", log_x=True)
         save_figure(figure, recipe.results / f"{panel}_probe_{method}.png")
 

@@ -104,9 +104,7 @@ def test_wandb_without_a_key_writes_offline_and_a_resume_continues_the_run(inter
 def test_a_wandb_server_that_does_not_answer_does_not_end_the_run(interrupted):
     finished = interrupted.finished.succeeded()
     assert "W&B did not answer" in finished.err + finished.out
-    assert (
-        json.loads((interrupted.folder / "summary.json").read_text())["step"] == 12
-    )  # test_resume compares the weights
+    assert json.loads((interrupted.folder / "summary.json").read_text())["step"] == 12
 
 
 def test_a_nan_step_stops_the_run_and_names_itself(poisoned):
