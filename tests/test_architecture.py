@@ -89,6 +89,8 @@ def test_imports_point_one_way():
     )
     result = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+    analysed = re.search(r"Analyzed (\d+) files", result.stdout)
+    assert analysed and int(analysed[1]) == len(LIBRARY), "a folder without __init__.py is not looked at"
 
 
 def test_the_library_knows_nothing_of_recipes_tests_and_benchmarks():

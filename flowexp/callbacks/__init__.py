@@ -1,0 +1,1 @@
+"""Monitors: when something is measured, and callbacks of training."""
