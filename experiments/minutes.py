@@ -18,6 +18,7 @@ from typing import Any
 from experiments.recipes import Recipe, call, compose_run
 from flowexp.building import build_datamodule
 from flowexp.data import DataError
+from flowexp.json_files import read_object
 from flowexp.runs import RunFolder
 
 SPARE = 0.05  # of the minutes: what no plan knows
@@ -47,7 +48,7 @@ def fit_to_minutes(recipe: Recipe, lines: Mapping[str, Sequence[str]]) -> dict[s
     asked, plan = {name: list(overrides) for name, overrides in lines.items()}, recipe.results / "minutes.json"
     if recipe.minutes is None:
         return asked
-    known = json.loads(plan.read_text()) if plan.exists() else {}
+    known = _known(plan)
     if (known.get("minutes"), known.get("lines")) != (recipe.minutes, asked):
         timings = {name: timing_of(overrides) for name, overrides in asked.items()}
         share = share_of([*timings.values()], 60 * recipe.minutes, recipe.settings.measuring_as_steps)
@@ -58,6 +59,15 @@ def fit_to_minutes(recipe: Recipe, lines: Mapping[str, Sequence[str]]) -> dict[s
     print(f"\n{sentence_of(known)} ({plan})", flush=True)
     steps = {name: timing["num_steps"] for name, timing in known["timings"].items()}
     return {name: shortened(said, steps[name], known["share"]) for name, said in asked.items()}
+
+
+def _known(plan: Path) -> dict[str, Any]:
+    """What an earlier start of the recipe decided; nothing where there was none, or its file is damaged."""
+    try:
+        known = read_object(plan)
+    except (OSError, ValueError):
+        return {}
+    return known if {"share", "timings"} <= {*known} else {}
 
 
 def timing_of(overrides: Sequence[str]) -> Timing:

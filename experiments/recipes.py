@@ -14,12 +14,21 @@ from threading import Lock
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError
 
 from flowexp.composing import Configs
 from flowexp.errors import nearest
 from flowexp.figures import plot_curves, save_figure
 from flowexp.recording import read_history
-from flowexp.runs import RunFolder, measured_while_training, measuring_key, runs_below, training_key
+from flowexp.runs import (
+    RunFolder,
+    measured_while_training,
+    measuring_key,
+    runs_that_train,
+    shares_its_training,
+    training_key,
+    warn,
+)
 from flowexp.tables import read_csv, write_csv
 
 _composing = Lock()  # Hydra composes one config at a time
@@ -72,13 +81,23 @@ def read_recipe(file: str, arguments: Sequence[str], takes: Sequence[str] = ("re
     if minutes is not None and not (isinstance(minutes, int | float) and minutes > 0):
         raise SystemExit(f"error: minutes is the most that the recipe may take, such as 25, got {minutes}")
     run = None if "run" not in given else Path(str(given.run))
-    if run is not None and not RunFolder(run).config_file.exists():
-        raise SystemExit(
-            f"error: run={run} is no run folder: give the one that a training or `adopt` printed at its end"
-        )
+    if run is not None:
+        _check_run(RunFolder(run))
     name = path.relative_to(Path(__file__).parent).with_suffix("")
     switches = {name: bool(given.get(name, False)) for name in takes if name not in _VALUES}
     return Recipe(str(name), budget, settings, minutes=minutes, run=run, **switches)
+
+
+def _check_run(run: RunFolder) -> None:
+    """Raises SystemExit where a folder is no run, or its records cannot be read."""
+    if not run.config_file.exists():
+        raise SystemExit(
+            f"error: run={run.path} is no run folder: give the one that a training or `adopt` printed at its end"
+        )
+    try:
+        run.trained_config(), run.origin()
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def draw_lines(
@@ -135,31 +154,54 @@ def _in_runs(overrides: Sequence[str]) -> list[str]:
 def _begins(training: str) -> list[str]:
     """Where a run that is measured at its end begins: with a finished training, else an unfinished one, else anew."""
     trained = next((run for run in _runs(training) if run.has_trained()), None)
-    return ["ckpt=auto"] if trained is None else [f"trained_run={trained.path}"]
+    if trained is not None:
+        return [f"trained_run={trained.path}"]
+    return _going_on(next((run for run in _runs(training) if not shares_its_training(run)), None))
 
 
 def _begins_alone(training: str, measuring: str) -> list[str]:
     """The same for one that is measured on the way: only a run that measures the same is gone on with."""
-    begun = next((run for run in _runs(training) if measuring_key(run.config()) == measuring), None)
+    begun = next((run for run in _runs(training) if _measures(run) == measuring), None)
+    return _going_on(begun)
+
+
+def _going_on(begun: RunFolder | None) -> list[str]:
+    """In that run; without its folder, `auto` would also take a shorter run further, which another recipe needs."""
     return [] if begun is None else ["ckpt=auto", f"run_dir={begun.path}"]
 
 
 def _finished(training: str, measuring: str) -> RunFolder | None:
-    same = [run for run in _runs(training) if measuring_key(run.config()) == measuring]
+    same = [run for run in _runs(training) if _measures(run) == measuring]
     return next((run for run in same if run.summary()), None)
 
 
 def _runs(training: str) -> list[RunFolder]:
-    return [run for run in runs_below(RUNS) if run.origin().get("training_key") == training]
+    """The runs of a training that began with new weights, the newest first."""
+    return [run for run, origin in runs_that_train(RUNS, training) if not origin.get("began_from")]
+
+
+def _measures(run: RunFolder) -> str | None:
+    """`measuring_key` of a run; None where its config cannot be read."""
+    try:
+        return measuring_key(run.config())
+    except (OSError, ValueError, ConfigAttributeError) as error:
+        warn(f"{error} ({run.path} is passed over)")
+        return None
 
 
 def measurement_of(run: RunFolder, command: str, overrides: Sequence[str]) -> RunFolder:
     """What `flowexp.evaluate` or `flowexp.diagnose` find of a run with these overrides: found, else made by them."""
     key = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:12]
     found = RunFolder(run.path / {"evaluate": "evaluations", "diagnose": "diagnoses"}[command] / key)
-    if not found.summary():
+    end = None if any(override.startswith("checkpoint=") for override in overrides) else _end_of(run)
+    if not found.summary() or (end is not None and found.summary().get("step") != end):
         call(command, [*overrides, f"run={run.path}", f"run_dir={found.path}"])
     return found
+
+
+def _end_of(run: RunFolder) -> int | None:
+    """The step at which the weights of a run were trained; what was measured earlier is of other weights."""
+    return run.trained_by().trained_step()
 
 
 def call(name: str, overrides: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     backbone = building.build_backbone(config, building.build(config.data))
     official, fingerprint = read_official(path)
     backbone.load_state_dict(convert(official, backbone, config.convention))
+    folder.begin(config)
     state = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
     checkpoint = path_of(folder.checkpoints, config.step)
     AtomicCheckpointIO().save_checkpoint({"state_dict": state, "global_step": config.step}, checkpoint)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.utilities import rank_zero_warn
 
 from flowexp.backbones import Backbone
 from flowexp.callbacks.progress import Progress
 from flowexp.callbacks.step_log import StepLog
-from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint
+from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint, step_of
 from flowexp.data import DataError, ImageDataModule
 from flowexp.modules import FlowMatching
 from flowexp.runs import RunFolder, chosen_callbacks
@@ -189,14 +193,53 @@ def load_run(
     Raises ValueError where the folder has no usable checkpoint.
     """
     run = RunFolder(path)
-    config = run.config()
-    weights = run.trained_by().checkpoints
-    file = checkpoint or latest_checkpoint(weights)
-    if file is None:
-        raise ValueError(f"{weights} holds no usable checkpoint: none is saved yet, or all are damaged")
-    datamodule = build_datamodule(config) if with_data else build(config.data)
-    module = build_module(config, datamodule)
-    return module, datamodule, restore(module, file)
+    config, trained = run.trained_config(), run.trained_by()
+    if checkpoint is None:
+        _check_newest(trained)  # before the data are read, which takes time
+    with _named_if_of_another_version(run):
+        datamodule = build_datamodule(config) if with_data else build(config.data)
+        module = build_module(config, datamodule)
+    return module, datamodule, restore(module, checkpoint) if checkpoint else _restore_newest(module, trained)
+
+
+@contextmanager
+def _named_if_of_another_version(run: RunFolder) -> Iterator[None]:
+    """A config that this flowexp cannot build is refused with the version that wrote it."""
+    try:
+        yield
+    except (DataError, OSError):
+        raise
+    except ValueError as error:  # of a value, or of something that is not here: the version may be why
+        if not run.is_of_another_version():
+            raise
+        raise ValueError(f"{error} ({run.made_by()})") from error
+    except (TypeError, KeyError, AttributeError, HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        reason = " ".join(str(cause).split())
+        raise ValueError(
+            f"{run.config_file} cannot be built ({reason}): it is damaged, or of another version ({run.made_by()})"
+        ) from error
+
+
+def _check_newest(run: RunFolder) -> None:
+    """Raises ValueError where a run has no usable checkpoint; warns where it is not that of the training's end."""
+    if (file := latest_checkpoint(run.checkpoints)) is None:
+        raise ValueError(
+            f"{run.checkpoints} holds no usable checkpoint: it is gone, none is saved yet, or all are damaged"
+        )
+    if (step := run.trained_step()) not in (None, step_of(file)):
+        rank_zero_warn(
+            f"{run.path} has trained {step} steps, and its newest whole checkpoint is that of step {step_of(file)}: "
+            "this older one is taken"
+        )
+
+
+def _restore_newest(module: FlowMatching, run: RunFolder) -> int:
+    """Restores the newest checkpoint; chosen again where a training removes it between the choice and the reading."""
+    while (file := latest_checkpoint(run.checkpoints)) is not None:
+        with suppress(FileNotFoundError):
+            return restore(module, file)
+    raise ValueError(f"{run.checkpoints} holds no usable checkpoint any more")
 
 
 def restore(module: FlowMatching, file: Path) -> int:

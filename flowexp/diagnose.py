@@ -32,8 +32,9 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     module, datamodule, step = _load(config, monitors)
     module.sampler = building.build(config.sampler)
     module.to(building.resolve_device(config.device))
-    recorder = Recorder(folder.path, building.build_loggers(config, folder))
     with guided_by(module, config.guide, config.guide_checkpoint) as guide:
+        folder.begin(config)
+        recorder = Recorder(folder.path, building.build_loggers(config, folder))
         measured = measure_now(monitors, module, datamodule, recorder, step)
     for logger in recorder.loggers:
         logger.finalize("success")

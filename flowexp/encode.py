@@ -33,6 +33,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     datamodule = building.build_datamodule(config)
     vae = building.build(config.vae)
     cache, device = LatentCache(config.output), _device(building.resolve_device(config.device))
+    folder.begin(config)
     cache.begin(describe(datamodule, vae, config.shard_size, device), _small_arrays(datamodule, device))
     own = [shard for shard in list(cache.shards())[rank::num_shares] if not cache.has(shard)]
     encode(datamodule, vae, cache, own, device, config.batch_size)

@@ -1,4 +1,4 @@
-"""`python -m flowexp.jobs COMMAND FOLDER`: runs the job whose config lies in FOLDER. `flowexp.launch` starts it."""
+"""`python -m flowexp.jobs COMMAND FOLDER`: runs a job in FOLDER. `flowexp.launch` starts it and gives it its config."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from flowexp.composing import config_folder
 from flowexp.errors import sentence_for
-from flowexp.runs import RunFolder
+from flowexp.runs import CONFIG, RunFolder
 from flowexp.values import check_like
 
 _SAID_IN_EVERY_RUN = (
@@ -38,25 +38,60 @@ _SAID_BY = (
 
 
 def main() -> int:
-    """Runs one job. Bad input ends in a sentence; whatever ends a job early is also written to its `log.txt`."""
+    """Runs one job. Bad input ends in a sentence; whatever ends a job early is also written to its `log.txt`.
+
+    A job that is refused before it has begun leaves a folder that holds other work as it was, `log.txt` included.
+    """
     _quiet()
     command, run = sys.argv[1], RunFolder(Path(sys.argv[2]))
+    is_new = not run.holds_work() and not _lies_in_a_run(run.path)
     try:
-        config = run.config()
+        config = _config(run)
         check_like(config, _defaults(command))
         importlib.import_module(f"flowexp.{command}").run(config, run)
     except (KeyboardInterrupt, SystemExit) as stop:
         return _say_where_it_stopped(stop, command, run)
     except Exception as error:
-        log = run.path / f"log{_rank_suffix()}.txt"
-        with suppress(OSError):  # of a full disk, which is then the error itself
-            log.open("a").write(traceback.format_exc())
+        log = _write_log(run) if is_new or run.has_begun else None
         sentence = _sentence(error, command)
-        if sentence is None:
+        if sentence is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"error: {sentence}\n(the trace is in {log})", file=sys.stderr)
+        trace = "HYDRA_FULL_ERROR=1 shows the trace" if log is None else f"the trace is in {log}"
+        print(f"error: {sentence}\n({trace})", file=sys.stderr)
         return 2
+    finally:
+        if not run.has_begun:
+            _remove_if_empty(run.path)
     return 0
+
+
+def _config(run: RunFolder) -> DictConfig:
+    """What `flowexp.launch` gives to this process, or to the first of several; else that of the folder."""
+    if (text := os.environ.get(CONFIG)) is None:
+        return run.config()
+    config = OmegaConf.create(text)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def _lies_in_a_run(folder: Path) -> bool:
+    """Whether it is where a command writes what it measures of a run."""
+    return any((above / "run.json").exists() for above in folder.absolute().parents[:3])
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Removes the folder of a job that did nothing, and that of its kind where it was the first of it in a run."""
+    for place in (folder, *folder.parents[:2]):
+        if _lies_in_a_run(place):
+            with suppress(OSError):
+                place.rmdir()
+
+
+def _write_log(run: RunFolder) -> Path:
+    log = run.path / f"log{_rank_suffix()}.txt"
+    with suppress(OSError), log.open("a", encoding="utf-8") as file:  # of a full disk, which is then the error itself
+        file.write(traceback.format_exc())
+    return log
 
 
 def _defaults(command: str) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """The door between a command line and a job: Hydra composes a config, a fresh process runs it.
 
-Every job is a process of its own that reads its resolved config from its run folder. No Hydra and no `-m` is left in
-its command line, so that processes which Lightning starts beside it (DDP) read the same file: a sweep cannot give two
-ranks different settings (hydra #2070, Lightning #11300). torch is imported by the job, not here: `--help` is quick.
+Every job is a process of its own that reads its resolved config from its environment. No Hydra and no `-m` is left in
+its command line, and processes which Lightning starts beside it (DDP) inherit the same: a sweep cannot give two ranks
+different settings (hydra #2070, Lightning #11300). The run's folder gets the config when the work really begins: a job
+that is refused, or finds another at work, leaves the folder as it was. torch is imported by the job, not here: `--help`
+is quick.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from flowexp.completion import complete
 from flowexp.composing import Configs, config_folder
 from flowexp.errors import check_added, sentence_for
 from flowexp.help import help_page
-from flowexp.runs import SAID, RunFolder
+from flowexp.runs import CONFIG, SAID, RunFolder
 from flowexp.settling import check_sweep, settle
 from flowexp.sweeps import JobResult, print_table, swept_folders
 
@@ -39,6 +41,9 @@ _SWEPT = {"sample": "samples", "evaluate": "evaluations", "diagnose": "diagnoses
 _GIVEN_BY_A_LAUNCHER = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
+# What people set to decide how threads wait for each other. Spinning ones, libgomp's default, take the core from the
+# thread that they wait for where other processes share the machine: measured in benchmarks/waiting.py.
+_SPINNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def main() -> int:
@@ -69,7 +74,7 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
         if {"-m", "--multirun"} & {*arguments}:
             check_sweep(ordered)
             sys.argv += _folder_of_sweep(command, ordered)
-        folder = _pass_through(command)
+        job = _pass_through(command)
     except Exception as error:
         sentence = None if shows_errors_in_full else sentence_for(error, command, ordered, configs)
         if sentence is None:
@@ -81,7 +86,7 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
         return 128 + signal.SIGINT
     if swept_folders:
         return print_table(swept_folders.pop())
-    return _become_job(command, folder) if folder else 0
+    return _become_job(command, *job) if job else 0
 
 
 def _folder_of_sweep(command: str, arguments: Sequence[str]) -> list[str]:
@@ -93,18 +98,21 @@ def _folder_of_sweep(command: str, arguments: Sequence[str]) -> list[str]:
     return [f"hydra.sweep.dir=outputs/{_SWEPT.get(command, 'sweeps')}/sweep_${{now:%Y-%m-%d_%H-%M-%S}}"]
 
 
-def _pass_through(command: str) -> Path | None:
-    """Has Hydra compose what `sys.argv` says, and run the jobs of a sweep; returns the folder of a single run."""
-    folders: list[Path] = []
+def _pass_through(command: str) -> tuple[Path, dict[str, str]] | None:
+    """Has Hydra compose what `sys.argv` says, and run the jobs of a sweep.
+
+    Returns the folder of a single run, and the environment of its job.
+    """
+    jobs: list[tuple[Path, dict[str, str]]] = []
     refusals: list[Exception] = []
     door = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(
-        lambda config: _through(command, config, folders, refusals)
+        lambda config: _through(command, config, jobs, refusals)
     )
     with _errors_as_exceptions():
         door()
     if refusals:
         raise refusals[0]
-    return folders[0] if folders else None
+    return jobs[0] if jobs else None
 
 
 @contextmanager
@@ -131,7 +139,9 @@ def _accept_both_spellings(argument: str) -> str:
     return re.sub(r"^(\+{0,2}(?:objective|terms\.\w+)\.)lambda=", r"\1lam=", argument)
 
 
-def _through(command: str, config: DictConfig, folders: list[Path], refusals: list[Exception]) -> float | None:
+def _through(
+    command: str, config: DictConfig, jobs: list[tuple[Path, dict[str, str]]], refusals: list[Exception]
+) -> float | None:
     """What Hydra calls with each composed config: makes the run folder, and in a sweep runs the job.
 
     Of a single run, `refusals` takes what is wrong with it: Hydra would print a line of its own before it.
@@ -139,19 +149,28 @@ def _through(command: str, config: DictConfig, folders: list[Path], refusals: li
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return _run_swept_job(command, config)
     try:
-        folders.append(_run_folder(command, config, sweep=None)[1].path)
+        config, run = _run_folder(command, config, sweep=None)
+        jobs.append((run.path, _environment(command, config)))
     except Exception as error:
         refusals.append(error)
     return None
 
 
 def _run_folder(command: str, config: DictConfig, sweep: Path | None) -> tuple[DictConfig, RunFolder]:
-    """The settled config of a run, and its folder, which is made."""
-    os.environ[SAID] = _said(command)
+    """The settled config of a run, and its folder, which is made: what it holds is left to the job."""
     config = settle(command, config, sweep)
     run = RunFolder(Path(config.run_dir).absolute())
-    run.create(config)
+    run.path.mkdir(parents=True, exist_ok=True)
     return config, run
+
+
+def _environment(command: str, config: DictConfig) -> dict[str, str]:
+    """What a job is told: its config, which no file has before the work begins, and the command line.
+
+    Processes that Lightning starts beside it inherit both.
+    """
+    spin = {} if {*_SPINNING} & {*os.environ} else {"OMP_WAIT_POLICY": "PASSIVE"}
+    return {**spin, CONFIG: OmegaConf.to_yaml(config), SAID: _said(command)}
 
 
 def _said(command: str) -> str:
@@ -171,9 +190,11 @@ def _run_swept_job(command: str, config: DictConfig) -> float | None:
         JobResult(run=str(own), overrides=overrides, exit_code=2, refusal=sentence).write(own)
         return None
     environment = {key: value for key, value in os.environ.items() if key not in _GIVEN_BY_A_LAUNCHER}
+    environment |= _environment(command, config)
     code = _wait_for(subprocess.Popen(_job_command(command, run.path), env=environment))
-    JobResult(run=str(run.path), overrides=overrides, exit_code=code).write(own)
-    return run.summary().get("scalars", {}).get(config.get("optimized_metric"))
+    result = JobResult(run=str(run.path), overrides=overrides, exit_code=code)
+    result.write(own)
+    return result.summary.get("scalars", {}).get(config.get("optimized_metric"))
 
 
 def _wait_for(job: subprocess.Popen[bytes]) -> int:
@@ -199,8 +220,9 @@ def _wait_for(job: subprocess.Popen[bytes]) -> int:
     return code
 
 
-def _become_job(command: str, folder: Path) -> int:
+def _become_job(command: str, folder: Path, environment: dict[str, str]) -> int:
     """Replaces this process by the job, so that signals reach it."""
+    os.environ.update(environment)
     sys.stdout.flush()
     sys.stderr.flush()
     argv = _job_command(command, folder)

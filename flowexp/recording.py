@@ -188,14 +188,18 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     path = folder / "measurements.jsonl"
     if not path.exists():
         return []
-    entries = [entry for line in path.read_text().splitlines() if (entry := _parsed(line))]
+    lines = path.read_bytes().decode(errors="replace").splitlines()
+    entries = [entry for line in lines if (entry := _parsed(line))]
     latest = {(entry["name"], entry["step"]): entry for entry in entries}
     return sorted(latest.values(), key=lambda entry: entry["step"])
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
-    """A line of the history; None for one that a kill cut off."""
+    """A line of the history; None for one that a kill cut off, or damage made another thing of."""
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
         return None
+    parts = {"name": str, "step": int, "scalars": dict, "protocol": dict}
+    is_whole = isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in parts.items())
+    return entry if is_whole else None

@@ -58,7 +58,7 @@ def _print(path: Path) -> None:
     from flowexp.runs import RunFolder
 
     incident = _read(path)
-    config = RunFolder(path.parent).config()
+    config = RunFolder(path.parent).trained_config()
     found = replay(incident, building.build_module(config, building.build_datamodule(config)))
     losses = ", ".join(f"{name} {value:.4g}" for name, value in incident.losses.items())
     table = Table(title=f"step {incident.step}: {losses}")

@@ -29,6 +29,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     module.sampler = building.build(config.sampler)
     module.to(building.resolve_device(config.device))
     with guided_by(module, config.guide, config.guide_checkpoint) as guide:
+        folder.begin(config)
         nfe = _draw(module, datamodule, config, folder)
     protocol = module.sampler.protocol() | {
         "nfe": nfe,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
@@ -11,15 +12,23 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowexp.errors import nearest
+from flowexp.going_on import (
+    check_same_training,
+    check_trained_run,
+    continue_a_run,
+    describe,
+    say,
+    share_training,
+)
 from flowexp.processes import check_processes, check_sweeps_alone, name_in_common
-from flowexp.runs import RunFolder, find_run, training_key
+from flowexp.runs import RunFolder
 
 _OF_A_RUN = ("sample", "evaluate", "diagnose")
 _NAMES = (
     "run_dir", "output_root", "name", "run", "checkpoint", "guide", "guide_checkpoint", "ckpt", "trained_run", "output",
     "file",
 )  # fmt: skip
-_TO_GO_ON = ("auto", "last")  # values of ckpt
+_MAY_BE_NULL = ("run", "checkpoint", "guide", "guide_checkpoint", "ckpt", "trained_run")
 
 
 def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
@@ -29,18 +38,23 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
     """
     with open_dict(config):
         _keep_names(config)
+        _check_names(command, config, sweep)
         if command in _OF_A_RUN:
             _take_from_run(config)  # first: the folder lies in that of the run
         is_settled = _settle_folder(command, config, sweep)
         if command == "train":
-            is_settled = _continue_a_run(config, sweep) or is_settled
-            _share_training(config, sweep)
-            _check_trained_run(config)
+            given = Path(config.run_dir) if sweep is None and _is_given("run_dir") else None
+            is_settled = continue_a_run(config, given, sweep) or is_settled
+            share_training(config, sweep)
+            if config.trained_run is not None:
+                check_trained_run(config, RunFolder(_existing_run(Path(config.trained_run))))
         check_processes(command, config)
         _check_folder(command, config)
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # raises before there is a folder
         if not is_settled:
             config.run_dir = str(unused_folder(Path(config.run_dir)))
+        if command == "train" and config.trained_run is None and (line := describe(config)):
+            say(line)
         resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
         assert isinstance(resolved, DictConfig)
         return resolved
@@ -52,6 +66,22 @@ def _keep_names(config: DictConfig) -> None:
         key, _, text = override.lstrip("+").partition("=")
         if key in _NAMES and isinstance(config.get(key), bool | int | float):
             config[key] = text
+
+
+def _check_names(command: str, config: DictConfig, sweep: Path | None) -> None:
+    """Raises ValueError for a name that is empty, as an unset variable of a script leaves it, or leads elsewhere."""
+    for key in (key for key in _NAMES if key in config and not OmegaConf.is_missing(config, key)):
+        value = config[key]
+        is_open = key in _MAY_BE_NULL or (key == "name" and command not in ("train", "adopt"))
+        if (value is None and not is_open) or (isinstance(value, str) and not value.strip()):
+            raise ValueError(f"{key} is {'null' if value is None else 'empty'}: give a name, or leave {key} out")
+    if command in ("train", "adopt") and sweep is None and not _is_given("run_dir"):
+        root = os.path.abspath(config.output_root)
+        if not (place := os.path.abspath(os.path.join(root, config.name))).startswith(os.path.join(root, "")):
+            raise ValueError(
+                f"name={config.name} must name a folder below output_root={config.output_root}, and leads to {place}: "
+                "choose another name, or give run_dir=FOLDER"
+            )
 
 
 # --- the folder ------------------------------------------------------------------------------------------------------
@@ -95,12 +125,8 @@ def _check_folder(command: str, config: DictConfig) -> None:
     if command != "train":
         if run.origin_file.exists():
             raise ValueError(f"run_dir={run.path} holds a training run: choose another folder for what this one writes")
-    elif run.origin_file.exists():
-        if run.origin().get("training_key") != training_key(config) and not _is_within(config.ckpt, run.path):
-            raise ValueError(
-                f"run_dir={run.path} holds a run with other training settings, whose checkpoints would be gone on "
-                f"with: choose another folder, or add ckpt={run.path} where that is meant"
-            )
+    elif run.origin_file.exists() or run.checkpoints.exists():
+        check_same_training(run, config)
     elif run.config_file.exists() and "run" in (other := run.config()):
         raise ValueError(f"run_dir={run.path} holds what was measured of {other.run}: choose another folder")
 
@@ -115,58 +141,6 @@ def check_sweep(arguments: Sequence[str]) -> None:
         )
 
 
-def _is_within(ckpt: str | None, folder: Path) -> bool:
-    """Whether `ckpt` is a path to the folder or into it."""
-    return ckpt not in (None, *_TO_GO_ON) and Path(str(ckpt)).absolute().is_relative_to(folder.absolute())
-
-
-# --- a run that is gone on with, or shared ---------------------------------------------------------------------------
-
-
-def _continue_a_run(config: DictConfig, sweep: Path | None) -> bool:
-    """`ckpt=auto|last`: go on in the newest folder that trains the same; `auto` starts afresh where there is none.
-
-    With `run_dir=` it is that folder or none. Returns whether there is one.
-    """
-    if config.ckpt not in _TO_GO_ON:
-        return False
-    if is_given := sweep is None and _is_given("run_dir"):
-        run = RunFolder(Path(config.run_dir))
-        found, where = (run if run.origin_file.exists() else None), f"run in {run.path}"
-    else:
-        found = find_run(Path(config.output_root), training_key(config))
-        where = f"run with these training settings below {config.output_root}"
-    if found is None and config.ckpt == "last":
-        raise ValueError(
-            f"ckpt=last found no {where}: use ckpt=auto to start one, or ckpt=PATH for a certain checkpoint"
-        )
-    if found is not None and not is_given:
-        config.run_dir = str(found.path)
-    return found is not None
-
-
-def _share_training(config: DictConfig, sweep: Path | None) -> None:
-    """Jobs of a sweep that differ only in training-free keys train once: later ones measure the first's checkpoint."""
-    if sweep is not None and config.trained_run is None:
-        finished = find_run(sweep, training_key(config), trained=True)
-        is_itself = finished is not None and finished.path.absolute() == Path(config.run_dir).absolute()
-        config.trained_run = None if finished is None or is_itself else str(finished.path.absolute())
-
-
-def _check_trained_run(config: DictConfig) -> None:
-    """Raises ValueError where `trained_run` has not trained what this run would."""
-    if config.trained_run is None:
-        return
-    run = RunFolder(_existing_run(Path(config.trained_run)))
-    if training_key(run.config()) != training_key(config):
-        raise ValueError(
-            f"trained_run={run.path} was trained with other settings: give those too, or measure it by "
-            f"`python -m flowexp.evaluate run={run.path}`"
-        )
-    if not run.has_trained():
-        raise ValueError(f"trained_run={run.path} has not finished its training: leave it out, and say ckpt=auto")
-
-
 # --- a run that is measured ------------------------------------------------------------------------------------------
 
 
@@ -174,7 +148,7 @@ def _take_from_run(config: DictConfig) -> None:
     """Commands on a run keep its sampler but for what is said: `ssc=` changes its scale, `sampler=` all of it."""
     if OmegaConf.is_missing(config, "run"):
         config.run = str(_run_with(config.checkpoint))
-    trained = RunFolder(_existing_run(Path(config.run))).config()
+    trained = RunFolder(_existing_run(Path(config.run))).trained_config()
     config.run = str(Path(config.run).absolute())
     overrides = list(HydraConfig.get().overrides.task)
     chosen = {override.split("=")[0] for override in overrides}

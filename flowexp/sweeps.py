@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flowexp.cards import card_column, cards_of, is_card_column, keeps_apart
+from flowexp.json_files import read_object
 from flowexp.runs import RunFolder
 from flowexp.tables import write_csv
 
@@ -45,7 +45,12 @@ class JobResult:
 
     @classmethod
     def read(cls, folder: Path) -> JobResult:
-        return cls(**json.loads((folder / "job.json").read_text()))
+        """Of a damaged note, that the job is to be started again."""
+        try:
+            return cls(**read_object(folder / "job.json"))
+        except (ValueError, TypeError) as error:
+            sentence = str(error) if isinstance(error, ValueError) else f"{folder / 'job.json'} is no note of a job"
+            return cls(run=str(folder), overrides=[], exit_code=2, refusal=f"{sentence}; start the job again")
 
     def write(self, folder: Path) -> None:
         """Into the job's folder in the sweep's."""
@@ -67,7 +72,8 @@ class JobResult:
 
     @property
     def summary(self) -> dict[str, Any]:
-        return RunFolder(Path(self.run)).summary() if self.refusal is None else {}
+        """What the job found; nothing where it failed, though its folder may hold an earlier run's."""
+        return RunFolder(Path(self.run)).summary() if self.exit_code == 0 else {}
 
 
 def print_table(sweep: Path) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Trains as `config` says, in `folder`, from its newest checkpoint if it has one; ends with `summary.json`."""
     from flowexp import building, plan
+    from flowexp.going_on import start_of
     from flowexp.runs import describe_origin
 
     _check(config)
@@ -26,15 +27,21 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     datamodule = building.build_datamodule(config)
     module = building.build_module(config, datamodule)
     _check_guidance(config, module.backbone.takes)
-    about = plan.describe(config, module, datamodule)
-    origin = folder.origin_file
-    if not origin.exists():
-        folder.write_json(origin, describe_origin(config) | {"plan": about})
-    _train_and_measure(config, folder, module, datamodule, about)
+    origin = {
+        **describe_origin(config),
+        "plan": plan.describe(config, module, datamodule),
+        "num_steps": plan.total_steps(config, datamodule),
+        "steps_per_epoch": building.steps_per_epoch(config, datamodule),
+        "began_from": start_of(config),
+    }
+    _train_and_measure(config, folder, module, datamodule, origin)
 
 
 def _dry_run(config: DictConfig, folder: RunFolder) -> None:
-    """Prints the plan, with the time that training will take where the data are here, and leaves it in `plan.json`."""
+    """Prints the plan, with the time that training will take where the data are here, and leaves it in `plan.json`.
+
+    A folder in which something was trained or measured stays as it is.
+    """
     from flowexp import building, plan
     from flowexp.callbacks.sharing import rank_and_world_size
 
@@ -51,7 +58,9 @@ def _dry_run(config: DictConfig, folder: RunFolder) -> None:
         about = plan.describe(config, module, datamodule)
         plan.print_plan({**about, "time left": left})
         timing = {"num_steps": num_steps, "seconds_per_step": seconds, "lacks": lacks, "missing_data": missing}
-        folder.write_json(folder.plan_file, {"plan": about, **timing})
+        if folder.plan_file.exists() or not folder.holds_work():
+            folder.begin(config)
+            folder.write_json(folder.plan_file, {"plan": about, **timing})
 
 
 def _lacks(config: DictConfig) -> str | None:
@@ -94,36 +103,107 @@ def _check_guidance(config: DictConfig, takes: str) -> None:
 
 
 def _train_and_measure(
-    config: DictConfig, folder: RunFolder, module: Any, datamodule: Any, about: dict[str, Any]
+    config: DictConfig, folder: RunFolder, module: Any, datamodule: Any, origin: dict[str, Any]
 ) -> None:
+    """Trains and measures, or is refused before anything in the folder has changed."""
     from flowexp import building, plan
+    from flowexp.callbacks.beginning import BeforeFirstBatch
     from flowexp.callbacks.monitor import Monitor, measure_now, recorder_of
+    from flowexp.going_on import check_same_training
 
     monitors = building.build_monitors(config)
-    callbacks = building.build_callbacks(config, folder, monitors, plan.total_steps(config, datamodule))
-    trainer = building.build_trainer(config, folder, building.build_loggers(config, folder), callbacks)
+    callbacks = building.build_callbacks(config, folder, monitors, origin["num_steps"])
+    begins = BeforeFirstBatch(lambda trainer: _begin(config, folder, trainer, origin, trains=True))
+    trainer = building.build_trainer(config, folder, [], [begins, *callbacks])
     with folder.held() if trainer.is_global_zero else nullcontext():
+        check_same_training(folder, config)  # again: another process may have trained here since the door looked
+        checkpoint = _checkpoint_to_take(config, folder, module, datamodule, origin["num_steps"])
+        trainer.loggers = building.build_loggers(config, folder)
         if trainer.is_global_zero:
-            plan.print_plan(about)
-        step = _fit(config, folder, trainer, module, datamodule)
+            plan.print_plan(origin["plan"])
+        step = _fit(config, folder, trainer, module, datamodule, checkpoint)
+        _begin(config, folder, trainer, origin, trains=False)
         at_end = [m for m in monitors if isinstance(m, Monitor) and m.at_end]
         measure_now(at_end, module, datamodule, recorder_of(trainer), step)
         if trainer.is_global_zero:
             _finish(config, folder, trainer, step)
 
 
-def _fit(config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datamodule: Any) -> int:
+def _begin(config: DictConfig, folder: RunFolder, trainer: Any, origin: dict[str, Any], trains: bool) -> None:
+    """Writes where the run comes from and its config, on the first process; from here on the folder changes."""
+    if not trainer.is_global_zero:
+        folder.begin(config, is_first=False)
+    elif trains:
+        folder.begin_training(config, origin)
+    else:
+        folder.note_origin(origin)
+        folder.begin(config)
+
+
+def _checkpoint_to_take(
+    config: DictConfig, folder: RunFolder, module: Any, datamodule: Any, num_steps: int
+) -> Path | None:
+    """The checkpoint to go on from, or to measure. Raises ValueError where it does not fit, before anything begins."""
+    if config.trained_run is not None:
+        return _shared_checkpoint(config)
+    file = find_checkpoint(config.ckpt, folder)
+    if file is not None:
+        _check_checkpoint(file, module, datamodule, num_steps)
+    elif config.ckpt == "last":
+        raise ValueError(f"ckpt=last, and {folder.path} has no checkpoint yet: ckpt=auto starts it from its first step")
+    return file
+
+
+def _shared_checkpoint(config: DictConfig) -> Path:
+    """That of the training which this run shares. Raises ValueError where it is not that of its end."""
+    from pathlib import Path
+
+    from flowexp.checkpoints import latest_checkpoint, step_of
+    from flowexp.runs import RunFolder
+
+    trained = RunFolder(Path(config.trained_run))
+    file, step = latest_checkpoint(trained.checkpoints), trained.trained_step()
+    if file is None or step_of(file) != step:
+        newest = "no whole checkpoint" if file is None else f"no whole checkpoint after that of step {step_of(file)}"
+        raise ValueError(
+            f"trained_run={trained.path} has trained {step} steps, and {newest}: go on with it first, by "
+            f"ckpt=auto run_dir={trained.path}"
+        )
+    return file
+
+
+def _check_checkpoint(file: Path, module: Any, datamodule: Any, num_steps: int) -> None:
+    """Raises ValueError, or torch's error for weights of another network, where nothing can go on from a checkpoint."""
+    from flowexp.checkpoints import peek
+
+    content = peek(file)
+    if "optimizer_states" not in content or "loops" not in content:
+        raise ValueError(
+            f"{file} holds weights alone, such as `python -m flowexp.adopt` makes a run of, and no state of a training "
+            "to go on from: sample, evaluate and diagnose take its run"
+        )
+    if (step := int(content["global_step"])) > num_steps:
+        raise ValueError(
+            f"{file} has been trained for {step} steps, and this training ends after {num_steps}: raise "
+            "trainer.max_steps or trainer.max_epochs to train longer, measure it by `python -m flowexp.evaluate`, or "
+            "leave ckpt and run_dir out to train anew"
+        )
+    module.load_state_dict(content["state_dict"])
+    datamodule.load_state_dict(content.get(type(datamodule).__qualname__, {}))
+    datamodule.train_dataloader()  # compares the place in the data; Lightning loads both again
+
+
+def _fit(
+    config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datamodule: Any, checkpoint: Path | None
+) -> int:
     """Trains, or restores the run that already trained this. Returns the step that was reached."""
     from flowexp.building import restore
-    from flowexp.checkpoints import latest_checkpoint
 
     if config.trained_run is not None:
-        shared = latest_checkpoint(folder.trained_by().checkpoints)
-        assert shared is not None
+        assert checkpoint is not None
         _warn_of_what_is_not_measured(config)
         module.to(trainer.strategy.root_device)
-        return restore(module, shared)
-    checkpoint = find_checkpoint(config.ckpt, folder)
+        return restore(module, checkpoint)
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         folder.write_json(folder.trained_file, {"step": trainer.global_step})
@@ -146,13 +226,17 @@ def find_checkpoint(ckpt: str | None, folder: RunFolder) -> Any:
     """The checkpoint to continue from: the newest whole one of this folder, else what `ckpt` points to, else None.
 
     A run that began from another's checkpoint goes on from its own where it is started again. Raises ValueError where
-    `ckpt` is an older one of this folder: going on from there would leave the newer ones beside it.
+    `ckpt` is an older one of this folder: going on from there would leave the newer ones beside it; and where this
+    folder has trained and has no checkpoint that can be read: it must not start from zero by itself.
     """
     from pytorch_lightning.utilities import rank_zero_warn
 
     from flowexp.checkpoints import latest_checkpoint
+    from flowexp.going_on import is_within
 
     own = latest_checkpoint(folder.checkpoints)
+    if own is None and not is_within(ckpt, folder.path):
+        _check_that_nothing_is_lost(folder)
     if ckpt in (None, "auto", "last"):
         return own
     given = _checkpoint_at(str(ckpt))
@@ -165,6 +249,42 @@ def find_checkpoint(ckpt: str | None, folder: RunFolder) -> Any:
         )
     rank_zero_warn(f"goes on from {own}, the newest of this folder, and not from ckpt={ckpt}, where it began")
     return own
+
+
+def _check_that_nothing_is_lost(folder: RunFolder) -> None:
+    """Raises ValueError where a folder without a checkpoint has records of steps that were trained and saved."""
+    if (step := _steps_on_record(folder)) == 0:
+        return
+    files = [*folder.checkpoints.glob("step_*.ckpt")]
+    state = f"all {len(files)} of its checkpoints are damaged" if files else "its checkpoints are gone"
+    raise ValueError(
+        f"{folder.path} has trained {step} steps, and {state}: bring one back into {folder.checkpoints}, or leave ckpt "
+        "and run_dir out to train from the first step in a folder of its own"
+    )
+
+
+def _steps_on_record(folder: RunFolder) -> int:
+    """The last step that a folder's records name, where a checkpoint must have been saved before it; else 0."""
+    from flowexp.checkpoints import list_checkpoints, step_of
+    from flowexp.going_on import shares_its_training
+    from flowexp.recording import read_history
+    from flowexp.reporting.reading import read_training
+
+    if not folder.holds_work() or shares_its_training(folder):
+        return 0
+    ends = [folder.trained_step() or 0, *map(step_of, list_checkpoints(folder.checkpoints))]
+    on_the_way = [entry["step"] for entry in read_history(folder.path)]
+    on_the_way += [int(row["step"]) for row in read_training(folder.path)]
+    saved = [step for step in on_the_way if step >= _saved_every(folder)]
+    return max([*ends, *saved])
+
+
+def _saved_every(folder: RunFolder) -> float:
+    """The steps between two checkpoints of the run in a folder; infinite where that cannot be read."""
+    try:
+        return int(folder.config().checkpoint.every_n_steps)
+    except Exception:  # a damaged config: what it is worth is another's matter
+        return float("inf")
 
 
 def _checkpoint_at(ckpt: str) -> Path:

@@ -20,7 +20,7 @@ DOORS = {  # run before torch is needed
     "launch", "sweeps", "jobs", "errors", "runs", "train", "sample", "evaluate", "encode", "adopt", "replay",
     "diagnose", "report", "help", "completion", "values", "composing", "settling", "processes",
 }  # fmt: skip
-KNOW_HYDRA = DOORS | {"building", "plan"}
+KNOW_HYDRA = DOORS | {"building", "plan", "going_on"}
 MATHEMATICS = {
     "time", "randomness", "profiles", "interpolants", "time_samplers", "velocity", "solvers", "sampling", "ema",
     "backbones", "losses", "parameterization", "couplings", "draws",

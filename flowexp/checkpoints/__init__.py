@@ -1,6 +1,6 @@
 """Checkpoints that can be trusted: written whole or not at all, verified before use, taken where a resume is exact."""
 
-from flowexp.checkpoints.files import AtomicCheckpointIO, CheckpointError, load_checkpoint, verify_checkpoint
+from flowexp.checkpoints.files import AtomicCheckpointIO, CheckpointError, load_checkpoint, peek, verify_checkpoint
 from flowexp.checkpoints.folder import latest_checkpoint, list_checkpoints, path_of, step_of
 from flowexp.checkpoints.saving import StepCheckpoint
 
@@ -12,6 +12,7 @@ __all__ = [
     "list_checkpoints",
     "load_checkpoint",
     "path_of",
+    "peek",
     "step_of",
     "verify_checkpoint",
 ]

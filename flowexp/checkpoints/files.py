@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from pathlib import Path
@@ -10,7 +11,16 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-PARTIAL = ".partial"  # how the file ends that a save writes before the checkpoint bears its name
+from flowexp.atomic import PARTIAL, replacing
+
+__all__ = ["PARTIAL", "AtomicCheckpointIO", "CheckpointError", "load_checkpoint", "peek", "verify_checkpoint"]
+
+# What a system says that could not read a file, whatever is in it. A flipped bit can make zipfile seek to a place that
+# cannot be, which is EINVAL, and no more than a matter of the file.
+_NOT_OF_THE_FILE = (
+    errno.ENOMEM, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT,
+    errno.ENOTCONN, errno.EHOSTDOWN, errno.EAGAIN, errno.EINTR, errno.ENXIO, errno.ENODEV,
+)  # fmt: skip
 _FOLDER = 0x10  # the MS-DOS attribute: torch reads a record that has it, by a flipped bit, as an empty folder
 
 
@@ -61,32 +71,22 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
 
 def verify_checkpoint(path: str | Path) -> None:
     """Raises as `load_checkpoint` does, without reading the tensors into memory."""
+    peek(path)
+
+
+def peek(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint, as `load_checkpoint` has it, with tensors that stay on the disk until they are used.
+
+    Raises as `load_checkpoint` does.
+    """
     path = Path(path)
     _check_bytes(path)
-    _load(path, map_location="cpu", mmap=True)
+    return _load(path, map_location="cpu", mmap=True)
 
 
 def _write_whole(checkpoint: dict[str, Any], path: Path) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        with open(partial, "wb") as file:  # a file, not a name: torch then passes the system's error on
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name itself survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(path) as partial, open(partial, "wb") as file:  # a file, not a name: torch passes the error on
+        torch.save(checkpoint, file)
 
 
 def _os_error_behind(error: BaseException | None) -> OSError | None:
@@ -106,6 +106,7 @@ def _check_bytes(path: Path) -> None:
                 (r.filename for r in archive.infolist() if r.external_attr & _FOLDER), None
             )
     except Exception as error:  # a flipped bit can make zipfile stumble in many ways
+        _raise_if_of_the_system(error, path)
         raise CheckpointError(f"{path} is damaged ({error})") from error
     if damaged:
         raise CheckpointError(f"{path} is damaged (its record {damaged} differs from what was written)")
@@ -115,7 +116,22 @@ def _load(path: Path, **how: Any) -> dict[str, Any]:
     try:
         return torch.load(path, weights_only=True, **how)
     except Exception as error:
+        _raise_if_of_the_system(error, path)
         reason = str(error).split("\n")[0]
         raise CheckpointError(
             f"{path} is refused: it must hold tensors and plain containers only, nothing that runs code ({reason})"
         ) from error
+
+
+def _raise_if_of_the_system(error: BaseException, path: Path) -> None:
+    """Raises OSError, with the file's name, where no damage but the system kept a file from being read.
+
+    torch wraps what the system said in a RuntimeError that ends in the same words.
+    """
+    if isinstance(error, FileNotFoundError):
+        raise FileNotFoundError(f"no checkpoint at {path}") from error
+    code = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
+    if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError):
+        code = next((code for code in _NOT_OF_THE_FILE if os.strerror(code).lower() in str(error).lower()), None)
+    if code in _NOT_OF_THE_FILE:
+        raise OSError(code, os.strerror(code), str(path)) from error

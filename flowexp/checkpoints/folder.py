@@ -32,12 +32,20 @@ def list_checkpoints(folder: str | Path) -> list[Path]:
 
 
 def latest_checkpoint(folder: str | Path) -> Path | None:
-    """The checkpoint in `folder` with the most steps among those that verify; the others are named in a warning."""
+    """The checkpoint in `folder` with the most steps among those that verify; the others are named in a warning.
+
+    Raises:
+        OSError: the system could not read one, which may be whole: an older one must not be taken for it.
+    """
     for path in reversed(list_checkpoints(folder)):
         try:
             verify_checkpoint(path)
         except CheckpointError as damage:
             log.warning("%s: passed over for the checkpoint before it", damage)
+        except FileNotFoundError:
+            if path not in list_checkpoints(folder):  # a training removed it, which has newer ones
+                return latest_checkpoint(folder)
+            log.warning("%s is a link to a file that is gone: passed over for the checkpoint before it", path)
         else:
             return path
     return None
@@ -59,6 +67,14 @@ def prepare(folder: Path, needed: int) -> None:
         ) from error
     if free < needed:
         raise CheckpointError(
-            f"the checkpoints need about {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are left: "
-            "make room, or choose another folder"
+            f"the checkpoints need about {_size(needed)} in {folder}, where {_size(free)} are left: make room, or "
+            "choose another folder"
         )
+
+
+def _size(count: int) -> str:
+    """A number of bytes as it is read: `240 bytes`, `3.2 MB`, `1.5 GB`."""
+    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= one:
+            return f"{count / one:.1f} {unit}"
+    return f"{count} bytes"
