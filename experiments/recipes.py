@@ -14,13 +14,13 @@ from threading import Lock
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError
 
 from flowexp.composing import Configs
 from flowexp.errors import nearest
 from flowexp.figures import plot_curves, save_figure
 from flowexp.recording import read_history
 from flowexp.runs import (
+    UNREADABLE,
     RunFolder,
     measured_while_training,
     measuring_key,
@@ -184,7 +184,7 @@ def _measures(run: RunFolder) -> str | None:
     """`measuring_key` of a run; None where its config cannot be read."""
     try:
         return measuring_key(run.config())
-    except (OSError, ValueError, ConfigAttributeError) as error:
+    except UNREADABLE as error:
         warn(f"{error} ({run.path} is passed over)")
         return None
 

@@ -210,9 +210,8 @@ def _named_if_of_another_version(run: RunFolder) -> Iterator[None]:
     except (DataError, OSError):
         raise
     except ValueError as error:  # of a value, or of something that is not here: the version may be why
-        if not run.is_of_another_version():
-            raise
-        raise ValueError(f"{error} ({run.made_by()})") from error
+        about = run.made_by() if run.is_of_another_version() else f"in {run.config_file}"
+        raise ValueError(f"{error} ({about})") from error
     except (TypeError, KeyError, AttributeError, HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         reason = " ".join(str(cause).split())

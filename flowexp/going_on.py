@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from flowexp.json_files import read_object
-from flowexp.runs import RunFolder, find_run, runs_that_train, shares_its_training, training_key, trainings_below
+from flowexp.runs import UNREADABLE, RunFolder, find_run, shares_its_training, training_key, trainings_below
 
 TO_GO_ON = ("auto", "last")  # values of ckpt
 
@@ -79,19 +79,19 @@ def continue_a_run(config: DictConfig, folder: Path | None, sweep: Path | None) 
 
 def _best_run(config: DictConfig, sweep: Path | None) -> RunFolder | None:
     """The newest run of this training, first of this name, then of any; else the newest shorter one of this name."""
-    same = [run for run, _ in runs_that_train(Path(config.output_root), training_key(config))]
-    same = [run for run in same if not shares_its_training(run)]
-    readable = sorted(same, key=lambda run: (_name_of(run) is None, _name_of(run) != config.name))
-    if readable:
-        return readable[0]
-    shorter = [*_shorter_runs(config, sweep)]
+    runs = [*trainings_below(Path(config.output_root))]
+    key = training_key(config)
+    same = [run for run, origin in runs if origin.get("training_key") == key and not shares_its_training(run)]
+    if same:
+        return min(same, key=lambda run: (_name_of(run) is None, _name_of(run) != config.name))
+    shorter = [*_shorter_runs([run for run, _ in runs], config, sweep)]
     return next((run for run in shorter if _name_of(run) == config.name), None) or _point_to(shorter)
 
 
-def _shorter_runs(config: DictConfig, sweep: Path | None) -> Iterator[RunFolder]:
-    """The runs of a shorter training that is otherwise this one, but for those of the same sweep: they stay jobs."""
+def _shorter_runs(runs: list[RunFolder], config: DictConfig, sweep: Path | None) -> Iterator[RunFolder]:
+    """Those of a shorter training that is otherwise this one, but for those of the same sweep: they stay its jobs."""
     jobs = set() if sweep is None else _runs_of_jobs(sweep)
-    for run, _ in trainings_below(Path(config.output_root)):
+    for run in runs:
         if os.path.realpath(run.path) not in jobs and run.is_shorter_than(config) and not shares_its_training(run):
             yield run
 
@@ -125,18 +125,27 @@ def describe(config: DictConfig) -> str | None:
     more = f" of {total}" if total is not None and total != step else ""
     wanted = run.num_steps(config.trainer)
     longer = f", and trains it on to {wanted}" if wanted is not None and total is not None and total < wanted else ""
-    return f"goes on with {run.path}{other}, which {state}{more}{longer}{_began(run)}"
+    return f"goes on with {run.path}{other}, which {state}{more}{longer}{_began(run)}{_state_of_config(run)}"
+
+
+def _state_of_config(run: RunFolder) -> str:
+    """That a run has lost its config, which its `run.json` says that this training has too."""
+    try:
+        run.trained_config()
+    except (OSError, ValueError):
+        return f"; {run.config_file} is {'damaged' if run.config_file.exists() else 'missing'}, and is written anew"
+    return ""
 
 
 def _began(run: RunFolder) -> str:
-    with suppress(OSError, ValueError):
+    with suppress(*UNREADABLE):
         if start := run.origin().get("began_from"):
             return f" (it began from {start})"
     return ""
 
 
 def _name_of(run: RunFolder) -> Any:
-    with suppress(OSError, ValueError):
+    with suppress(*UNREADABLE):
         return run.config().get("name")
     return None
 

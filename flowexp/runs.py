@@ -19,6 +19,7 @@ from threading import Event
 from typing import Any, TextIO
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from flowexp import atomic
 from flowexp.commit import git_commit
@@ -57,6 +58,8 @@ _LENGTH = ("max_steps", "max_epochs")
 SAID = "FLOWEXP_COMMAND"  # variable with the command line that a job was started for; its own says only the folder
 CONFIG = "FLOWEXP_CONFIG"  # variable with a job's resolved config as YAML: its folder gets it when the work begins
 _PARTS_OF_A_RUN = ("checkpoints", "csv", "measurements", "ssc_features", "wandb")  # no run lies in them
+# What reading a record raises that is damaged in any way: a key that is gone, a value of another kind, no YAML at all.
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, OmegaConfBaseException)
 _VERSIONS_OF = ("flowexp", "torch", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "wandb", "numpy")
 
 
@@ -157,7 +160,7 @@ class RunFolder:
         return {**origin, "began_from": start, "earlier": [*(earlier if isinstance(earlier, list) else []), before]}
 
     def _work(self) -> str | None:
-        with suppress(OSError, ValueError):
+        with suppress(*UNREADABLE):
             return _work_of(self.config())
         return None
 
@@ -271,11 +274,17 @@ class RunFolder:
             return key
         if not self.origin_file.exists() and not self.checkpoints.exists():
             return None
-        return training_key(self.trained_config())
+        try:
+            return training_key(self.trained_config())
+        except (OSError, ValueError):
+            raise
+        except UNREADABLE as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self.config_file} is damaged ({reason}), and {self.origin_file} is gone") from error
 
     def course(self) -> str | None:
         """`course_key` of what is trained here; None where that cannot be read."""
-        with suppress(OSError, ValueError):
+        with suppress(*UNREADABLE):
             return (self.origin().get("course_key") if self.origin_file.exists() else None) or course_key(
                 self.trained_config()
             )
@@ -283,7 +292,7 @@ class RunFolder:
 
     def num_steps(self, trainer: DictConfig | None = None) -> int | None:
         """The steps that the training here is to have, or by `trainer` would have; None where that is not known."""
-        with suppress(OSError, ValueError):
+        with suppress(*UNREADABLE):
             origin = self.origin()
             if trainer is None and isinstance(known := origin.get("num_steps"), int):
                 return known
@@ -473,13 +482,8 @@ def _changed(folder: Path) -> float:
 
 
 def runs_that_train(root: Path, key: str) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
-    """The runs below `root` that train what `key` names, the newest first, each with its `run.json`.
-
-    A run whose record cannot be read is passed over with a warning, and so is the training of published weights.
-    """
-    for run, origin in trainings_below(root):
-        if origin.get("training_key") == key:
-            yield run, origin
+    """The runs of `trainings_below` that train what `key` names."""
+    return ((run, origin) for run, origin in trainings_below(root) if origin.get("training_key") == key)
 
 
 def trainings_below(root: Path) -> Iterator[tuple[RunFolder, dict[str, Any]]]:

@@ -45,11 +45,9 @@ def test_it_goes_on_with_the_shorter_run_and_says_which(longer):
 def test_its_weights_and_numbers_are_those_of_the_long_training(longer, shell, trained_state, assert_identical):
     folder, _, _ = longer
     straight = shell.folder / "straight" / "A"
-    for one, other in zip(
-        list_checkpoints(folder / "checkpoints")[-1:], list_checkpoints(straight / "checkpoints")[-1:]
-    ):
-        assert step_of(one) == step_of(other) == 12
-        assert_identical(trained_state(one), trained_state(other))
+    one, other = (list_checkpoints(run / "checkpoints")[-1] for run in (folder, straight))
+    assert step_of(one) == step_of(other) == 12
+    assert_identical(trained_state(one), trained_state(other))
     assert numbers_of(folder) == numbers_of(straight)
 
 
