@@ -70,8 +70,9 @@ def _keep_names(config: DictConfig) -> None:
 
 def _check_names(command: str, config: DictConfig, sweep: Path | None) -> None:
     """Raises ValueError for a name that is empty, as an unset variable of a script leaves it, or leads elsewhere."""
-    for key in (key for key in _NAMES if key in config and not OmegaConf.is_missing(config, key)):
-        value = config[key]
+    given = OmegaConf.to_container(config)  # not resolved: run_dir may refer to a run that is still to be found
+    assert isinstance(given, dict)
+    for key, value in ((key, given[key]) for key in _NAMES if key in given):
         is_open = key in _MAY_BE_NULL or (key == "name" and command not in ("train", "adopt"))
         if (value is None and not is_open) or (isinstance(value, str) and not value.strip()):
             raise ValueError(f"{key} is {'null' if value is None else 'empty'}: give a name, or leave {key} out")

@@ -75,7 +75,7 @@ def test_what_another_choice_would_read_is_told_from_what_nobody_does(complaint,
 
 @pytest.mark.slow
 def test_a_value_of_ones_own_may_be_added_where_others_refer_to_it(in_process, workdir: Path, monkeypatch):
-    monkeypatch.setattr("flowexp.train.run", lambda config, folder: None)
+    monkeypatch.setattr("flowexp.train.run", lambda config, folder: folder.begin(config))
     assert in_process("train", "+mine=7", "seed=${mine}", "run_dir=x") == 0
     assert RunFolder(workdir / "x").config().seed == 7
 
@@ -211,7 +211,7 @@ def test_a_fault_of_the_code_keeps_its_stack_trace(in_process, monkeypatch: pyte
 @pytest.mark.slow
 @pytest.mark.parametrize("spelling", ["experiment=digits_lcf", "+experiment=digits_lcf"])
 def test_an_experiment_is_given_with_or_without_a_plus(in_process, workdir: Path, spelling: str, monkeypatch):
-    monkeypatch.setattr("flowexp.train.run", lambda config, folder: None)
+    monkeypatch.setattr("flowexp.train.run", lambda config, folder: folder.begin(config))
     assert in_process("train", spelling, "objective.lambda=2", "run_dir=x") == 0
     config = RunFolder(workdir / "x").config()
     assert (config.name, config.objective.T_min, config.objective.lam) == ("digits_lcf", 100, 2)
