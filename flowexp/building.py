@@ -11,12 +11,13 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import Logger
 
 from flowexp.backbones import Backbone
 from flowexp.callbacks.progress import Progress
 from flowexp.callbacks.step_log import StepLog
 from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint
+from flowexp.csv_log import CsvLog
 from flowexp.data import DataError, ImageDataModule
 from flowexp.modules import FlowMatching
 from flowexp.runs import RunFolder, chosen_callbacks
@@ -150,8 +151,8 @@ def build_callbacks(
 
 
 def build_loggers(config: DictConfig, run: RunFolder) -> list[Logger]:
-    """CSV always (a new `version_N` after each resume, so that nothing is overwritten), and the one of `logger`."""
-    loggers: list[Logger] = [CSVLogger(run.path, name="csv")]
+    """CSV always, and the one of `logger`."""
+    loggers: list[Logger] = [CsvLog(run.path)]
     if "_target_" in config.logger:
         settings = OmegaConf.to_container(config)
         loggers.append(build(config.logger, folder=run.path, name=config.name, settings=settings))
