@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from flowexp.callbacks.monitor import Monitor
     from flowexp.recording import Measurement
     from flowexp.runs import RunFolder
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Measures `config.run` with the monitors of `config.callbacks` and writes the results into `folder`."""
     from flowexp import building
+    from flowexp.callbacks.monitor import Monitor, tell_failures
     from flowexp.callbacks.sharing import rank_and_world_size, start_processes
     from flowexp.guides import guided_by
 
@@ -30,22 +32,23 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     module.sampler = building.build(config.sampler)
     module.seed = module.seed if config.seed is None else config.seed
     module.to(device)
+    monitors = [m for m in building.build_monitors(config) if isinstance(m, Monitor)]
     with guided_by(module, config.guide, config.guide_checkpoint) as guide:
-        measured = _measure(config, folder if is_first else None, module, datamodule, step)
+        measured = _measure(config, folder if is_first else None, monitors, module, datamodule, step)
     if is_first:
         _finish(config, folder, measured, step, guide)
+    tell_failures(monitors)
 
 
 def _measure(
-    config: DictConfig, folder: RunFolder | None, module: Any, datamodule: Any, step: int
+    config: DictConfig, folder: RunFolder | None, monitors: list[Monitor], module: Any, datamodule: Any, step: int
 ) -> dict[str, Measurement]:
     """What the monitors found. `folder` is None on every process but the first."""
     from flowexp import building
-    from flowexp.callbacks.monitor import Monitor, measure_now
+    from flowexp.callbacks.monitor import measure_now
     from flowexp.recording import Recorder
 
     recorder = None if folder is None else Recorder(folder.path, building.build_loggers(config, folder))
-    monitors = [m for m in building.build_monitors(config) if isinstance(m, Monitor)]
     measured = measure_now(monitors, module, datamodule, recorder, step)
     for logger in () if recorder is None else recorder.loggers:
         logger.finalize("success")

@@ -47,6 +47,8 @@ _PLACES_NOT_CONTENT = {
     "terms": ("*.cache", "*.teacher_options.weights"),
     "callbacks": ("*.cache", "*.encoder.weights"),
 }  # fmt: skip
+# What decides a measurement beside the weights and the monitor's own settings.
+_MEASURED_WITH = ("objective", "data", "class_conditional", "interpolant", "parameterization", "sampler", "seed")
 SAID = "FLOWEXP_COMMAND"  # variable with the command line that a job was started for; its own says only the folder
 _VERSIONS_OF = ("flowexp", "torch", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "wandb", "numpy")
 
@@ -171,6 +173,12 @@ def training_key(config: DictConfig) -> str:
 def measuring_key(config: DictConfig) -> str:
     """A hash of all settings that decide what is measured of given weights, and when."""
     return _hash_of(config, ("sampler", "callbacks"))
+
+
+def monitor_key(config: DictConfig, name: str) -> str:
+    """A hash of all settings that decide what the entry `name` of `callbacks` measures of given weights."""
+    node = OmegaConf.create({"callbacks": {name: OmegaConf.to_container(config.callbacks[name], resolve=True)}})
+    return _hash_of(OmegaConf.merge({key: config[key] for key in _MEASURED_WITH}, node), (*_MEASURED_WITH, "callbacks"))
 
 
 def chosen_callbacks(config: DictConfig) -> dict[str, DictConfig]:

@@ -128,7 +128,7 @@ def _answer(number: signal.Signals) -> None:
 
 
 def _print_nowhere() -> None:
-    """Lets what is printed to a closed terminal vanish: an error in printing would cost the step that is to be saved."""
+    """Lets what is printed to a closed terminal vanish: an error in printing would cost the step to be saved."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     if os.path.sameopenfile(STDOUT, STDERR):
         os.dup2(nowhere, STDOUT)

@@ -22,12 +22,18 @@ class StepLog(Callback):
         self.every_n_steps = every_n_steps
         self._since = (0, 0.0)
         self._lr = 0.0
+        self._is_new = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = (trainer.global_step, time.perf_counter())
-        for logger in trainer.loggers:
-            if isinstance(logger, CsvLog):
-                logger.go_on_from(trainer.global_step)
+        self._is_new = True
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self._is_new:  # not earlier: a run that is refused leaves the curves as they are
+            self._is_new = False
+            for logger in trainer.loggers:
+                if isinstance(logger, CsvLog):
+                    logger.go_on_from(trainer.global_step)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         self._lr = optimizer.param_groups[0]["lr"]  # after the step it is the next one's

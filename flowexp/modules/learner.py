@@ -53,7 +53,7 @@ class Learner(pl.LightningModule):
             yield term
 
     def note(self, batch: TrainingBatch, losses: StepLosses) -> None:
-        """Keeps what a batch of a step gave: its losses for callbacks, and all of it for a gradient that is not finite."""
+        """Keeps a batch of a step with its losses: for callbacks, and for a gradient that is not finite."""
         self._accumulated.append((batch, {"loss": losses.loss.detach(), **losses.terms}))
         self.latest = _means([parts for _, parts in self._accumulated])
 
@@ -126,7 +126,7 @@ class Learner(pl.LightningModule):
             self.backbone.train(was_training)
 
     def digest(self) -> str:
-        """A hash of the weights that are measured, the EMA's: equal hashes are equal to the bit. All processes call it."""
+        """A hash of the EMA weights, which are those that are measured. All processes must call it."""
         if self._digest is None:
             content = hashlib.sha256()
             with self.averaged():
