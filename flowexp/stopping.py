@@ -35,6 +35,22 @@ class _State:
 _state = _State()
 
 
+def leave_quietly() -> None:
+    """Has Ctrl-C end the process with exit code 130 and no trace: imports have nothing to lose."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def work_begins() -> None:
+    """Has Ctrl-C raise KeyboardInterrupt from now on, where it ended the process quietly."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    os._exit(128 + signum)
+
+
 def asked() -> signal.Signals | None:
     """The first signal that asked this process to stop; None while there was none."""
     return _state.asked

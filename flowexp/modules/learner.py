@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from flowexp.backbones import Backbone
 from flowexp.draws import TrainingBatch
 from flowexp.ema import ExponentialMovingAverage, whole
-from flowexp.modules.incident import NonFiniteGradientError, save_incident
+from flowexp.modules.incident import NonFiniteGradientError, path_of_incident, save_incident
 from flowexp.modules.sharding import shard_backbone, shard_terms
 from flowexp.modules.step_losses import StepLosses
 from flowexp.optimization import Optimization
@@ -72,10 +73,13 @@ class Learner(pl.LightningModule):
         norm = whole(self.optimization.clip(self.parameters()))
         if not torch.isfinite(norm):
             file = save_incident(self, [batch for batch, _ in self._accumulated], self.latest)
+            losses = self.all_gather(self.latest["loss"]).reshape(-1).tolist()  # of all processes
+            failed = next((rank for rank, loss in enumerate(losses) if loss - loss != 0), self.global_rank)
+            file = path_of_incident(file.parent, self.global_step, failed)
             raise NonFiniteGradientError(
-                f"step {self.global_step}: the gradient norm is {float(norm)} (loss {float(self.latest['loss'])}); "
+                f"step {self.global_step}: the gradient norm is {float(norm)} (loss {losses[failed]}); "
                 "weights, optimizer and EMA are those before this step. Lower optimizer.lr, or look into the step: "
-                f"python -m flowexp.replay {file}"
+                f"python -m flowexp.replay {shlex.quote(str(file))}"
             )
         self.latest["grad_norm"] = norm
 
