@@ -6,7 +6,9 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning import Callback
+from torch import Tensor
 
 from flowexp.csv_log import CsvLog
 from flowexp.steps import ends_a_step, is_last_step
@@ -15,7 +17,8 @@ from flowexp.steps import ends_a_step, is_last_step
 class StepLog(Callback):
     """Logs what a step computed, every `every_n_steps` optimizer steps, and of the first and the last step.
 
-    The device is not asked in between. The learning rate is the one that the step was taken with.
+    The device is not asked in between. Losses are of the whole batch, over all processes and all that a step
+    accumulates, and the learning rate is the one that the step was taken with.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -42,7 +45,7 @@ class StepLog(Callback):
         if not ends_a_step(trainer, batch_idx) or not self._is_due(trainer):
             return
         step = trainer.global_step
-        values = {f"train/{name}": float(value) for name, value in pl_module.latest.items()}
+        values = {f"train/{name}": value for name, value in _over_processes(trainer, pl_module.latest).items()}
         values["train/lr"] = float(self._lr)
         values["train/steps_per_second"] = self._speed(step)
         for logger in trainer.loggers:
@@ -57,3 +60,12 @@ class StepLog(Callback):
         last_step, last_time = self._since
         self._since = (step, now)
         return (step - last_step) / (now - last_time)
+
+
+def _over_processes(trainer: pl.Trainer, values: dict[str, Tensor]) -> dict[str, float]:
+    """The means over all processes, which have equally many rows; all must call it."""
+    if trainer.world_size == 1:
+        return {name: float(value) for name, value in values.items()}
+    together = torch.stack([value.detach().double() for value in values.values()])
+    means = trainer.strategy.reduce(together, reduce_op="mean")
+    return dict(zip(values, means.tolist(), strict=True))
