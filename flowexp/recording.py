@@ -241,7 +241,7 @@ def _parsed(line: str) -> dict[str, Any] | None:
     """A line of the history; None for one that holds no measurement."""
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     kinds = {"name": str, "step": int, "scalars": dict}
     is_one = isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in kinds.items())
