@@ -14,13 +14,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import CSVLogger
 
 from benchmarks.sizes import Size
 from benchmarks.timing import Contestant, Timings, wait_for
 from flowexp.building import build_trainer
 from flowexp.callbacks.progress import Progress
 from flowexp.callbacks.step_log import StepLog
+from flowexp.csv_log import CsvLog
 from flowexp.data import ImageDataModule
 from flowexp.launch import config_folder
 from flowexp.modules import FlowMatching
@@ -63,7 +63,7 @@ def fit_in_turns(
     turns, last_step = TakingTurns(bare_loop, num_steps, size.device), num_steps * (rounds + 1)
     callbacks = [StepLog(num_steps), Progress(last_step, num_steps), turns]
     with silence():
-        config, logger = trainer_config(size, last_step), CSVLogger(folder, name="csv")
+        config, logger = trainer_config(size, last_step), CsvLog(folder)
         build_trainer(config, RunFolder(folder), [logger], callbacks).fit(module, datamodule=data)
     return Timings(turns.seconds)
 

@@ -205,7 +205,7 @@ def last_losses(run: RunFolder) -> dict[str, float]:
     """The parts of the loss that were logged last when the run's weights were trained, by name."""
     tables = sorted(run.trained_by().path.glob("csv/version_*/metrics.csv"))
     logged = [row for table in tables for row in read_csv(table) if isinstance(row.get("train/loss"), float)]
-    if not logged:  # a run shorter than `log_every_n_steps`
+    if not logged:  # adopted weights, or a run of an earlier version that was shorter than `log_every_n_steps`
         return {}
     hidden = ("train/loss", "train/grad_norm", "train/lr", "train/steps_per_second")
     last = {key: value for key, value in logged[-1].items() if key.startswith("train/") and key not in hidden}

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,6 +48,37 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Writes `content` as indented JSON, as `write_text` does."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def remove_partials(folder: Path) -> None:
+    """Removes what killed writers have left in and below a folder; files of writers that may be alive stay.
+
+    On another machine a writer counts as alive for an hour.
+    """
+    for partial in folder.rglob(f".*{PARTIAL}"):
+        if not _may_be_written(partial):
+            _remove(partial)
+
+
+def _may_be_written(partial: Path) -> bool:
+    """Whether the process in a name `.NAME.HOST.PID.ID.partial` is there still."""
+    name = partial.name.removesuffix(PARTIAL)
+    if f".{platform.node()}." not in name:
+        with suppress(OSError):
+            return time.time() - partial.stat().st_mtime < 3600
+        return False
+    numbers = [part for part in name.rpartition(f".{platform.node()}.")[2].split(".") if part.isdigit()]
+    return bool(numbers) and _is_running(int(numbers[0]))
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:

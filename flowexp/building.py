@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,16 +16,19 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_warn
 
 from flowexp.backbones import Backbone
+from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.progress import Progress
 from flowexp.callbacks.step_log import StepLog
 from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint, step_of
+from flowexp.commit import git_commit
+from flowexp.csv_log import CsvLog
 from flowexp.data import DataError, ImageDataModule
 from flowexp.modules import FlowMatching
-from flowexp.runs import RunFolder, chosen_callbacks
+from flowexp.runs import RunFolder, chosen_callbacks, monitor_key
 from flowexp.values import check_values
 
 
@@ -122,6 +127,22 @@ def build_monitors(config: DictConfig) -> list[pl.Callback]:
     return [build(node) for node in chosen_callbacks(config).values()]
 
 
+def identify(config: DictConfig, monitors: list[pl.Callback]) -> None:
+    """Gives each monitor the hash of its settings and code, by which a measurement on the disk is known again."""
+    for name, monitor in zip(chosen_callbacks(config), monitors, strict=True):
+        if isinstance(monitor, Monitor):
+            monitor.settings = f"{monitor_key(config, name)}-{_code_of(type(monitor))}"
+
+
+def _code_of(kind: type) -> str:
+    """A hash of the file that a class stands in, and of the commit."""
+    try:
+        source = Path(inspect.getfile(kind)).read_bytes()
+    except (OSError, TypeError):  # a class of a notebook
+        source = b""
+    return hashlib.sha256(source + str(git_commit()).encode()).hexdigest()[:8]
+
+
 def build_trainer(
     config: DictConfig, run: RunFolder, loggers: list[Logger], callbacks: list[pl.Callback]
 ) -> pl.Trainer:
@@ -150,12 +171,16 @@ def build_callbacks(
     callbacks: list[pl.Callback] = [*monitors, StepLog(config.log_every_n_steps)]
     if config.progress_bar:
         callbacks.append(Progress(num_steps, config.log_every_n_steps))
-    return [*callbacks, build(config.checkpoint, folder=run.checkpoints)]
+
+    def note_end(step: int) -> None:
+        run.write_json(run.trained_file, {"step": step})
+
+    return [*callbacks, build(config.checkpoint, folder=run.checkpoints, note_end=note_end)]
 
 
 def build_loggers(config: DictConfig, run: RunFolder) -> list[Logger]:
-    """CSV always (a new `version_N` after each resume, so that nothing is overwritten), and the one of `logger`."""
-    loggers: list[Logger] = [CSVLogger(run.path, name="csv")]
+    """CSV always, and the one of `logger`."""
+    loggers: list[Logger] = [CsvLog(run.path)]
     if "_target_" in config.logger:
         settings = OmegaConf.to_container(config)
         loggers.append(build(config.logger, folder=run.path, name=config.name, settings=settings))

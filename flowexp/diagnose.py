@@ -23,7 +23,7 @@ SHORTHANDS = {"probe": "callbacks=probe_only", "ssc": "callbacks=ssc_calibration
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Measures `config.run` with the diagnostics of `config.callbacks`; writes curves, verdicts and report.html."""
     from flowexp import building
-    from flowexp.callbacks.monitor import Monitor, measure_now
+    from flowexp.callbacks.monitor import Monitor, measure_now, tell_failures
     from flowexp.guides import guided_by
     from flowexp.recording import Recorder
     from flowexp.summary import summarise
@@ -44,6 +44,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     for sentence in verdicts:
         print(f"* {sentence}")
     _write_page(folder)
+    tell_failures(monitors)
 
 
 def _load(config: DictConfig, monitors: list[Any]) -> tuple[FlowMatching, ImageDataModule, int]:

@@ -51,7 +51,15 @@ def sentence_for(
         return _refused_by_the_system(error)
     if isinstance(error, ValueError | OSError):
         return str(error)
+    if failures := getattr(error, "failures", None):  # of monitors, which are not imported here
+        return "; ".join(f"{what} failed: {_in_short(each, command)}" for what, each in failures)
     return _of_a_library(error)
+
+
+def _in_short(error: BaseException, command: str) -> str:
+    """The sentence for an error, or its kind and first line where there is none."""
+    lines = str(error).splitlines() or [""]
+    return sentence_for(error, command) or f"{type(error).__name__}: {lines[0]}"
 
 
 def _innermost(error: BaseException) -> BaseException:

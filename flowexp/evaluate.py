@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Measures `config.run` with the monitors of `config.callbacks` and writes the results into `folder`."""
     from flowexp import building
-    from flowexp.callbacks.monitor import Monitor
+    from flowexp.callbacks.monitor import Monitor, tell_failures
     from flowexp.callbacks.sharing import rank_and_world_size, start_processes
     from flowexp.guides import guided_by
 
@@ -38,6 +38,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
         measured = _measure(config, folder if is_first else None, monitors, module, datamodule, step)
     if is_first:
         _finish(config, folder, measured, step, guide)
+    tell_failures(monitors)
 
 
 def _measure(

@@ -15,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from flowexp import stopping
 from flowexp.composing import config_folder
 from flowexp.errors import sentence_for
 from flowexp.runs import CONFIG, RunFolder
@@ -28,7 +29,7 @@ _SAID_IN_EVERY_RUN = (
     "Using bfloat16",
     "`Trainer.fit` stopped",
     "`weights_only`",
-    "SLURM auto-requeueing",  # at USR1; TERM is ours
+    "SLURM auto-requeueing",  # the signals are ours
 )
 _SAID_BY = (
     "pytorch_lightning.utilities.rank_zero",
@@ -48,6 +49,8 @@ def main() -> int:
     try:
         config = _config(run)
         check_like(config, _defaults(command))
+        importlib.import_module("flowexp.building")  # torch, with which it takes seconds
+        stopping.work_begins()
         importlib.import_module(f"flowexp.{command}").run(config, run)
     except (KeyboardInterrupt, SystemExit) as stop:
         return _say_where_it_stopped(stop, command, run)

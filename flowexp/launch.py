@@ -27,6 +27,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from flowexp import stopping
 from flowexp.completion import complete
 from flowexp.composing import Configs, config_folder
 from flowexp.errors import check_added, sentence_for
@@ -72,6 +73,7 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
             return 0
         check_added(command, ordered, configs)
         if {"-m", "--multirun"} & {*arguments}:
+            stopping.work_begins()
             check_sweep(ordered)
             sys.argv += _folder_of_sweep(command, ordered)
         job = _pass_through(command)
@@ -198,7 +200,7 @@ def _run_swept_job(command: str, config: DictConfig) -> float | None:
 
 
 def _wait_for(job: subprocess.Popen[bytes]) -> int:
-    """The exit code of a job. SIGTERM to the sweep reaches the job, which saves its run, and then ends the sweep."""
+    """The exit code of a job. A signal to the sweep reaches the job, which saves its run, and then ends the sweep."""
     if threading.current_thread() is not threading.main_thread():  # of a launcher that runs jobs in threads
         return job.wait()
     asked: list[int] = []
@@ -207,14 +209,16 @@ def _wait_for(job: subprocess.Popen[bytes]) -> int:
         asked.append(number)
         job.send_signal(number)
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    passed = [n for n in stopping.SIGNALS if n != signal.SIGINT and signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in passed}
     try:
         code = job.wait()
     except KeyboardInterrupt:  # the job got Ctrl-C too, and saves its run
         job.wait()
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if asked:
         raise SystemExit(128 + asked[0])
     return code

@@ -16,6 +16,7 @@ from flowexp.data import ImageDataModule
 from flowexp.data.loader import check_batch_size
 from flowexp.modules import FlowMatching
 from flowexp.processes import num_processes
+from flowexp.steps import ends_a_step
 
 
 def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, Any]:
@@ -99,16 +100,15 @@ class _Stopwatch(pl.Callback):
         self.warmup_steps = warmup_steps
         self.patience = patience
         self.seconds: list[float] = []
-        self._last = (0, 0.0)
+        self._last = 0.0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        step, (last_step, last_time) = trainer.global_step, self._last
-        if step == last_step:  # gradient accumulation
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if not ends_a_step(trainer, batch_idx):
             return
         float(pl_module.latest["loss"])  # waits for the device
-        self._last = (step, time.perf_counter())
-        if step > self.warmup_steps:
-            self.seconds.append(self._last[1] - last_time)
+        before, self._last = self._last, time.perf_counter()
+        if trainer.global_step > self.warmup_steps:
+            self.seconds.append(self._last - before)
             trainer.should_stop = len(self.seconds) >= 5 and sum(self.seconds) > self.patience
 
 

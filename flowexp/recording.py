@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from flowexp import atomic
 from flowexp.figures import plot_maps, save_figure, save_image
 from flowexp.tables import as_columns, read_csv, write_csv
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SERIES = ("split", "probe", "tap")  # columns that tell the rows of one noise level apart
+_WORDS = ("about", "verdicts", "maps")  # of a measurement, for readers of the page
 MAP = "over_steps"  # the picture of all steps, beside those of each
 
 
@@ -62,16 +66,32 @@ class Recorder:
     folder: Path
     loggers: Sequence[Logger] = ()
 
-    def record(self, measurement: Measurement, step: int) -> Path:
-        """Writes `measurement` and returns the path of its files, without their suffix."""
-        stem = self.folder / "measurements" / measurement.name / f"step_{step:08d}"
+    def record(self, measurement: Measurement, step: int, identity: Mapping[str, str] | None = None) -> Path:
+        """Writes `measurement` and returns the path of its files, without their suffix.
+
+        identity: hashes of what was measured and how, by which `recorded` knows it again.
+        """
+        stem = self._stem(measurement.name, step)
         stem.parent.mkdir(parents=True, exist_ok=True)
         self._write_table(measurement, stem)
         self._write_picture(measurement, stem)
         self._write_maps(measurement, stem)
-        self._append_history(measurement, step, stem)
+        self._append_history(measurement, step, stem, identity or {})
         self._log(measurement, step, stem)
         return stem
+
+    def recorded(self, step: int, identity: Mapping[str, str]) -> Measurement | None:
+        """What was measured at `step` with this identity, without table and picture, which lie in its files."""
+        for entry in read_history(self.folder):
+            is_it = entry["step"] == step and all(entry.get(name) == value for name, value in identity.items())
+            if is_it and self._stem(entry["name"], step).with_suffix(".json").exists():
+                self._log_scalars(entry["scalars"], step)  # the curves go on without them where a run is resumed
+                words = {name: entry[name] for name in _WORDS if name in entry}
+                return Measurement(entry["name"], entry["scalars"], protocol=entry["protocol"], **words)
+        return None
+
+    def _stem(self, name: str, step: int) -> Path:
+        return self.folder / "measurements" / name / f"step_{step:08d}"
 
     def _write_table(self, measurement: Measurement, stem: Path) -> None:
         if measurement.rows:
@@ -87,25 +107,42 @@ class Recorder:
         if measurement.maps and (maps := maps_over_steps(stem.parent, measurement.maps)):
             save_figure(plot_maps(maps), stem.with_name(f"{MAP}.png"))
 
-    def _append_history(self, measurement: Measurement, step: int, stem: Path) -> None:
+    def _append_history(self, measurement: Measurement, step: int, stem: Path, identity: Mapping[str, str]) -> None:
         entry: dict[str, Any] = {
             "name": measurement.name,
             "step": step,
             "scalars": measurement.scalars,
             "protocol": measurement.protocol,
+            **identity,
         }
-        words = {"about": measurement.about, "verdicts": measurement.verdicts, "maps": measurement.maps}
-        entry |= {key: value for key, value in words.items() if value}
-        stem.with_suffix(".json").write_text(json.dumps(entry, indent=2) + "\n")
-        with (self.folder / "measurements.jsonl").open("a") as history:
-            history.write(json.dumps(entry) + "\n")
+        words = {name: getattr(measurement, name) for name in _WORDS}
+        entry |= {name: value for name, value in words.items() if value}
+        atomic.write_json(stem.with_suffix(".json"), entry)
+        _append_line(self.folder / "measurements.jsonl", json.dumps(entry))
 
     def _log(self, measurement: Measurement, step: int, stem: Path) -> None:
+        self._log_scalars(measurement.scalars, step)
         for logger in self.loggers:
-            if measurement.scalars:
-                logger.log_metrics(measurement.scalars, step=step)
             if hasattr(logger, "log_image"):  # W&B has pictures and tables, CSV has not
                 _log_to_wandb(logger, measurement, step, stem)
+
+    def _log_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        for logger in self.loggers if scalars else ():
+            logger.log_metrics(dict(scalars), step=step)
+
+
+def _append_line(path: Path, line: str) -> None:
+    """Adds a line and waits until it has reached the disk; a line that was cut off before it is left alone."""
+    with path.open("ab+") as file:
+        is_torn = file.tell() > 0 and _last_byte(file) != b"\n"
+        file.write((b"\n" if is_torn else b"") + line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _last_byte(file: BinaryIO) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
 
 
 def _log_to_wandb(logger: Any, measurement: Measurement, step: int, stem: Path) -> None:
@@ -184,12 +221,18 @@ def _series_of(words: str, row: dict[str, Any]) -> str:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The run's measurements in the order of their steps; of a step measured again after a resume, the last."""
+    """The run's measurements in the order of their steps; of a step measured again after a resume, the last.
+
+    Lines that hold no measurement, as one that a full disk has cut off, are passed over with a warning.
+    """
     path = folder / "measurements.jsonl"
     if not path.exists():
         return []
-    lines = path.read_bytes().decode(errors="replace").splitlines()
+    lines = [line for line in path.read_bytes().decode("utf-8", "replace").split("\n") if line.strip()]
     entries = [entry for line in lines if (entry := _parsed(line))]
+    if len(entries) < len(lines):
+        damaged = len(lines) - len(entries)
+        warnings.warn(f"{path}: {damaged} of {len(lines)} lines are damaged, and passed over", stacklevel=2)
     latest = {(entry["name"], entry["step"]): entry for entry in entries}
     return sorted(latest.values(), key=lambda entry: entry["step"])
 
@@ -200,6 +243,6 @@ def _parsed(line: str) -> dict[str, Any] | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    parts = {"name": str, "step": int, "scalars": dict, "protocol": dict}
-    is_whole = isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in parts.items())
-    return entry if is_whole else None
+    kinds = {"name": str, "step": int, "scalars": dict, "protocol": dict}
+    entry = {"protocol": {}, **entry} if isinstance(entry, dict) else {}
+    return entry if all(isinstance(entry.get(name), kind) for name, kind in kinds.items()) else None

@@ -55,11 +55,13 @@ def _print(path: Path) -> None:
     from rich.table import Table
 
     from flowexp import building
+    from flowexp.modules.incident import gradient_norm
     from flowexp.runs import RunFolder
 
     incident = _read(path)
     config = RunFolder(path.parent).trained_config()
-    found = replay(incident, building.build_module(config, building.build_datamodule(config)))
+    module = building.build_module(config, building.build_datamodule(config))
+    found = replay(incident, module)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in incident.losses.items())
     table = Table(title=f"step {incident.step}: {losses}")
     for column in ("place", "weight", "activation", "gradient"):
@@ -68,7 +70,7 @@ def _print(path: Path) -> None:
         shown = ["" if v is None else f"{v:.3g}" for v in (place.weight, place.activation, place.gradient)]
         table.add_row(place.place, *shown, style=None if place.is_finite() else "bold red")
     Console().print(table)
-    print(verdict(found, incident))
+    print(verdict(found, incident, gradient_norm(module), path))
 
 
 def _read(path: Path) -> Incident:
@@ -84,16 +86,54 @@ def _read(path: Path) -> Incident:
         raise ValueError(f"{what}: give a nonfinite_step_*.pt of a run's folder, as the run wrote it") from error
 
 
-def verdict(found: list[Extremes], incident: Incident) -> str:
-    """What the extremes say, in a sentence."""
+def verdict(found: list[Extremes], incident: Incident, norm: float = 0.0, path: Path | None = None) -> str:
+    """What the extremes say, in a sentence.
+
+    norm: of all gradients together. path: the file that was replayed; beside it lie those of other processes.
+    """
     data = all(bool(batch.data.isfinite().all()) for batch in incident.batches)
     first = next((place for place in found if not place.is_finite()), None)
     if not data:
         return "the data of this step are not finite: look at the images"
-    if first is None:
-        return "all is finite this time: the failure depends on the machine, its precision or its kernels"
-    kind = "output" if first.activation is not None else "gradient"
-    return f"the first value that is not finite is the {kind} of {first.place}"
+    if first is not None:
+        kind = "output" if first.activation is not None else "gradient"
+        return f"the first value that is not finite is the {kind} of {first.place}"
+    if norm - norm != 0 or max(incident.gradients.values(), default=0.0) > 1e18:  # of the mean of all processes
+        return _of_the_norm(found)
+    if incident.batches[0].key.world_size > 1 and any(value - value != 0 for value in incident.gradients.values()):
+        return _of_another_process(incident, path)
+    return "all is finite this time: the failure depends on the machine, its precision or its kernels"
+
+
+def _of_the_norm(found: list[Extremes]) -> str:
+    """Each gradient is finite, and the sum of their squares is not."""
+    steepest = max((place for place in found if place.gradient is not None), key=lambda place: place.gradient or 0.0)
+    return (
+        f"every gradient is finite, but the norm of all together overflows 32-bit floats. The largest is "
+        f"{steepest.gradient:.3g}, of {steepest.place}: the training diverges, lower optimizer.lr"
+    )
+
+
+def _of_another_process(incident: Incident, path: Path | None) -> str:
+    """All is finite in what this process computed, and the gradient that all share was not."""
+    others = _others_that_failed(incident, path) if path is not None else []
+    where = f"replay {' or '.join(map(str, others))}" if others else "replay its nonfinite_step_*_rank*.pt"
+    return f"all is finite on process {incident.batches[0].key.rank}: the failure is that of another one, {where}"
+
+
+def _others_that_failed(incident: Incident, path: Path) -> list[Path]:
+    """The files of other processes that had a loss or data that are not finite; where none has, all of theirs."""
+    from flowexp.modules.incident import path_of_incident
+
+    own = incident.batches[0].key
+    files = [path_of_incident(path.parent, incident.step, rank) for rank in range(own.world_size) if rank != own.rank]
+    there = [file for file in files if file.is_file()]
+    return [file for file in there if _has_failed(_read(file))] or there
+
+
+def _has_failed(incident: Incident) -> bool:
+    data = all(bool(batch.data.isfinite().all()) for batch in incident.batches)
+    return not data or any(value - value != 0 for value in incident.losses.values())
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ _PLACES_NOT_CONTENT = {
 # How long is trained: a run may be trained on with more. A setting that depends on the total, such as a learning rate
 # that falls to zero at the last step, must not be left out here: the longer training would have other first steps.
 _LENGTH = ("max_steps", "max_epochs")
+# What decides a measurement beside the weights and the monitor's own settings.
+_MEASURED_WITH = ("objective", "data", "class_conditional", "interpolant", "parameterization", "sampler", "seed")
 SAID = "FLOWEXP_COMMAND"  # variable with the command line that a job was started for; its own says only the folder
 CONFIG = "FLOWEXP_CONFIG"  # variable with a job's resolved config as YAML: its folder gets it when the work begins
 _PARTS_OF_A_RUN = ("checkpoints", "csv", "measurements", "ssc_features", "wandb")  # no run lies in them
@@ -411,6 +413,12 @@ def num_steps_of(trainer: DictConfig, steps_per_epoch: int | None) -> int | None
 def measuring_key(config: DictConfig) -> str:
     """A hash of all settings that decide what is measured of given weights, and when."""
     return _hash_of(config, ("sampler", "callbacks"))
+
+
+def monitor_key(config: DictConfig, name: str) -> str:
+    """A hash of all settings that decide what the entry `name` of `callbacks` measures of given weights."""
+    node = OmegaConf.create({"callbacks": {name: OmegaConf.to_container(config.callbacks[name], resolve=True)}})
+    return _hash_of(OmegaConf.merge({key: config[key] for key in _MEASURED_WITH}, node), (*_MEASURED_WITH, "callbacks"))
 
 
 def chosen_callbacks(config: DictConfig) -> dict[str, DictConfig]:

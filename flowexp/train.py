@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
+    from flowexp.recording import Measurement
     from flowexp.runs import RunFolder
 
 
@@ -106,27 +107,41 @@ def _train_and_measure(
     config: DictConfig, folder: RunFolder, module: Any, datamodule: Any, origin: dict[str, Any]
 ) -> None:
     """Trains and measures, or is refused before anything in the folder has changed."""
-    from flowexp import building, plan
+    from flowexp import atomic, building, plan, stopping
     from flowexp.callbacks.beginning import BeforeFirstBatch
-    from flowexp.callbacks.monitor import Monitor, measure_now, recorder_of
+    from flowexp.callbacks.monitor import Monitor, tell_failures
     from flowexp.going_on import check_same_training
 
     monitors = building.build_monitors(config)
+    building.identify(config, monitors)
     callbacks = building.build_callbacks(config, folder, monitors, origin["num_steps"])
     begins = BeforeFirstBatch(lambda trainer: _begin(config, folder, trainer, origin, trains=True))
     trainer = building.build_trainer(config, folder, [], [begins, *callbacks])
-    with folder.held() if trainer.is_global_zero else nullcontext():
+    measuring = [monitor for monitor in monitors if isinstance(monitor, Monitor)]
+    until_saved = stopping.listening(f"stops as soon as a step is saved in {folder.path}", trainer.is_global_zero)
+    with folder.held() if trainer.is_global_zero else nullcontext(), until_saved:
         check_same_training(folder, config)  # again: another process may have trained here since the door looked
         checkpoint = _checkpoint_to_take(config, folder, module, datamodule, origin["num_steps"])
         trainer.loggers = building.build_loggers(config, folder)
         if trainer.is_global_zero:
+            atomic.remove_partials(folder.path)
             plan.print_plan(origin["plan"])
         step = _fit(config, folder, trainer, module, datamodule, checkpoint)
         _begin(config, folder, trainer, origin, trains=False)
-        at_end = [m for m in monitors if isinstance(m, Monitor) and m.at_end]
-        measure_now(at_end, module, datamodule, recorder_of(trainer), step)
+        measured = _measure(measuring, trainer, module, datamodule, step)
         if trainer.is_global_zero:
-            _finish(config, folder, trainer, step)
+            _finish(config, folder, trainer, step, measured)
+    tell_failures(measuring)
+
+
+def _measure(monitors: list[Any], trainer: Any, module: Any, datamodule: Any, step: int) -> dict[str, Measurement]:
+    """What is known of the last step, when the monitors that have not measured it as training ended have done so."""
+    from flowexp.callbacks.monitor import measure_now, recorder_of
+
+    module.to(trainer.strategy.root_device)  # at its end, training has left it on the CPU
+    left = [monitor for monitor in monitors if monitor.at_end or monitor.is_cut_off]
+    measure_now(left, module, datamodule, recorder_of(trainer), step)
+    return {m.latest.name: m.latest for m in monitors if m.last_step == step and m.latest is not None}
 
 
 def _begin(config: DictConfig, folder: RunFolder, trainer: Any, origin: dict[str, Any], trains: bool) -> None:
@@ -198,13 +213,15 @@ def _fit(
 ) -> int:
     """Trains, or restores the run that already trained this. Returns the step that was reached."""
     from flowexp.building import restore
+    from flowexp.callbacks.monitor import MeasuringError
 
     if config.trained_run is not None:
         assert checkpoint is not None
         _warn_of_what_is_not_measured(config)
         module.to(trainer.strategy.root_device)
         return restore(module, checkpoint)
-    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    with suppress(MeasuringError):  # raised again when the summary is written
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         folder.write_json(folder.trained_file, {"step": trainer.global_step})
     return int(trainer.global_step)
@@ -300,16 +317,17 @@ def _checkpoint_at(ckpt: str) -> Path:
     return found
 
 
-def _finish(config: DictConfig, folder: RunFolder, trainer: Any, step: int) -> None:
-    """Closes the loggers and ends the run with what was measured at its last step."""
+def _finish(config: DictConfig, folder: RunFolder, trainer: Any, step: int, measured: dict[str, Measurement]) -> None:
+    """Closes the loggers and ends the run with what is known of its last step, now or from an earlier start."""
     from flowexp.recording import read_history
     from flowexp.summary import summarise
 
     for logger in trainer.loggers:
         logger.finalize("success")
     last = [entry for entry in read_history(folder.path) if entry["step"] == step]
-    measured = {entry["name"]: (entry["scalars"], entry["protocol"]) for entry in last}
-    summarise(folder, measured, name=config.name, step=step, trained_run=config.trained_run)
+    numbers = {entry["name"]: (entry["scalars"], entry["protocol"]) for entry in last}
+    numbers |= {name: (measurement.scalars, measurement.protocol) for name, measurement in measured.items()}
+    summarise(folder, numbers, name=config.name, step=step, trained_run=config.trained_run)
     print(f"to evaluate, sample, diagnose or report it: run={os.path.relpath(folder.path)}")
 
 

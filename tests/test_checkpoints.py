@@ -121,6 +121,20 @@ def names(folder: Path) -> list[int]:
     return [int(path.stem.split("_")[1]) for path in list_checkpoints(folder)]
 
 
+def test_milestones_that_are_no_multiples_of_the_others_are_saved_too(tmp_path: Path):
+    keeper = StepCheckpoint(tmp_path / "kept", every_n_steps=10, keep=2, keep_every_n_steps=15)
+    fit(tmp_path, 70, callbacks=[keeper])
+    assert names(tmp_path / "kept") == [15, 30, 45, 60, 70]
+
+
+def test_the_end_is_noted_as_soon_as_the_last_step_is_saved(tmp_path: Path):
+    noted: list[tuple[int, list[int]]] = []
+    keeper = StepCheckpoint(tmp_path / "kept", 2, note_end=lambda step: noted.append((step, names(tmp_path / "kept"))))
+    with pytest.raises(SystemExit):  # a signal in the last step does not make it less the last
+        fit(tmp_path, 5, callbacks=[At(5, lambda: os.kill(os.getpid(), signal.SIGTERM)), keeper])
+    assert noted == [(5, [4, 5])]
+
+
 def test_the_newest_stay_and_milestones_too(tmp_path: Path):
     keeper = StepCheckpoint(tmp_path / "kept", every_n_steps=2, keep=2, keep_every_n_steps=4)
     fit(tmp_path, 11, callbacks=[keeper])
@@ -347,14 +361,18 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("asked", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)],
+    ids=["TERM", "Ctrl-C", "HUP", "USR1"],
+)
 def test_a_signal_saves_the_step_it_arrives_in_and_stops(tmp_path: Path, asked: signal.Signals, status: int):
-    alone, before = fit(tmp_path / "alone", 12), [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    alone, before = fit(tmp_path / "alone", 12), [signal.getsignal(s) for s in (signal.SIGTERM, asked)]
     with pytest.raises(SystemExit) as exit_:
         fit(tmp_path / "run", 12, At(7, lambda: os.kill(os.getpid(), asked)), every_n_steps=1000)
     assert exit_.value.code == status
     assert names(tmp_path / "run/checkpoints") == [7]
-    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
+    assert [signal.getsignal(s) for s in (signal.SIGTERM, asked)] == before
     resumed = fit(tmp_path / "run", 12)
     assert resumed.seen == alone.seen[7:]
     assert torch.equal(resumed.net.weight, alone.net.weight)

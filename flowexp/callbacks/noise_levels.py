@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -22,6 +23,7 @@ ABOUT = (
     "objective regresses) and of test images (EMA weights, all levels), and there the length "
     "of v as a share of its target's."
 )
+_SUMS = "noise_level_sums"  # of a checkpoint: the errors since the last report
 MAPS = {"loss": "velocity error, |v - v*|² / d", "velocity_ratio": "|v| / |v*|"}
 
 
@@ -47,11 +49,15 @@ class NoiseLevelMonitor(Monitor):
     ) -> None:
         super().__init__(every_n_steps, at_end)
         self.sums = NoiseLevelSums(num_bins)
+        self._goes_on = False  # whether `sums` are those of a checkpoint
         self.num_images = num_images
         self.batch_size = batch_size
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.sums = NoiseLevelSums(self.sums.num_bins, pl_module.device)
+        sums = NoiseLevelSums(self.sums.num_bins, pl_module.device)
+        if self._goes_on:
+            sums.sums.copy_(self.sums.sums)
+        self.sums, self._goes_on = sums, False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -59,9 +65,32 @@ class NoiseLevelMonitor(Monitor):
         self.sums.update(outputs["t"], outputs["error"])
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        checkpoint[_SUMS] = self._sums_of_all_processes(pl_module.device).cpu()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        saved = checkpoint.get(_SUMS)
+        if (
+            saved is not None and saved.shape == self.sums.sums.shape and trainer.is_global_zero
+        ):  # those of all processes
+            self.sums.sums, self._goes_on = saved.clone(), True
+
+    def take(self, measurement: Measurement, step: int) -> None:
+        super().take(measurement, step)
+        self.sums.reset()
+
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         held_out = self._held_out(module, datamodule, seed)
-        rows = [*self._training_rows(), *(_row(t, "test", **vars(velocity)) for t, velocity in held_out.items())]
+        rows = [
+            *self._training_rows(module.device),
+            *(_row(t, "test", **vars(velocity)) for t, velocity in held_out.items()),
+        ]
         scalars = {
             "noise_levels/loss": _mean([velocity.loss for velocity in held_out.values()]),
             "noise_levels/velocity_ratio": _mean([velocity.velocity_ratio for velocity in held_out.values()]),
@@ -72,15 +101,21 @@ class NoiseLevelMonitor(Monitor):
             "num_bins": self.sums.num_bins,
             "seed": seed,
         }
-        return Measurement("noise_levels", scalars, rows, _draw(rows), protocol=protocol, about=ABOUT, maps=MAPS)
+        figure = _draw(rows)
+        self.sums.reset()  # begins the next report; not before this one is whole, which a signal can cut off
+        return Measurement("noise_levels", scalars, rows, figure, protocol=protocol, about=ABOUT, maps=MAPS)
 
-    def _training_rows(self) -> list[Row]:
-        """A row for each bin that training reached, over all processes; begins the next report."""
+    def _training_rows(self, device: torch.device) -> list[Row]:
+        """A row for each bin that training reached, over all processes."""
+        sums = NoiseLevelSums(self.sums.num_bins)
+        sums.sums = self._sums_of_all_processes(device)
+        return [_row(found.t, "train", loss=found.loss) for found in sums.compute() if found.count]
+
+    def _sums_of_all_processes(self, device: torch.device) -> Tensor:
+        sums = self.sums.sums.to(device, copy=True)
         if rank_and_world_size()[1] > 1:
-            dist.all_reduce(self.sums.sums)
-        bins = self.sums.compute()
-        self.sums.reset()
-        return [_row(found.t, "train", loss=found.loss) for found in bins if found.count]
+            dist.all_reduce(sums)
+        return sums
 
     def _held_out(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[float, LevelVelocity]:
         test = datamodule.test.subset(min(self.num_images, len(datamodule.test)))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+from contextlib import suppress
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
-from flowexp.callbacks.monitor import Monitor, in_words
+from flowexp.steps import ends_a_step
 
 
 class Progress(ProgressBar):
@@ -33,18 +33,14 @@ class Progress(ProgressBar):
         if self.every_n_steps:
             self._bar = tqdm(total=self.total_steps, initial=trainer.global_step, desc="training", unit="step")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
-        if (
-            self._bar is not None
-            and (step % self.every_n_steps == 0 or step == self.total_steps)
-            and step > self._bar.n
-        ):
-            self._bar.set_postfix(loss=f"{float(pl_module.latest['loss']):.4f}", refresh=False)
-            self._bar.update(step - self._bar.n)
-        if self._bar is not None and step == self.total_steps:
+        if self._bar is None or not ends_a_step(trainer, batch_idx):
+            return
+        if step % self.every_n_steps == 0 or step == self.total_steps:
+            self._draw(step, float(pl_module.latest["loss"]))
+        if step == self.total_steps:
             self._close()
-            _announce(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
@@ -52,14 +48,16 @@ class Progress(ProgressBar):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._close()
 
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    def _draw(self, step: int, loss: float) -> None:
+        assert self._bar is not None
+        try:
+            self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            self._bar.update(step - self._bar.n)
+        except OSError:  # a terminal that was closed, or a full disk behind a log: no reason to lose the step
             self._bar = None
 
-
-def _announce(trainer: pl.Trainer) -> None:
-    """Says what is measured at the end, which may take longer than a bar at 100 % lets one expect."""
-    monitors = [in_words(c) for c in trainer.callbacks if isinstance(c, Monitor) and c.at_end]  # type: ignore[attr-defined]
-    if monitors:
-        print(f"measuring: {', '.join(monitors)}", file=sys.stderr)
+    def _close(self) -> None:
+        if self._bar is not None:
+            with suppress(OSError):
+                self._bar.close()
+            self._bar = None

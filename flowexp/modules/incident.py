@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from flowexp import atomic
 from flowexp.draws import StepKey, TrainingBatch
 from flowexp.ema import whole
 
@@ -59,7 +60,8 @@ class Incident:
     def save(self, path: Path) -> None:
         """Writes plain containers, which `load` reads without running code."""
         content = vars(self) | {"batches": [_as_plain(batch) for batch in self.batches]}
-        torch.save(content, path)
+        with atomic.replacing(path) as partial:
+            torch.save(content, partial)
 
     @classmethod
     def load(cls, path: Path) -> Incident:
@@ -72,9 +74,11 @@ class Incident:
 
 
 def save_incident(module: pl.LightningModule, batches: Sequence[TrainingBatch], losses: Mapping[str, Tensor]) -> Path:
-    """Saves the step of `module` that has just failed in the run's folder, a file per process; returns the file."""
-    rank = f"_rank{module.global_rank}" if module.global_rank else ""
-    file = Path(module.trainer.default_root_dir) / f"nonfinite_step_{module.global_step:08d}{rank}.pt"
+    """Saves the step of `module` that has just failed in the run's folder, a file per process; returns the file.
+
+    All processes call it, and none goes on before all files are there: the first to end would end the others.
+    """
+    file = path_of_incident(Path(module.trainer.default_root_dir), module.global_step, module.global_rank)
     Incident(
         step=module.global_step,
         batches=batches,
@@ -84,7 +88,19 @@ def save_incident(module: pl.LightningModule, batches: Sequence[TrainingBatch], 
         precision=str(module.trainer.precision),
         rng_state=torch.get_rng_state(),
     ).save(file)
+    module.trainer.strategy.barrier("incident")
     return file
+
+
+def path_of_incident(folder: Path, step: int, rank: int) -> Path:
+    """Where the process `rank` saves a step that fails."""
+    return folder / f"nonfinite_step_{step:08d}{f'_rank{rank}' if rank else ''}.pt"
+
+
+def gradient_norm(module: nn.Module) -> float:
+    """The norm of all gradients together, as a training step computes it."""
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients))
 
 
 def _as_plain(batch: TrainingBatch) -> dict[str, Any]:

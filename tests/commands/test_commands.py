@@ -131,7 +131,7 @@ def test_the_run_folder_tells_what_was_run(alone, lcf):
 @pytest.mark.slow
 def test_the_training_curves_are_in_a_csv(alone):
     curves = np.genfromtxt(alone / "csv" / "version_0" / "metrics.csv", delimiter=",", names=True)
-    assert curves["step"].tolist() == [2, 4, 6, 8, 10, 12]
+    assert curves["step"].tolist() == [1, 2, 4, 6, 8, 10, 12]
     assert np.isfinite(curves["trainloss"]).all()
 
 

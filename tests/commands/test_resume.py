@@ -18,6 +18,7 @@ from witnesses import digest
 
 from flowexp import replay
 from flowexp.checkpoints import list_checkpoints, step_of, verify_checkpoint
+from flowexp.tables import read_csv
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +29,7 @@ class Interrupted:
 
     folder: Path
     killed: Any
+    rows_at_the_kill: int
     damaged: Path
     terminated: Any
     saved_at_the_signal: Path
@@ -51,13 +53,14 @@ def interrupted(shell, lcf) -> Interrupted:
     killed = shell.start("train", *lcf, *slow).signal_when(reached(4), signal.SIGKILL)
     (checkpoints,) = root.rglob("checkpoints")
     damaged = list_checkpoints(checkpoints)[-1]
+    rows = max(int(row["step"]) for row in read_csv(checkpoints.parent / "csv/version_0/metrics.csv"))
     os.truncate(damaged, damaged.stat().st_size // 2)
     next_step = int(damaged.stem.removeprefix("step_")) + 2
     terminated = shell.start("train", *lcf, *slow, "ckpt=auto").signal_when(reached(next_step), signal.SIGTERM)
     saved = list_checkpoints(checkpoints)[-1]
     dead_server = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
     finished = shell.run("train", *lcf, "logger=wandb", "logger.connect_seconds=3", "ckpt=last", **dead_server)
-    return Interrupted(checkpoints.parent, killed, damaged, terminated, saved, finished)
+    return Interrupted(checkpoints.parent, killed, rows, damaged, terminated, saved, finished)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,19 @@ def test_a_killed_and_a_terminated_run_come_to_the_run_left_alone(interrupted, a
     for path in expected:
         same_step = interrupted.folder / "checkpoints" / path.name
         assert_identical(trained_state(same_step), trained_state(path))
+
+
+def test_a_killed_and_a_terminated_run_have_the_curves_of_the_run_left_alone(interrupted, alone):
+    """One row for each step that is logged, from the first to the last, and no other."""
+    curves = [read_csv(folder / "csv/version_0/metrics.csv") for folder in (interrupted.folder, alone)]
+    losses = [[(row["step"], row["train/loss"], row["train/grad_norm"]) for row in rows] for rows in curves]
+    assert losses[0] == losses[1]
+    assert [step for step, *_ in losses[0]] == [1, 2, 4, 6, 8, 10, 12]
+    assert [path.name for path in (interrupted.folder / "csv").iterdir()] == ["version_0"]
+
+
+def test_a_killed_run_has_the_rows_up_to_its_checkpoint_on_the_disk(interrupted):
+    assert interrupted.rows_at_the_kill >= step_of(interrupted.damaged)
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_named(interrupted):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import torch
 from flowexp.backbones import create_backbone
 from flowexp.draws import StepKey
 from flowexp.modules import FlowMatching, LocalContrastiveFlow
-from flowexp.modules.incident import Extremes, Incident, largest_gradients
+from flowexp.modules.incident import Extremes, Incident, gradient_norm, largest_gradients, path_of_incident
 from flowexp.replay import replay, verdict
 
 
@@ -51,6 +53,45 @@ def test_the_first_place_that_is_not_finite_is_named(tmp_path):
     incident = incident_of(module, tmp_path / "step.pt")
     found = replay(incident, module_with_weights())
     assert verdict(found, incident) == "the first value that is not finite is the output of backbone.blocks.1.mlp.fc1"
+
+
+def test_a_norm_that_overflows_though_each_gradient_is_finite_is_named(tmp_path):
+    module = module_with_weights()
+    with torch.no_grad():
+        module.backbone.final_layer.linear.weight.mul_(1e12)
+    incident = incident_of(module, tmp_path / "step.pt")
+    assert all(math.isfinite(value) for value in incident.gradients.values())
+    fresh = module_with_weights()
+    found = replay(incident, fresh)
+    assert gradient_norm(fresh) == math.inf
+    sentence = verdict(found, incident, gradient_norm(fresh))
+    assert sentence.startswith("every gradient is finite, but the norm of all together overflows 32-bit floats")
+    assert "lower optimizer.lr" in sentence
+
+
+def of_rank(rank: int, path: Path, loss: float) -> Incident:
+    """What process `rank` of three saves of a step that fails on one of them."""
+    incident = incident_of(module_with_weights(), path)
+    (batch,) = incident.batches
+    key = replace(batch.key, rank=rank, world_size=3)
+    gradients = dict.fromkeys(incident.gradients, math.nan)  # all processes share them
+    changed = replace(incident, batches=[replace(batch, key=key)], gradients=gradients, losses={"loss": loss})
+    changed.save(path)
+    return changed
+
+
+def test_a_failure_of_another_process_is_looked_for_there(tmp_path):
+    first = of_rank(0, path_of_incident(tmp_path, 7, 0), 1.0)
+    of_rank(1, path_of_incident(tmp_path, 7, 1), 1.0)
+    of_rank(2, path_of_incident(tmp_path, 7, 2), math.nan)
+    module = module_with_weights()
+    found = replay(first, module)
+    sentence = verdict(found, first, gradient_norm(module), path_of_incident(tmp_path, 7, 0))
+    assert sentence == (
+        f"all is finite on process 0: the failure is that of another one, replay {path_of_incident(tmp_path, 7, 2)}"
+    )
+    path_of_incident(tmp_path, 7, 2).unlink()
+    assert str(path_of_incident(tmp_path, 7, 1)) in verdict(found, first, 1.0, path_of_incident(tmp_path, 7, 0))
 
 
 @pytest.mark.parametrize(("value", "finite"), [(1.0, True), (math.nan, False), (math.inf, False), (None, True)])
