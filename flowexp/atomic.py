@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import os
 import platform
@@ -12,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 PARTIAL = ".partial"  # how the names of unfinished files end
 
 
@@ -32,10 +35,36 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         _sync(partial)
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         _remove(partial)
+        _name(error, partial, path)
         raise
     _sync_folder(path.parent)
+
+
+def _name(error: BaseException, partial: Path, path: Path) -> None:
+    """Lets an error of the disk say the name that was to be written: a full one says none, or that of the attempt."""
+    if isinstance(error, OSError) and (error.errno in _OF_A_DISK or error.filename == str(partial)):
+        error.filename, error.filename2 = str(path), None
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes of this machine left beside `path` of their attempts to write it."""
+    begin = f".{path.name}.{platform.node()}."
+    for partial in path.parent.glob(f"{glob.escape(begin)}*{PARTIAL}"):
+        number = partial.name.removeprefix(begin).split(".")[0]
+        if number.isdigit() and not _is_alive(int(number)):
+            _remove(partial)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from flowexp.callbacks.sharing import collect, rank_and_world_size
 from flowexp.data import ImageDataModule
+from flowexp.data.identity import identity_of
 from flowexp.encoders import FeatureNet
 from flowexp.metrics import FeatureCollector, MetricPlan, Needs, ReferenceCache, Statistics, read_adm_reference
-from flowexp.metrics.reference import fingerprint
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ReferenceSet:
         images = datamodule.reference_pictures(self.source)
         images = images if self.max_images is None else images.subset(min(self.max_images, len(images)))
         plan.check_reference(len(images))
-        identity = images.fingerprint or fingerprint(images.images)
+        identity = identity_of(images)
         key = {"dataset": datamodule.name, "split": self.source, "images": identity}
         rank, world_size = rank_and_world_size()
         own = torch.arange(len(images))[rank::world_size].split(batch_size)

@@ -131,10 +131,17 @@ class COCO(ImageDataModule):
 def _parse(content: dict[str, Any]) -> _Listed:
     captions: dict[int, list[str]] = {image["id"]: [] for image in content["images"]}
     for annotation in sorted(content["annotations"], key=lambda annotation: annotation["id"]):
-        captions[annotation["image_id"]].append(annotation["caption"].strip())
+        captions[annotation["image_id"]].append(_text(annotation, "caption").strip())
     if without := [number for number, texts in captions.items() if not texts]:
         raise ValueError(f"{len(without)} images without a caption, the first {without[0]}")
-    files = {image["id"]: image["file_name"] for image in content["images"]}
+    files = {image["id"]: _text(image, "file_name") for image in content["images"]}
     order = sorted(files)
     texts = [text for number in order for text in captions[number]]
     return _Listed([files[number] for number in order], [len(captions[number]) for number in order], texts)
+
+
+def _text(entry: dict[str, Any], key: str) -> str:
+    """A string of an entry; raises ValueError for anything else, such as null."""
+    if not isinstance(entry[key], str):
+        raise ValueError(f"the entry of id {entry['id']} must have a string as {key}, got {entry[key]!r}")
+    return entry[key]

@@ -23,13 +23,6 @@ from flowexp.metrics.moments import Moments
 BATCH = 8192
 
 
-def fingerprint(images: Tensor) -> str:
-    """16 hexadecimal digits that identify the pixels of uint8 `images` (N, C, H, W), and their order and shape."""
-    digest = hashlib.blake2b(str(tuple(images.shape)).encode(), digest_size=8)
-    digest.update(images.cpu().contiguous().numpy().data)
-    return digest.hexdigest()
-
-
 @dataclass(frozen=True)
 class ReferenceCache:
     """Files of moments and of features in `folder`, each named by a hash of all that decided it.

@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +68,9 @@ def test_a_build_that_breaks_off_leaves_no_cache(cache: ImageCache, failure: typ
 
 
 def test_what_a_killed_build_left_is_thrown_away(cache: ImageCache):
-    partial = Path(f"{cache.folder}.partial")
+    process = subprocess.Popen(["true"])
+    process.wait()  # its number is nobody's now
+    partial = cache.folder.with_name(f".{cache.folder.name}.{platform.node()}.{process.pid}.0123abcd.partial")
     partial.mkdir()
     (partial / "train_images.npy").write_bytes(b"half")
     (partial / "stray").write_bytes(b"")
