@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp import atomic
 from flowexp.figures import plot_maps, save_figure, save_image
 from flowexp.tables import as_columns, read_csv, write_csv
 
@@ -96,7 +97,7 @@ class Recorder:
         }
         words = {"about": measurement.about, "verdicts": measurement.verdicts, "maps": measurement.maps}
         entry |= {key: value for key, value in words.items() if value}
-        stem.with_suffix(".json").write_text(json.dumps(entry, indent=2) + "\n")
+        atomic.write_json(stem.with_suffix(".json"), entry)
         with (self.folder / "measurements.jsonl").open("a") as history:
             history.write(json.dumps(entry) + "\n")
 

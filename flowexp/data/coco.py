@@ -94,7 +94,7 @@ class COCO(ImageDataModule):
                 f"MS-COCO 2014 not found in {self.root} (looked for annotations/{path.name}): put the folders "
                 f"train2014, val2014 and annotations there, as cocodataset.org has them, {INSTEAD}"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} is damaged or no caption file of COCO ({error!r}): replace it, {INSTEAD}"
             ) from error
