@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,24 @@ class ReferenceCache:
         about = json.dumps({"key": dict(key), "digest": digest}, sort_keys=True, indent=2)
         atomic.write_text(path.with_suffix(".json"), about + "\n")
 
+    def note_pixels(self, key: Mapping[str, Any], pixels: str) -> None:
+        """Keeps what identifies all pixels of the images described by `key`, now that they were read.
+
+        Warns where others were read before: `key` knows large sets by a sample of their files.
+        """
+        path = self.folder / f"pixels_{_digest(key)}.json"
+        before = _pixels_in(path)
+        if before not in (None, pixels):
+            warnings.warn(
+                f"some of the reference's pictures have changed since {path.absolute()} was written, though their "
+                "names, sizes and a sample of their files have not: delete the statistics beside it, which may be of "
+                "the earlier ones",
+                stacklevel=2,
+            )
+        if before != pixels:
+            with dispensable(self.folder, LOST):
+                atomic.write_json(path, {"key": dict(key), "pixels": pixels})
+
     def load_statistics(self, key: Mapping[str, Any], needs: Needs) -> Statistics | None:
         """All that is needed of the set of images described by `key`, or None where a part is missing."""
         moments = {name: self.load(_of_output(key, name)) for name in needs.moments}
@@ -112,6 +131,13 @@ class ReferenceCache:
                 self.save(_of_output(key, name), moments)
             if statistics.features is not None:
                 self.save_features(key, statistics.features)
+
+
+def _pixels_in(path: Path) -> str | None:
+    try:
+        return str(json.loads(path.read_text())["pixels"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _digest_of(*tensors: Tensor) -> str:
