@@ -124,6 +124,8 @@ class LatentCache:
                     self._restore(arrays)
                 else:
                     self._start(manifest, arrays)
+            for path in [self.path(shard, kind) for shard in self.shards() for kind in ("", "_text")]:
+                atomic.remove_leftovers(path)
         except OSError as error:
             raise DataError(f"latents could not be written to {self.folder} ({error}): give another output") from error
 
@@ -182,7 +184,6 @@ class LatentCache:
     def _write(self, shard: Shard, kind: str, parts: Iterable[np.ndarray]) -> None:
         path = self.path(shard, kind)
         try:
-            atomic.remove_leftovers(path)
             write_npy_atomically(path, self._shape(shard, kind), np.float16, parts, row_sums=True)
         except OSError as error:
             raise DataError(f"{path} could not be written ({error}): make room, and run the same again") from error
