@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 
 from flowexp import atomic, report
 from flowexp.callbacks.kept import Kept
+from flowexp.data import DataError, LatentCache, Manifest
 from flowexp.data.image_cache import ImageCache, NoRoomError, Split
 from flowexp.errors import sentence_for
 from flowexp.figures import save_figure, save_image
@@ -112,6 +114,19 @@ def test_decoded_images_without_room_are_told_from_damaged_ones(disk: Path):
     with pytest.raises(NoRoomError, match=r"could not be written to .*disk/decoded \(.*No space left.*make room there"):
         cache.build({"train": Split(images.shape, np.arange(100), images)})
     assert left_on(disk) == {"decoded.lock"}
+
+
+def test_latents_without_room_are_a_sentence_and_the_shards_before_stay(disk: Path):
+    parts: dict[str, Any] = {"dataset": "a", "resolution": 16, "num_images": {"train": 40, "test": 1}, "images": {}}
+    made_by = {"vae": "b", "vae_weights": "c", "scale": 1.0, "shape": [4, 8, 8]}
+    cache = LatentCache(disk / "latents")
+    cache.begin(Manifest(**parts, **made_by, flips=2, shard_size=20), {})
+    first, second = list(cache.shards("train"))
+    rows = np.ones((20, 2, 2, 4, 8, 8), np.float16)  # 41 kB
+    cache.write(first, [rows])
+    with pytest.raises(DataError, match=r"train/00001\.npy could not be written .*No space left.*: make room, and run"):
+        cache.write(second, [rows])
+    assert cache.has(first) and not cache.has(second) and not list(disk.rglob("*.partial"))
 
 
 # --- what stood there ----------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ class COCO(ImageDataModule):
     def _listed(self, split: str) -> _Listed:
         path = self.root / "annotations" / f"captions_{split}2014.json"
         try:
-            return _parse(json.loads(path.read_text()))
+            return _parse(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise DataError(
                 f"MS-COCO 2014 not found in {self.root} (looked for annotations/{path.name}): put the folders "
