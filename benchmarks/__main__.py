@@ -22,6 +22,7 @@ from benchmarks.cases import CASES
 from benchmarks.report import describe, write_report
 from benchmarks.sizes import BUDGETS, CPU, Size
 from benchmarks.table import Result
+from flowexp import atomic
 from flowexp.building import resolve_device
 from flowexp.errors import nearest
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     print(report.removeprefix("\n".join(header)), end="")
     if command.output is not None and len(done) == len(timed):
         command.output.parent.mkdir(parents=True, exist_ok=True)
-        command.output.write_text(report)
+        atomic.write_text(command.output, report)
         print(f"\nwritten to {command.output}", file=sys.stderr)
     return 0 if len(done) == len(timed) else 1
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from flowexp import atomic
 from flowexp.backbones import Backbone
 from flowexp.building import build, build_backbone
 from flowexp.composing import Configs, config_folder
@@ -232,7 +233,7 @@ def catalogue() -> str:
 
 
 def main() -> None:
-    PAGE.write_text(catalogue())
+    atomic.write_text(PAGE, catalogue())
     print(f"wrote {PAGE}")
 
 

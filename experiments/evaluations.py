@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.recipes import Recipe, measurement_of, run_of
+from flowexp import atomic
 from flowexp.runs import RunFolder
 from flowexp.tables import write_csv
 
@@ -75,4 +75,4 @@ def _write_protocol(recipe: Recipe, run: RunFolder, evaluated: Sequence[tuple[Ce
     origin = {key: known[key] for key in ("plan", "seed", "versions", "commit", "machine") if key in known}
     cells = [{"cell": cell, "measured": evaluation.summary()["protocol"]} for cell, evaluation in evaluated]
     content = {"trained": origin, "step": evaluated[0][1].summary()["step"], "evaluated": cells}
-    (recipe.results / "protocol.json").write_text(json.dumps(content, indent=2) + "\n")
+    atomic.write_json(recipe.results / "protocol.json", content)

@@ -30,6 +30,7 @@ from experiments.recipes import (
     read_recipe,
     run_of,
 )
+from flowexp import atomic
 from flowexp.building import build_datamodule, build_module, resolve_precision
 from flowexp.callbacks.precision import autocast
 from flowexp.cards import card_hash
@@ -57,7 +58,7 @@ def main() -> None:
     if not recipe.redraw:
         make_table(recipe, OmegaConf.load(Path(__file__).with_suffix(".yaml")).methods)
     rows = read_csv(recipe.results / "methods.csv", words=["card"])
-    (recipe.results / "table.md").write_text(markdown_table(rows))
+    atomic.write_text(recipe.results / "table.md", markdown_table(rows))
     print(f"\n{(recipe.results / 'table.md').read_text()}")
     print(f"the table: {recipe.results / 'table.md'} (and methods.csv), with its protocol in protocol.json")
 
@@ -73,7 +74,7 @@ def make_table(recipe: Recipe, methods: Mapping[str, DictConfig]) -> None:
     protocol |= {name: how_it_came(methods[name], run, runs, recipe.settings) for name, run in runs.items()}
     write_csv(recipe.results / "methods.csv", [line_of(name, methods, rows) for name in methods])
     ordered = {name: protocol[name] for name in methods}
-    (recipe.results / "protocol.json").write_text(json.dumps(ordered, indent=2) + "\n")
+    atomic.write_json(recipe.results / "protocol.json", ordered)
 
 
 # --- which lines are to be made ---------------------------------------------------------------------------------------

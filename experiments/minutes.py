@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from experiments.recipes import Recipe, call, compose_run
+from flowexp import atomic
 from flowexp.building import build_datamodule
 from flowexp.data import DataError
 from flowexp.json_files import read_object
@@ -55,7 +56,7 @@ def fit_to_minutes(recipe: Recipe, lines: Mapping[str, Sequence[str]]) -> dict[s
         known = {"minutes": recipe.minutes, "lines": asked, "share": share,
                  "timings": {name: asdict(timing) for name, timing in timings.items()}}  # fmt: skip
         recipe.results.mkdir(parents=True, exist_ok=True)
-        plan.write_text(json.dumps(known, indent=2) + "\n")
+        atomic.write_json(plan, known)
     print(f"\n{sentence_of(known)} ({plan})", flush=True)
     steps = {name: timing["num_steps"] for name, timing in known["timings"].items()}
     return {name: shortened(said, steps[name], known["share"]) for name, said in asked.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from flowexp import atomic
 from flowexp.composing import Configs
 from flowexp.errors import nearest
 from flowexp.figures import plot_curves, save_figure
@@ -261,7 +261,7 @@ def write_protocol(recipe: Recipe, runs: Mapping[str, RunFolder], found: Mapping
     content = {label: protocol_of(run) for label, run in runs.items()}
     for label, measurement in (found or {}).items():
         content[label]["measured"] = measurement.summary()["protocol"]
-    (recipe.results / "protocol.json").write_text(json.dumps(content, indent=2) + "\n")
+    atomic.write_json(recipe.results / "protocol.json", content)
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.recipes import markdown_table, measured_picture, measured_rows, read_recipe, run_of, write_protocol
+from flowexp import atomic
 from flowexp.figures import plot_curves, save_figure
 from flowexp.runs import RunFolder
 from flowexp.tables import read_csv, write_csv
@@ -52,7 +53,7 @@ def gather(runs: Mapping[str, RunFolder], results: Path) -> None:
     write_csv(results / "probe_curve.csv", probes)
     write_csv(results / "noise_levels.csv", [row for row in levels if row["split"] == "test"])
     numbers = [{"method": label, **run.summary()["scalars"]} for label, run in runs.items()]
-    (results / "numbers.md").write_text(markdown_table(numbers))
+    atomic.write_text(results / "numbers.md", markdown_table(numbers))
 
 
 if __name__ == "__main__":

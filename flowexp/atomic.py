@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import os
 import platform
@@ -13,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_STREAMS = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
 PARTIAL = ".partial"  # how the names of unfinished files end
 
 
@@ -22,21 +26,57 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The yielded name belongs to this call alone, so that processes of a cluster may write the same file at the same
     moment: the last one to end is kept. Where the block raises, `path` stays as it was and nothing is left beside it.
-    A folder takes the place of no existing folder.
+    A folder takes the place of no existing folder. Behind a link, the file that it leads to is replaced; a device or a
+    pipe, which nothing may replace, is written to as it is.
 
     Raises:
         OSError: no room, or no permission.
     """
+    if _is_stream(path):
+        yield path
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}{PARTIAL}")
     try:
         yield partial
         _sync(partial)
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         _remove(partial)
+        _name(error, partial, path)
         raise
     _sync_folder(path.parent)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is no place on a disk, such as /dev/stdout, which may lead to a file that a shell has opened."""
+    return path.parent in _STREAMS or (path.exists() and not (path.is_file() or path.is_dir()))
+
+
+def _name(error: BaseException, partial: Path, path: Path) -> None:
+    """Lets an error of the disk say the name that was to be written: a full one says none, or that of the attempt."""
+    if isinstance(error, OSError) and (error.errno in _OF_A_DISK or error.filename == str(partial)):
+        error.filename, error.filename2 = str(path), None
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes of this machine left beside `path` of their attempts to write it."""
+    begin = f".{path.name}.{platform.node()}."
+    for partial in path.parent.glob(f"{glob.escape(begin)}*{PARTIAL}"):
+        number = partial.name.removeprefix(begin).split(".")[0]
+        if number.isdigit() and not _is_alive(int(number)):
+            _remove(partial)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -70,13 +70,14 @@ def describe(datamodule: ImageDataModule, vae: VAE, shard_size: int, device: tor
             cannot be had.
     """
     from flowexp.data import COCO, Manifest
+    from flowexp.data.identity import identity_of
 
     splits, text = _splits(datamodule), datamodule.text if isinstance(datamodule, COCO) else None
     return Manifest(
         dataset=datamodule.name,
         resolution=datamodule.resolution,
         num_images={split: len(images) for split, images in splits.items()},
-        images={split: _fingerprint(images) for split, images in splits.items()},
+        images={split: identity_of(images) for split, images in splits.items()},
         flips=2 if datamodule.flip else 1,
         vae=vae.name,
         vae_weights=vae.fingerprint,
@@ -104,12 +105,6 @@ def _latent_shape(datamodule: ImageDataModule, vae: VAE, device: torch.device) -
 
 def _splits(datamodule: ImageDataModule) -> dict[str, Images]:
     return {"train": datamodule.train, "test": datamodule.test}
-
-
-def _fingerprint(images: Images) -> str:
-    from flowexp.metrics.reference import fingerprint
-
-    return images.fingerprint or fingerprint(images.images)
 
 
 def _small_arrays(datamodule: ImageDataModule, device: torch.device) -> dict[str, np.ndarray]:
@@ -142,10 +137,13 @@ def encode(
 
     with tqdm(total=sum(shard.stop - shard.start for shard in shards), desc="encoding", unit="image") as bar:
         for shard in shards:
+            if cache.has(shard):  # by another process, meanwhile
+                bar.update(shard.stop - shard.start)
+                continue
             images = _splits(datamodule)[shard.split]
             if isinstance(datamodule, COCO) and isinstance(images, CaptionedSet):
                 captions = captions_of(datamodule, images, shard)
-                cache.write_text(shard, len(captions), _embeddings(datamodule, captions, device))
+                cache.write_text(shard, _embeddings(datamodule, captions, device))
             cache.write(shard, _latents(vae, images, shard, cache.manifest.flips, device, batch_size, bar))
 
 

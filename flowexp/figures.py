@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowexp import atomic
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -242,12 +244,14 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int | None = N
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a matplotlib figure as PNG."""
-    figure.savefig(path)
+    """Writes a matplotlib figure in the format that its name says, whole or not at all."""
+    with atomic.replacing(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:])
 
 
 def save_image(image: Tensor, path: Path) -> None:
-    """Writes a picture, uint8 (H, W, 3), as PNG."""
+    """Writes a picture, uint8 (H, W, 3), as PNG, whole or not at all."""
     from PIL import Image
 
-    Image.fromarray(image.cpu().numpy()).save(path)
+    with atomic.replacing(path) as partial:
+        Image.fromarray(image.cpu().numpy()).save(partial, format="PNG")

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowexp import atomic
 from flowexp.composing import Configs, config_folder
 from flowexp.errors import sentence_for
 
@@ -58,8 +59,7 @@ def write_report(folders: list[Path], output: Path | None = None, most_pictures:
 
 def _write(output: Path, page: str) -> Path:
     output = output / "report.html" if output.is_dir() else output
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page, encoding="utf-8")
+    atomic.write_text(output, page)
     return output
 
 

@@ -7,10 +7,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from flowexp import atomic
+
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes long-format rows as CSV; the columns are those of the first row."""
-    with path.open("w", newline="") as file:
+    """Writes long-format rows as CSV, whole or not at all; the columns are those of the first row."""
+    with atomic.replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -11,6 +11,8 @@ from urllib.parse import urlparse
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
+from flowexp import atomic
+
 DEFAULT_HOST = "https://api.wandb.ai"
 
 
@@ -92,5 +94,5 @@ def has_key() -> bool:
 def _run_id(folder: Path) -> str:
     file = folder / "wandb_id.txt"
     if not file.exists():
-        file.write_text(os.urandom(4).hex())
+        atomic.write_text(file, os.urandom(4).hex())
     return file.read_text().strip()

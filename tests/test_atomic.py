@@ -1,7 +1,9 @@
 """Files that are written whole or not at all."""
 
 import json
+import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +59,29 @@ def test_writers_of_one_file_do_not_share_a_partial_file(tmp_path):
         thread.join()
     assert path.read_text() in ("a" * 1000, "b" * 1000)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_behind_a_link_the_file_that_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    for target in (tmp_path / "disk/file.txt", tmp_path / "disk/new.txt"):  # the second is not there yet
+        link = tmp_path / f"link_to_{target.name}"
+        link.symlink_to(target)
+        atomic.write_text(link, "text")
+        assert link.is_symlink() and target.read_text() == "text"
+    assert len(list((tmp_path / "disk").iterdir())) == 2
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    written = []
+    reader = threading.Thread(target=lambda: written.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    atomic.write_text(tmp_path / "pipe", "text")
+    reader.join(timeout=30)
+    assert written == ["text"] and (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_shell_has_opened_is_not_replaced(capfd):
+    atomic.write_text(Path("/dev/stdout"), "text")
+    atomic.write_text(Path(os.devnull), "nothing")
+    assert capfd.readouterr().out == "text" and Path(os.devnull).is_char_device()

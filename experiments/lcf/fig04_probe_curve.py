@@ -14,6 +14,7 @@ from typing import Any
 from experiments.lcf.dips import dips
 from experiments.minutes import fit_to_minutes
 from experiments.recipes import Recipe, markdown_table, measured_rows, panel_lines, read_recipe, run_of, write_protocol
+from flowexp import atomic
 from flowexp.figures import plot_curves, save_figure
 from flowexp.tables import read_csv, write_csv
 
@@ -25,7 +26,7 @@ def main() -> None:
         measure(recipe)
     rows = read_csv(recipe.results / "curve.csv")
     draw(recipe, rows)
-    (recipe.results / "table.md").write_text(markdown_table(dips(rows, {"panel": "data", "method": "method"})))
+    atomic.write_text(recipe.results / "table.md", markdown_table(dips(rows, {"panel": "data", "method": "method"})))
     print(f"\n{(recipe.results / 'table.md').read_text()}")
     minutes = (time.perf_counter() - began) / 60
     print(f"figure, table, CSV and protocol: {recipe.results} (after {minutes:.1f} minutes)")

@@ -22,6 +22,7 @@ from experiments.recipes import (
     scores_over_steps,
     write_protocol,
 )
+from flowexp import atomic
 from flowexp.figures import plot_curves, save_figure
 from flowexp.tables import read_csv, write_csv
 
@@ -38,7 +39,7 @@ def main() -> None:
         draw_distances(recipe, panel, [row for row in distances if row["panel"] == panel])
         draw_probes(recipe, panel, [row for row in probes if row["panel"] == panel])
     table = markdown_table(dips(probes, CURVE))
-    (recipe.results / "table.md").write_text(table)
+    atomic.write_text(recipe.results / "table.md", table)
     print(f"\n{table}\nfigures, table, CSV and protocol: {recipe.results}")
 
 

@@ -18,6 +18,7 @@ from experiments.recipes import (
     run_of,
     write_protocol,
 )
+from flowexp import atomic
 from flowexp.figures import plot_curves, save_figure
 from flowexp.tables import read_csv, write_csv
 
@@ -32,7 +33,7 @@ def main() -> None:
     figure = plot_curves(rows, "t", "accuracy", series="trained on", names=names, log_x=True)
     save_figure(figure, recipe.results / "probe.png")
     table = markdown_table(dips(rows, {"trained on": "trained on"}))
-    (recipe.results / "table.md").write_text(table)
+    atomic.write_text(recipe.results / "table.md", table)
     print(f"\n{table}\nfigure, table, CSV and protocol: {recipe.results}")
 
 

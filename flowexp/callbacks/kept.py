@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
+from flowexp import atomic
+from flowexp.caches import dispensable
 from flowexp.metrics import ReferenceCache
+
+LOST = "the measurement goes on, and begins anew if it is stopped"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Kept:
         found = cache.load_features(key)
         if found is None:
             found = make()
-            cache.save_features(key, found)
+            with dispensable(self.folder, LOST):
+                cache.save_features(key, found)
         return found
 
     def numbers(self, part: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -59,7 +63,8 @@ class Kept:
         found = _read(path)
         if found is None:
             found = make()
-            _write(path, found)
+            with dispensable(self.folder, LOST):
+                atomic.write_json(path, found)
         return found
 
 
@@ -69,10 +74,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _write(path: Path, numbers: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(numbers, indent=2) + "\n")
-    os.replace(partial, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from tqdm import tqdm
 
 from flowexp.callbacks.sharing import collect, rank_and_world_size
 from flowexp.data import ImageDataModule
+from flowexp.data.identity import identity_of
 from flowexp.encoders import FeatureNet
 from flowexp.metrics import FeatureCollector, MetricPlan, Needs, ReferenceCache, Statistics, read_adm_reference
-from flowexp.metrics.reference import fingerprint
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class ReferenceSet:
         images = datamodule.reference_pictures(self.source)
         images = images if self.max_images is None else images.subset(min(self.max_images, len(images)))
         plan.check_reference(len(images))
-        identity = images.fingerprint or fingerprint(images.images)
+        identity = identity_of(images)
         key = {"dataset": datamodule.name, "split": self.source, "images": identity}
         rank, world_size = rank_and_world_size()
         own = torch.arange(len(images))[rank::world_size].split(batch_size)
@@ -87,18 +88,27 @@ class ReferenceSet:
         device: torch.device,
     ) -> Statistics:
         """From the cache where every process finds it there; else from this process's rows and `pictures`."""
-        key, rank = {**key, **encoder.protocol()}, rank_and_world_size()[0]
+        images_key, rank = dict(key), rank_and_world_size()[0]
+        key = {**key, **encoder.protocol()}
         saved = None if self.cache is None else self.cache.load_statistics(key, needs)
         if all(collect({rank: saved is not None}).values()):
             assert saved is not None
             return saved
-        collector = FeatureCollector(num, encoder.dims, needs, device=device)
+        collector, pixels = FeatureCollector(num, encoder.dims, needs, device=device), 0
         for rows, images in pictures:
+            pixels += sum_of_pixels(rows, images)
             collector.update(encoder.extract(images.to(device), needs.outputs), rows)
-        found = collector.compute()
+        found, pixels = collector.compute(), sum(collect({rank: pixels}).values()) % 2**64
         if self.cache is not None and rank == 0:
+            self.cache.note_pixels(images_key, f"{pixels:016x}")
             self.cache.save_statistics(key, found)
         return found
+
+
+def sum_of_pixels(rows: Tensor, images: Tensor) -> int:
+    """A number that identifies pictures (B, C, H, W) and their rows (B,); those of all batches add up in any order."""
+    contents = images.cpu().contiguous().numpy()
+    return sum((2 * row + 1) * zlib.crc32(picture.data) for row, picture in zip(rows.tolist(), contents, strict=True))
 
 
 def _with_progress(batches: tuple[Tensor, ...]) -> Iterator[Tensor]:

@@ -17,6 +17,7 @@ from flowexp.callbacks.sampling_protocol import sampling_protocol, weights_of
 from flowexp.callbacks.sharing import rank_and_world_size
 from flowexp.callbacks.ssc_table import plot_differences, score_row
 from flowexp.data import ImageDataModule
+from flowexp.data.identity import identity_of
 from flowexp.diagnostics import (
     SSCProposal,
     calibrate_ssc,
@@ -138,7 +139,8 @@ class SSCCalibration(Monitor):
         """Where parts are kept: by one process alone, since all must make the same calls of a sharded network."""
         if self.kept_in is None or rank_and_world_size()[1] > 1:
             return Kept(None, {})
-        decided = {"weights": weights_of(module.backbone), "data": datamodule.name, "seed": seed}
+        data = {"test": identity_of(datamodule.test), "pictures": identity_of(datamodule.reference_pictures("test"))}
+        decided = {"weights": weights_of(module.backbone), "data": datamodule.name, "seed": seed} | data
         return Kept(Path(self.kept_in) / KEPT, decided | {"sampler": sampling_protocol(module)})
 
     def _controls(self, module: FlowMatching, proposal: SSCProposal) -> dict[str, Sampler]:

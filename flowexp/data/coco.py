@@ -88,13 +88,13 @@ class COCO(ImageDataModule):
     def _listed(self, split: str) -> _Listed:
         path = self.root / "annotations" / f"captions_{split}2014.json"
         try:
-            return _parse(json.loads(path.read_text()))
+            return _parse(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise DataError(
                 f"MS-COCO 2014 not found in {self.root} (looked for annotations/{path.name}): put the folders "
                 f"train2014, val2014 and annotations there, as cocodataset.org has them, {INSTEAD}"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} is damaged or no caption file of COCO ({error!r}): replace it, {INSTEAD}"
             ) from error
@@ -131,10 +131,17 @@ class COCO(ImageDataModule):
 def _parse(content: dict[str, Any]) -> _Listed:
     captions: dict[int, list[str]] = {image["id"]: [] for image in content["images"]}
     for annotation in sorted(content["annotations"], key=lambda annotation: annotation["id"]):
-        captions[annotation["image_id"]].append(annotation["caption"].strip())
+        captions[annotation["image_id"]].append(_text(annotation, "caption").strip())
     if without := [number for number, texts in captions.items() if not texts]:
         raise ValueError(f"{len(without)} images without a caption, the first {without[0]}")
-    files = {image["id"]: image["file_name"] for image in content["images"]}
+    files = {image["id"]: _text(image, "file_name") for image in content["images"]}
     order = sorted(files)
     texts = [text for number in order for text in captions[number]]
     return _Listed([files[number] for number in order], [len(captions[number]) for number in order], texts)
+
+
+def _text(entry: dict[str, Any], key: str) -> str:
+    """A string of an entry; raises ValueError for anything else, such as null."""
+    if not isinstance(entry[key], str):
+        raise ValueError(f"the entry of id {entry['id']} must have a string as {key}, got {entry[key]!r}")
+    return entry[key]

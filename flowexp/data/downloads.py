@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -12,6 +11,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import Progress
 
+from flowexp import atomic
 from flowexp.data.errors import INSTEAD, DataError
 
 _TIMEOUT_SECONDS = 30
@@ -40,7 +40,7 @@ def check_md5(path: Path, expected: str) -> None:
 def download(url: str, target: Path, md5: str) -> None:
     """Fetches a file, unless it is there; the target appears only once its checksum is right.
 
-    It grows in `<target>.partial` beside the target. Processes that want the same file take turns: the first fetches.
+    It grows under another name beside the target. Processes that want the same file take turns: the first fetches.
 
     Raises:
         DataError: no network, no room, or not the file expected; nothing is left behind.
@@ -57,17 +57,14 @@ def download(url: str, target: Path, md5: str) -> None:
 
 
 def _fetch_checked(url: str, target: Path, md5: str) -> None:
-    partial = target.with_name(target.name + ".partial")
-    try:
-        _fetch(url, partial)
+    atomic.remove_leftovers(target)
+    with atomic.replacing(target) as partial:
+        _fetch(url, partial, target.name)
         if (found := md5_of(partial)) != md5:
             raise OSError(f"got {partial.stat().st_size} bytes with md5 {found} instead of {md5}")
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def _fetch(url: str, partial: Path) -> None:
+def _fetch(url: str, partial: Path, name: str) -> None:
     # No bar where nobody watches: a log file would collect its control characters.
     console = Console(stderr=True)
     with (
@@ -75,9 +72,7 @@ def _fetch(url: str, partial: Path) -> None:
         partial.open("wb") as file,
         Progress(console=console, disable=not console.is_terminal) as progress,
     ):
-        task = progress.add_task(partial.stem, total=int(response.headers.get("Content-Length", 0)) or None)
+        task = progress.add_task(name, total=int(response.headers.get("Content-Length", 0)) or None)
         while chunk := response.read(_CHUNK_BYTES):
             file.write(chunk)
             progress.advance(task, len(chunk))
-        file.flush()
-        os.fsync(file.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from torch import Tensor
 
 from flowexp.data.crop import read_square
 from flowexp.data.errors import DataError
+from flowexp.data.file_tree import Folder
+from flowexp.data.identity import identity_of_files
 from flowexp.data.pick import Batch, Pick, mirror, subset_rows
 
 _GIGABYTE = 1e9
@@ -69,11 +70,10 @@ class FileImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Of the names and the resolution: the files themselves are not read."""
-        content = "\n".join([str(self.decoder.resolution), *self.names])
-        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+        """Of the files and the resolution, see `identity_of_files`; nothing is decoded."""
+        return identity_of_files(Folder(self.decoder.folder), self.names, str(self.decoder.resolution))
 
     @property
     def gigabytes(self) -> float:

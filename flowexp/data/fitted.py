@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +23,19 @@ class FittedSet:
     channels: int
     resolution: int
 
-    fingerprint: ClassVar[str | None] = None  # the pictures are not those of the source
-
     def __len__(self) -> int:
         return len(self.source)
 
     @property
     def labels(self) -> Tensor:
         return self.source.labels
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the source and the shape, where the source is known without its pixels."""
+        known = self.source.fingerprint
+        about = f"{known} as {self.channels} x {self.resolution}"
+        return None if known is None else hashlib.blake2b(about.encode(), digest_size=8).hexdigest()
 
     @property
     def prefetch(self) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,17 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from flowexp import atomic
 from flowexp.data.errors import DataError
 from flowexp.data.images import ImageSet
-from flowexp.data.npy_files import write_npy
+from flowexp.npy import digest_of, write_npy
 
 _MANIFEST = "manifest.json"
+_CHECKED = "checked.json"  # the state of the files when they were last compared with their digests
+
+
+class NoRoomError(DataError):
+    """The place of a cache is full, or may not be written; what is to be cached may be used without it."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,20 @@ class Split:
     labels: np.ndarray
     images: Iterable[np.ndarray]
 
+    def in_memory(self) -> ImageSet:
+        """Decodes them now."""
+        images = np.empty(self.shape, np.uint8)
+        for row, image in enumerate(self.images):
+            images[row] = image
+        return ImageSet(torch.from_numpy(images), torch.from_numpy(self.labels))
+
 
 @dataclass(frozen=True)
 class ImageCache:
     """A folder with <split>_images.npy, <split>_labels.npy and a manifest of what they were made from.
 
-    The folder appears under its name only when it is complete: it is filled under another one beside it.
+    The folder appears under its name only when it is complete: it is filled under another one beside it. Its files are
+    read through once for their digests, and again where a file was touched since.
 
     Arguments:
         folder: where.
@@ -59,31 +72,32 @@ class ImageCache:
         """Decodes everything into the folder, unless another process did so meanwhile.
 
         Raises:
-            DataError: the place cannot be written, or is full.
+            NoRoomError: the place cannot be written, or is full.
+            DataError: an image is damaged.
         """
         try:
             with FileLock(f"{self.folder}.lock"):
                 if not self.exists():
-                    self._fill(Path(f"{self.folder}.partial"), splits)
+                    atomic.remove_leftovers(self.folder)
+                    with atomic.replacing(self.folder) as partial:
+                        self._fill(partial, splits)
         except OSError as error:
-            raise DataError(
+            raise NoRoomError(
                 f"the decoded images could not be written to {self.folder} ({error}): make room there, or let "
                 "data.root be a folder of your own with a link to the dataset"
             ) from error
 
     def _fill(self, partial: Path, splits: dict[str, Split]) -> None:
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-        try:
-            partial.mkdir()
-            for name, split in splits.items():
-                write_npy(partial / f"{name}_images.npy", split.shape, np.uint8, split.images)
-                np.save(partial / f"{name}_labels.npy", split.labels)
-            sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
-            (partial / _MANIFEST).write_text(json.dumps({"origin": self.origin, "bytes": sizes}, indent=1))
-            _flush(partial)
-            os.replace(partial, self.folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        digests: dict[str, str] = {}
+        for name, split in splits.items():
+            images, labels = partial / f"{name}_images.npy", partial / f"{name}_labels.npy"
+            digests[images.name] = write_npy(images, split.shape, np.uint8, split.images)
+            digests[labels.name] = write_npy(labels, split.labels.shape, np.int64, [split.labels])
+        sizes = {name: (partial / name).stat().st_size for name in digests}
+        manifest = {"origin": self.origin, "bytes": sizes, "digests": digests}
+        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        (partial / _CHECKED).write_text(json.dumps(_stamps(partial, digests)))
 
     def read(self, split: str) -> ImageSet:
         """The images, mapped into memory, and the labels of a split.
@@ -91,25 +105,39 @@ class ImageCache:
         Raises:
             DataError: the cache is damaged, or was made from other images.
         """
-        self._check()
-        # Mode c: changes would stay in memory. torch warns of arrays that it may not write.
-        images = np.load(self.folder / f"{split}_images.npy", mmap_mode="c")
-        return ImageSet(torch.from_numpy(images), torch.from_numpy(np.load(self.folder / f"{split}_labels.npy")))
+        try:
+            self._check()
+            # Mode c: changes would stay in memory. torch warns of arrays that it may not write.
+            images = np.load(self.folder / f"{split}_images.npy", mmap_mode="c")
+            return ImageSet(torch.from_numpy(images), torch.from_numpy(np.load(self.folder / f"{split}_labels.npy")))
+        except DataError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+            raise DataError(f"{self.folder} is damaged ({error}): delete it to have it made anew") from error
 
     def _check(self) -> None:
-        try:
-            manifest = json.loads((self.folder / _MANIFEST).read_text())
-            origin, sizes = manifest["origin"], manifest["bytes"]
-            damaged = [name for name, size in sizes.items() if (self.folder / name).stat().st_size != size]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{self.folder} is damaged ({error}): delete it to have it made anew") from error
-        if damaged:
-            raise DataError(f"{self.folder} is damaged ({', '.join(damaged)}): delete it to have it made anew")
+        manifest = json.loads((self.folder / _MANIFEST).read_text())
+        origin, sizes = manifest["origin"], manifest["bytes"]
         if self.origin not in (None, origin):
             raise DataError(f"{self.folder} was made from other images: delete it to have it made anew")
+        damaged = [name for name, size in sizes.items() if (self.folder / name).stat().st_size != size]
+        if damaged := damaged or self._changed(manifest.get("digests", {})):
+            raise DataError(f"{self.folder} is damaged ({', '.join(damaged)}): delete it to have it made anew")
+
+    def _changed(self, digests: dict[str, str]) -> list[str]:
+        """The files that are not what was written. They are read, unless they were before and not touched since."""
+        stamps, checked = _stamps(self.folder, digests), self.folder / _CHECKED
+        with suppress(OSError, ValueError):
+            if json.loads(checked.read_text()) == stamps:
+                return []
+        changed = [name for name, digest in digests.items() if digest_of(self.folder / name) != digest]
+        if not changed:
+            with suppress(OSError):  # a folder that may only be read is read through each time
+                atomic.write_text(checked, json.dumps(stamps))
+        return changed
 
 
-def _flush(folder: Path) -> None:
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+def _stamps(folder: Path, names: Iterable[str]) -> dict[str, list[int]]:
+    """What changes with a file, as far as the system knows without reading it."""
+    states = {name: (folder / name).stat() for name in sorted(names)}
+    return {name: [state.st_size, state.st_mtime_ns, state.st_ctime_ns] for name, state in states.items()}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +18,7 @@ from rich.progress import track
 from flowexp.data.base import ImageDataModule, check_positive
 from flowexp.data.errors import INSTEAD, DataError
 from flowexp.data.file_images import Decoder, FileImages
-from flowexp.data.image_cache import ImageCache, Split
+from flowexp.data.image_cache import ImageCache, NoRoomError, Split
 from flowexp.data.pick import Images
 
 _ENDINGS = (".jpeg", ".jpg", ".png")
@@ -105,8 +107,18 @@ class ImageNet(ImageDataModule):
         cache = ImageCache(self.root / name, self._origin(train, test))
         if not cache.exists():
             print(f"decoding ImageNet once into {cache.folder}: {train.gigabytes + test.gigabytes:.1f} GB", flush=True)
-            cache.build({"train": _to_write(train), "test": _to_write(test)})
-        return cache.read("train"), cache.read("test")
+            try:
+                cache.build({"train": _to_write(train), "test": _to_write(test)})
+            except NoRoomError as error:
+                return self._undecoded(train, test, error)
+        return replace(cache.read("train"), source=train), replace(cache.read("test"), source=test)
+
+    def _undecoded(self, train: FileImages, test: FileImages, error: NoRoomError) -> tuple[Images, Images]:
+        """The files themselves, where decoded images have no place and nothing needs them in memory."""
+        if self.on_device:
+            raise error
+        warnings.warn(f"{error}; until then every batch is decoded when its turn comes", stacklevel=2)
+        return train, test
 
     def _origin(self, train: FileImages, test: FileImages) -> dict[str, Any]:
         return {"dataset": self.name, "format": 1, "train": train.fingerprint, "test": test.fingerprint}

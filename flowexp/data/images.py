@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from flowexp.data.pick import Batch, Pick, mirror, subset_rows
+from flowexp.data.pick import Batch, Images, Pick, mirror, subset_rows
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -37,13 +37,14 @@ class ImageSet:
     Arguments:
         images: uint8 (N, C, H, W); may lie in a memory-mapped file.
         labels: int64 (N,).
+        source: the set that they were decoded from and are known by; None where their pixels tell.
     """
 
     images: Tensor
     labels: Tensor
+    source: Images | None = None
 
     prefetch: ClassVar[int] = 0
-    fingerprint: ClassVar[str | None] = None  # the pixels are there to be read
 
     def __post_init__(self) -> None:
         assert self.images.dtype == torch.uint8 and self.images.ndim == 4, "images are uint8 (N, C, H, W)"
@@ -53,18 +54,23 @@ class ImageSet:
         return len(self.labels)
 
     @property
+    def fingerprint(self) -> str | None:
+        """That of the source, so that decoding beforehand makes no other set of it."""
+        return None if self.source is None else self.source.fingerprint
+
+    @property
     def device(self) -> torch.device:
         """Where the images are."""
         return self.images.device
 
     def to(self, device: torch.device | str) -> ImageSet:
         """The same images on a device; nothing is copied if they are there already."""
-        return ImageSet(self.images.to(device), self.labels.to(device))
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def select(self, rows: Tensor) -> ImageSet:
         """The images of the given rows (num,), in that order, as one gather."""
-        rows = rows.to(self.images.device)
-        return ImageSet(self.images.index_select(0, rows), self.labels.index_select(0, rows))
+        here, source = rows.to(self.images.device), None if self.source is None else self.source.select(rows.cpu())
+        return ImageSet(self.images.index_select(0, here), self.labels.index_select(0, here), source)
 
     def subset(self, num: int) -> ImageSet:
         """A fixed random subset, see `subset_rows`."""
@@ -72,5 +78,6 @@ class ImageSet:
 
     def batch(self, pick: Pick) -> Batch:
         """`image` uint8 (B, C, H, W) and `label` int64 (B,)."""
-        chosen = self.select(pick.rows)
-        return {"image": mirror(chosen.images, pick.flips), "label": chosen.labels}
+        rows = pick.rows.to(self.images.device)
+        images, labels = self.images.index_select(0, rows), self.labels.index_select(0, rows)
+        return {"image": mirror(images, pick.flips), "label": labels}

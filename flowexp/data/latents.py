@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from flowexp.data.captions import IN_EVALUATION_ORDER, CaptionedSet, CaptionNumb
 from flowexp.data.coco import COCO
 from flowexp.data.errors import DataError
 from flowexp.data.frozen import Autoencoder
+from flowexp.data.identity import identity_of
 from flowexp.data.images import to_uint8
 from flowexp.data.latent_cache import LatentCache
 from flowexp.data.npy_files import ShardedArray
@@ -37,19 +39,27 @@ class LatentSet:
         rows: which of them these are, int64 (N,).
         labels: int64 (N,).
         scale: what latents are multiplied by.
+        origin: what identifies the rows of `store`.
     """
 
     store: ShardedArray
     rows: Tensor
     labels: Tensor
     scale: float
+    origin: str = ""
 
     prefetch: ClassVar[int] = 2
-    fingerprint: ClassVar[str | None] = None  # they are not pictures, and nothing compares them
     device: ClassVar[torch.device] = torch.device("cpu")
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what they were made from and which these are; no latent is read."""
+        digest = hashlib.blake2b(f"{self.origin} {self.scale}".encode(), digest_size=8)
+        digest.update(self.rows.numpy().data)
+        return digest.hexdigest()
 
     @property
     def images(self) -> Tensor:
@@ -130,7 +140,27 @@ class Latents(ImageDataModule):
 
     def pictured(self, latents: Images) -> Images:
         """The training latents, with their pictures where those are asked for."""
-        return PicturedSet(latents, self.pictures.load()[0]) if self.with_pictures else latents
+        if not self.with_pictures:
+            return latents
+        pictures = self.pictures.load()[0]
+        self._check_pictures(pictures, "train")
+        return PicturedSet(latents, pictures)
+
+    def _check_pictures(self, pictures: Images, split: str) -> None:
+        """Refuses pictures that are not those that were encoded.
+
+        Raises:
+            DataError: of as many pictures some are others.
+        """
+        manifest = self.cache.manifest
+        if manifest.version < 2 or len(pictures) != manifest.num_images[split]:
+            return  # nothing to compare with
+        if identity_of(pictures) != manifest.images[split]:
+            raise DataError(
+                f"the latents in {self.root} were made of other pictures than those of {split} in "
+                f"{self.pictures.root}: give data.pictures.root the folder that was encoded, or encode again into "
+                "another folder"
+            )
 
     def check_cache(self) -> None:
         """Refuses a cache of other latents.
@@ -151,7 +181,8 @@ class Latents(ImageDataModule):
     def latents(self, split: str) -> LatentSet:
         """The latents of a split with their classes."""
         labels = torch.from_numpy(self.cache.small(f"{split}_labels"))
-        return LatentSet(self.cache.latents(split), torch.arange(len(labels)), labels, self.vae.scale)
+        origin = f"{split} of {replace(self.cache.manifest, digests={})}"
+        return LatentSet(self.cache.latents(split), torch.arange(len(labels)), labels, self.vae.scale, origin)
 
     def to_data(self, images: Tensor) -> Tensor:
         """Latents are data as they are."""
@@ -183,7 +214,9 @@ class Latents(ImageDataModule):
 
     def reference_pictures(self, split: str) -> Images:
         self.pictures.setup()
-        return self.pictures.reference_pictures(split)
+        pictures = self.pictures.reference_pictures(split)
+        self._check_pictures(pictures, split)
+        return pictures
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,7 @@ class Images(Protocol):
 
     `labels` (N,) int64 are zeros where there are no classes. `prefetch` is how many batches to prepare ahead of their
     use, 0 where fetching is one gather. `fingerprint` is 16 hexadecimal digits that identify the images and their
-    order without reading them; None where one must.
+    order, whatever folder they lie in, without decoding them; None where their pixels must tell: see `identity_of`.
     """
 
     @property

@@ -28,7 +28,6 @@ class PicturedSet:
     pictures: Images
 
     prefetch: ClassVar[int] = 2
-    fingerprint: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         if len(self.latents) != len(self.pictures):
@@ -44,6 +43,11 @@ class PicturedSet:
     def labels(self) -> Tensor:
         """int64 (N,)."""
         return self.latents.labels
+
+    @property
+    def fingerprint(self) -> str | None:
+        """That of the latents."""
+        return self.latents.fingerprint
 
     @property
     def images(self) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,10 +15,12 @@ from rich.console import Console
 from rich.progress import track
 
 from flowexp.data.base import ImageDataModule
+from flowexp.data.crop import as_colour
 from flowexp.data.downloads import check_md5, download
 from flowexp.data.errors import INSTEAD, DataError
 from flowexp.data.file_tree import FileTree, Folder, Zip
-from flowexp.data.image_cache import ImageCache, Split
+from flowexp.data.identity import identity_of_files
+from flowexp.data.image_cache import ImageCache, NoRoomError, Split
 from flowexp.data.images import ImageSet
 
 _WNIDS = "wnids.txt"
@@ -56,14 +60,24 @@ class TinyImageNet(ImageDataModule):
         if self._files() is None and not cache.exists():
             download(self.url, self.root / self.archive, self.archive_md5)
         if not cache.exists():
-            self._decode()
+            with suppress(NoRoomError):  # `load` does without
+                self._decode()
 
     def load(self) -> tuple[ImageSet, ImageSet]:
         files = self._files()
         cache = self._cache(files)
         if not cache.exists():
-            self._decode()
+            try:
+                self._decode()
+            except NoRoomError as error:
+                return self._in_memory(error)
         return cache.read("train"), cache.read("test")
+
+    def _in_memory(self, error: NoRoomError) -> tuple[ImageSet, ImageSet]:
+        """All images decoded for this process alone, where they have no place on the disk."""
+        warnings.warn(f"{error}; until then every start decodes them anew, and they stay in memory", stacklevel=2)
+        train, test = (split.in_memory() for split in self._splits().values())
+        return train, test
 
     def _files(self) -> FileTree | None:
         """The folder or the archive, the folder first."""
@@ -78,14 +92,26 @@ class TinyImageNet(ImageDataModule):
         return ImageCache(self.root / "decoded", None if files is None else self._origin(files))
 
     def _origin(self, files: FileTree) -> dict[str, Any]:
+        """What the decoded images are known by; the same for the archive and for the folder that was unpacked of it."""
         texts = {name: hashlib.sha256(files.read(name)).hexdigest() for name in (_WNIDS, _ANNOTATIONS)}
-        return {"dataset": self.name, "format": 1, "train": self._num_train, "test": self.num_test, **texts}
+        names = [name for name, _ in self._train_names(files) + self._test_names(files)]
+        numbers = {"train": self._num_train, "test": self.num_test}
+        return {"dataset": self.name, "format": 2, **numbers, **texts, "files": identity_of_files(files, names)}
 
     @property
     def _num_train(self) -> int:
         return self.num_classes * self.images_per_class
 
     def _decode(self) -> None:
+        splits = self._splits()
+        self._cache(self._files()).build(splits)
+
+    def _splits(self) -> dict[str, Split]:
+        """Both splits, to be decoded.
+
+        Raises:
+            DataError: the files are missing or damaged.
+        """
         files = self._files()
         if files is None:
             raise DataError(
@@ -94,8 +120,10 @@ class TinyImageNet(ImageDataModule):
             )
         if isinstance(files, Zip):
             check_md5(files.path, self.archive_md5)
-        wnids = self._wnids(files)
-        self._cache(files).build({"train": self._train_split(files, wnids), "test": self._test_split(files, wnids)})
+        return {
+            "train": self._split(files, self._train_names(files)),
+            "test": self._split(files, self._test_names(files)),
+        }
 
     def _wnids(self, files: FileTree) -> list[str]:
         wnids = sorted(files.read(_WNIDS).decode().split())
@@ -103,23 +131,30 @@ class TinyImageNet(ImageDataModule):
             raise DataError(f"{_WNIDS} of Tiny-ImageNet must list {self.num_classes} classes, got {len(set(wnids))}")
         return wnids
 
-    def _train_split(self, files: FileTree, wnids: list[str]) -> Split:
+    def _train_names(self, files: FileTree) -> list[tuple[str, int]]:
+        """The file and the class of each training image."""
         numbers = range(self.images_per_class)
-        names = [f"train/{wnid}/images/{wnid}_{number}.JPEG" for wnid in wnids for number in numbers]
-        return self._split(files, names, [label for label in range(len(wnids)) for _ in numbers])
+        return [
+            (f"train/{wnid}/images/{wnid}_{number}.JPEG", label)
+            for label, wnid in enumerate(self._wnids(files))
+            for number in numbers
+        ]
 
-    def _test_split(self, files: FileTree, wnids: list[str]) -> Split:
+    def _test_names(self, files: FileTree) -> list[tuple[str, int]]:
+        """The file and the class of each held-out image."""
+        wnids = {wnid: label for label, wnid in enumerate(self._wnids(files))}
         rows = [line.split("\t") for line in files.read(_ANNOTATIONS).decode().splitlines() if line.strip()]
         if len(rows) != self.num_test or any(len(row) < 2 or row[1] not in wnids for row in rows):
             raise DataError(
                 f"{_ANNOTATIONS} of Tiny-ImageNet must give each of {self.num_test} images a class of {_WNIDS}, "
                 f"got {len(rows)} lines: replace it, {INSTEAD}"
             )
-        return self._split(files, [f"val/images/{row[0]}" for row in rows], [wnids.index(row[1]) for row in rows])
+        return [(f"val/images/{row[0]}", wnids[row[1]]) for row in rows]
 
-    def _split(self, files: FileTree, names: Sequence[str], labels: Sequence[int]) -> Split:
+    def _split(self, files: FileTree, names: Sequence[tuple[str, int]]) -> Split:
         shape = (len(names), self.channels, self.resolution, self.resolution)
-        return Split(shape, np.array(labels, np.int64), self._images(files, names))
+        labels = np.array([label for _, label in names], np.int64)
+        return Split(shape, labels, self._images(files, [name for name, _ in names]))
 
     def _images(self, files: FileTree, names: Sequence[str]) -> Iterator[np.ndarray]:
         console = Console(stderr=True)
@@ -130,8 +165,8 @@ class TinyImageNet(ImageDataModule):
 def _decode_image(jpeg: bytes, resolution: int, name: str) -> np.ndarray:
     """A JPEG as uint8 (3, H, W); the few grey ones become colour."""
     try:
-        image = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
-    except (OSError, SyntaxError) as error:  # SyntaxError is what Pillow raises for some broken headers
+        image = np.asarray(as_colour(Image.open(io.BytesIO(jpeg))))
+    except Exception as error:  # a damaged picture can raise anything
         raise DataError(f"{name} of Tiny-ImageNet is damaged ({error}): replace it, {INSTEAD}") from error
     if image.shape != (resolution, resolution, 3):
         raise DataError(

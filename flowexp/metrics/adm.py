@@ -7,8 +7,6 @@ dataset, of which arr_0 is a part; a batch of samples has none.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowexp import atomic
 from flowexp.metrics.moments import Moments
 
 NAMES = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -84,15 +83,12 @@ def write_adm_batches(
         raise ValueError(
             f"{path.name} must end in .npz, and moments be of features and spatial, got {moments and [*moments]}"
         )
-    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-        file = Path(aside) / path.name
-        with zipfile.ZipFile(file, "w") as archive:
-            with archive.open("arr_0.npy", "w", force_zip64=True) as member:
-                _write_pixels(member, batches, num)
-            for name, array in _arrays_of(moments or {}).items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-        os.replace(file, path)
+    with atomic.replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as member:
+            _write_pixels(member, batches, num)
+        for name, array in _arrays_of(moments or {}).items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _write_pixels(file: IO[bytes], batches: Iterable[Tensor], num: int) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,27 +13,25 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from flowexp import atomic
+from flowexp.caches import dispensable
 from flowexp.metrics.collecting import Needs, Statistics
 from flowexp.metrics.moments import Moments
+from flowexp.npy import write_npy
 
 BATCH = 8192
-
-
-def fingerprint(images: Tensor) -> str:
-    """16 hexadecimal digits that identify the pixels of uint8 `images` (N, C, H, W), and their order and shape."""
-    digest = hashlib.blake2b(str(tuple(images.shape)).encode(), digest_size=8)
-    digest.update(images.cpu().contiguous().numpy().data)
-    return digest.hexdigest()
+LOST = "the statistics are used and computed anew next time; let callbacks.frechet.cache be another folder"
 
 
 @dataclass(frozen=True)
 class ReferenceCache:
     """Files of moments and of features in `folder`, each named by a hash of all that decided it.
 
-    A file is written whole or not at all. One that is damaged, by the digest of its content, counts as missing.
+    A file is written whole or not at all. One that is damaged, by the digest of its content, counts as missing. Where
+    nothing can be written, `save_statistics` warns.
 
     Arguments:
         folder: made at need.
@@ -72,17 +69,12 @@ class ReferenceCache:
 
     def save(self, key: Mapping[str, Any], moments: Moments) -> None:
         """Writes `moments` with `key` beside them, for people to read."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            "mean": moments.mean.cpu(),
-            "covariance": moments.covariance.cpu(),
-            "count": torch.tensor(moments.count),
-        }
-        with tempfile.TemporaryDirectory(dir=self.folder) as aside:
-            file = Path(aside) / "moments"
-            digest = _digest_of(*tensors.values())
-            save_file(tensors, file, metadata={"key": json.dumps(key, sort_keys=True), "digest": digest})
-            os.replace(file, self.path(key))
+        mean, covariance, count = moments.mean.cpu(), moments.covariance.cpu(), torch.tensor(moments.count)
+        about = {"key": json.dumps(key, sort_keys=True), "digest": _digest_of(mean, covariance, count)}
+        content = save({"mean": mean, "covariance": covariance, "count": count}, metadata=about)
+        atomic.remove_leftovers(self.path(key))
+        with atomic.replacing(self.path(key)) as partial:
+            partial.write_bytes(content)
 
     def load_features(self, key: Mapping[str, Any]) -> Tensor | None:
         """The features (N, D) saved under `key`, mapped from their file: read only where they are used. Or None."""
@@ -97,18 +89,32 @@ class ReferenceCache:
 
     def save_features(self, key: Mapping[str, Any], features: Tensor) -> None:
         """Writes `features` (N, D) in batches, and in a file of the same name that ends in .json `key` and a digest."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.features_path(key)
-        with tempfile.TemporaryDirectory(dir=self.folder) as aside:
-            file = Path(aside) / "features.npy"
-            shape = (features.shape[0], features.shape[1])
-            mapped = np.lib.format.open_memmap(file, "w+", dtype=np.dtype(self.dtype), shape=shape)
-            for start in range(0, len(features), BATCH):
-                mapped[start : start + BATCH] = features[start : start + BATCH].cpu().numpy()
-            mapped.flush()
-            about = {"key": dict(key), "digest": _digest_of(torch.from_numpy(mapped))}
-            path.with_suffix(".json").write_text(json.dumps(about, sort_keys=True, indent=2) + "\n")
-            os.replace(file, path)
+        path, dtype = self.features_path(key), np.dtype(self.dtype)
+        parts = (rows.cpu().numpy().astype(dtype) for rows in features.split(BATCH))
+        atomic.remove_leftovers(path)
+        with atomic.replacing(path) as partial:
+            write_npy(partial, features.shape, dtype.type, parts)
+            digest = _digest_of(torch.from_numpy(np.load(partial, mmap_mode="c")))
+        about = json.dumps({"key": dict(key), "digest": digest}, sort_keys=True, indent=2)
+        atomic.write_text(path.with_suffix(".json"), about + "\n")
+
+    def note_pixels(self, key: Mapping[str, Any], pixels: str) -> None:
+        """Keeps what identifies all pixels of the images described by `key`, now that they were read.
+
+        Warns where others were read before: `key` knows large sets by a sample of their files.
+        """
+        path = self.folder / f"pixels_{_digest(key)}.json"
+        before = _pixels_in(path)
+        if before not in (None, pixels):
+            warnings.warn(
+                f"some of the reference's pictures have changed since {path.absolute()} was written, though their "
+                "names, sizes and a sample of their files have not: delete the statistics beside it, which may be of "
+                "the earlier ones",
+                stacklevel=2,
+            )
+        if before != pixels:
+            with dispensable(self.folder, LOST):
+                atomic.write_json(path, {"key": dict(key), "pixels": pixels})
 
     def load_statistics(self, key: Mapping[str, Any], needs: Needs) -> Statistics | None:
         """All that is needed of the set of images described by `key`, or None where a part is missing."""
@@ -119,11 +125,19 @@ class ReferenceCache:
         return Statistics({name: found for name, found in moments.items() if found is not None}, features)
 
     def save_statistics(self, key: Mapping[str, Any], statistics: Statistics) -> None:
-        """Writes the moments and features of `statistics` under `key`."""
-        for name, moments in statistics.moments.items():
-            self.save(_of_output(key, name), moments)
-        if statistics.features is not None:
-            self.save_features(key, statistics.features)
+        """Writes the moments and features of `statistics` under `key`; warns where there is no room or permission."""
+        with dispensable(self.folder, LOST):
+            for name, moments in statistics.moments.items():
+                self.save(_of_output(key, name), moments)
+            if statistics.features is not None:
+                self.save_features(key, statistics.features)
+
+
+def _pixels_in(path: Path) -> str | None:
+    try:
+        return str(json.loads(path.read_text())["pixels"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _digest_of(*tensors: Tensor) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from flowexp.caches import dispensable
 from flowexp.metrics.moments import refuse_infinite
 
 IN_MEMORY = 2**30  # bytes: 131,072 of Inception's features
 BATCH = 8192
+ZEROS = 2**24  # bytes written at once
 
 
 class FeatureStore:
@@ -32,11 +36,24 @@ class FeatureStore:
         if num * dim * 4 <= in_memory:
             self.features = torch.zeros(num, dim)
         else:
-            self._folder = tempfile.TemporaryDirectory(prefix="features_", dir=folder)
-            file = str(Path(self._folder.name) / "features")
-            self.features = torch.from_file(file, shared=True, size=num * dim, dtype=torch.float32).view(num, dim)
+            self.features = self._mapped(num, dim, folder)
         self._times = torch.zeros(num, dtype=torch.int32)
         self._gathered = False
+
+    def _mapped(self, num: int, dim: int, folder: Path | None) -> Tensor:
+        """Room in a file; in memory, with a warning, where the disk has not got it."""
+        place = folder or Path(os.environ.get("TMPDIR") or "/tmp")
+        cost = f"{num * dim * 4 / 1e9:.1f} GB of features stay in memory; set TMPDIR to a folder with room for them"
+        with dispensable(place, cost):
+            self._folder = tempfile.TemporaryDirectory(prefix="features_", dir=folder)
+            file = Path(self._folder.name) / "features"
+            try:
+                reserve(file, num * dim * 4)
+            except OSError:
+                self._folder.cleanup()
+                raise
+            return torch.from_file(str(file), shared=True, size=num * dim, dtype=torch.float32).view(num, dim)
+        return torch.zeros(num, dim)
 
     def update(self, features: Tensor, indices: Tensor) -> None:
         """Fills in features (B, D) of the images numbered `indices` (B,)."""
@@ -61,6 +78,22 @@ class FeatureStore:
         for part in self.features.split(BATCH):
             refuse_infinite(part.sum(0), len(self.features))
         return self.features
+
+
+def reserve(path: Path, num_bytes: int) -> None:
+    """Makes a file of zeros whose room is taken: writing to a mapped hole on a full disk would end the process.
+
+    Raises:
+        OSError: there is not so much room.
+    """
+    with path.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+        except (AttributeError, OSError) as error:  # macOS and some file systems cannot
+            if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            for start in range(0, num_bytes, ZEROS):
+                file.write(bytes(min(ZEROS, num_bytes - start)))
 
 
 def _add_processes(part: Tensor) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from flowexp.callbacks.reference_set import ReferenceSet
+from flowexp.callbacks.reference_set import ReferenceSet, sum_of_pixels
 from flowexp.data import Digits
 from flowexp.data.images import ImageSet
 from flowexp.encoders.base import FeatureNet
@@ -76,7 +78,7 @@ def test_whatever_decides_the_features_has_an_entry_of_its_own(tmp_path, changed
     before = {file.name for file in tmp_path.iterdir()}
     statistics(tmp_path, **{name: make() for name, make in changed.items()})
     fresh = {file.name for file in tmp_path.iterdir()} - before
-    assert {name.partition("_")[0] for name in fresh} == {"moments", "features"}
+    assert {name.partition("_")[0] for name in fresh} - {"pixels"} == {"moments", "features"}
 
 
 def test_the_same_reference_is_encoded_once(tmp_path):
@@ -121,3 +123,47 @@ def test_moments_in_a_file_are_inceptions_and_its_features_are_cached_beside_the
         found, about = statistics(tmp_path / "cache", encoder=encoder, source=str(tmp_path / "file.npz"))
         assert encoder.seen == seen and found.features.shape == (60, 4)
         assert np.array_equal(found.moments["features"].mean, np.ones(2048)) and about["num"] == 60
+
+
+def test_a_cache_that_cannot_be_written_changes_no_number(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    expected = ReferenceSet().statistics(digits(), Quarters(), PLAN, 16, torch.device("cpu"))[0]
+    with pytest.warns(UserWarning, match=f"nothing can be kept in {tmp_path}/file/moments "):
+        found = statistics(tmp_path / "file/moments")[0]
+    assert torch.equal(found.features, expected.features)
+    assert torch.equal(found.moments["features"].covariance, expected.moments["features"].covariance)
+
+
+def test_pixels_that_changed_unseen_are_noticed_when_all_are_read_again(tmp_path):
+    class Unread:
+        """What a large set knows of itself: the same for other pixels."""
+
+        fingerprint = "0123456789abcdef"
+
+        def select(self, rows):
+            return self
+
+    def changed(images):
+        images = images.clone()
+        images[7, 0, 0, 0] ^= 1
+        return images
+
+    def sampled(change) -> Digits:
+        datamodule = digits(images=change)
+        train, test = datamodule._loaded
+        datamodule._loaded = replace(train, source=Unread()), test
+        return datamodule
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        statistics(tmp_path, sampled(lambda images: images))
+        statistics(tmp_path, sampled(lambda images: images), Quarters(input_size=16))
+    with pytest.warns(UserWarning, match=rf"pictures have changed since {tmp_path}/pixels_.*\.json was written"):
+        statistics(tmp_path, sampled(changed), Quarters(input_size=32))
+
+
+def test_the_sum_of_pixels_depends_on_each_picture_and_its_row_but_not_on_the_batches():
+    images, rows = digits().train.images, torch.arange(60)
+    whole = sum_of_pixels(rows, images)
+    assert whole == sum(sum_of_pixels(part, images[part]) for part in rows.flip(0).split(7))
+    assert whole != sum_of_pixels(rows.flip(0), images) and whole != sum_of_pixels(rows, images ^ 1)

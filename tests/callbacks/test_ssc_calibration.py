@@ -126,6 +126,14 @@ def test_other_weights_are_not_taken_for_these(module, datamodule, tmp_path: Pat
     assert calls_during(lambda: measure(again, module, datamodule), module) > 0
 
 
+def test_other_pictures_under_the_same_name_are_not_taken_for_these(module, datamodule, tmp_path: Path):
+    calibration = SSCCalibration(**SMALL, kept_in=str(tmp_path))
+    before, (train, test) = calibration._kept(module, datamodule, 0), datamodule._loaded
+    assert calibration._kept(module, datamodule, 0) == before
+    datamodule._loaded = train, replace(test, images=test.images ^ 1)
+    assert calibration._kept(module, datamodule, 0).decided != before.decided
+
+
 @pytest.mark.parametrize(
     ("solver", "calls"), [("euler", 5), ("heun", 9), ("midpoint", 10), ("rk4", 20), ("euler_maruyama", 5)]
 )

@@ -99,6 +99,18 @@ def empty_a_caption(root: Path) -> None:
     path.write_text(json.dumps(content))
 
 
+def with_first(key: str, of: str, value: Any) -> Any:
+    """Sets a key of the first entry in a list of captions_val2014.json."""
+
+    def spoil(root: Path) -> None:
+        path = root / "annotations/captions_val2014.json"
+        content = json.loads(path.read_text())
+        content[of][0][key] = value
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
 FAULTS = {
     "no annotations": (lose("annotations/captions_train2014.json"), r"MS-COCO 2014 not found in .*data=digits"),
     "truncated": (
@@ -110,6 +122,14 @@ FAULTS = {
         "is damaged or no caption file of COCO",
     ),
     "no caption": (empty_a_caption, "1 images without a caption, the first 9"),
+    "a caption that is null": (
+        with_first("caption", "annotations", None),
+        r"captions_val2014\.json is damaged .*must have a string as caption, got None",
+    ),
+    "a caption that is a list": (with_first("caption", "annotations", ["a"]), "must have a string as caption, got .*a"),
+    "a file name that is null": (with_first("file_name", "images", None), "must have a string as file_name, got None"),
+    "an id that is null": (with_first("id", "annotations", None), r"captions_val2014\.json is damaged"),
+    "an image id that is a list": (with_first("image_id", "annotations", []), r"captions_val2014\.json is damaged"),
     "no image": (lose("val2014/*.jpg"), r"must have 3 images, got captions of 3, of which 1 lack their file"),
 }
 

@@ -3,7 +3,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
+import shutil
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 
 from flowexp.data import DataError
 from flowexp.data.image_cache import ImageCache, Split
+from flowexp.npy import digest_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), np.uint8)
 LABELS = np.arange(5)
@@ -66,7 +71,9 @@ def test_a_build_that_breaks_off_leaves_no_cache(cache: ImageCache, failure: typ
 
 
 def test_what_a_killed_build_left_is_thrown_away(cache: ImageCache):
-    partial = Path(f"{cache.folder}.partial")
+    process = subprocess.Popen(["true"])
+    process.wait()  # its number is nobody's now
+    partial = cache.folder.with_name(f".{cache.folder.name}.{platform.node()}.{process.pid}.0123abcd.partial")
     partial.mkdir()
     (partial / "train_images.npy").write_bytes(b"half")
     (partial / "stray").write_bytes(b"")
@@ -111,5 +118,57 @@ def test_a_truncated_or_missing_file_is_refused(cache: ImageCache, name: str):
 def test_a_folder_without_a_manifest_is_no_cache(cache: ImageCache, manifest: str):
     cache.folder.mkdir()
     (cache.folder / "manifest.json").write_text(manifest)
+    with pytest.raises(DataError, match="decoded is damaged"):
+        cache.read("train")
+
+
+@pytest.mark.parametrize("name", ["train_images.npy", "train_labels.npy"])
+def test_a_flipped_bit_is_noticed_when_the_cache_is_opened(cache: ImageCache, name: str):
+    cache.build({"train": split()})
+    path = cache.folder / name
+    content = bytearray(path.read_bytes())
+    for place in (20, 100, len(content) - 1):  # in the header and in the array
+        content[place] ^= 4
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=rf"decoded is damaged .*{name}.*delete it"):
+            cache.read("train")
+        content[place] ^= 4
+    path.write_bytes(content)
+    assert np.array_equal(cache.read("train").images.numpy(), IMAGES)
+
+
+def test_files_are_read_through_again_only_where_one_was_touched(cache: ImageCache, monkeypatch: pytest.MonkeyPatch):
+    read: list[str] = []
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return digest_of(path)
+
+    monkeypatch.setattr("flowexp.data.image_cache.digest_of", counted)
+    cache.build({"train": split()})
+    cache.read("train")
+    assert read == []  # they were just written
+    shutil.copytree(cache.folder, cache.folder.with_name("copy"))
+    copy = ImageCache(cache.folder.with_name("copy"), cache.origin)
+    for _ in range(2):
+        copy.read("train")
+    assert sorted(read) == ["train_images.npy", "train_labels.npy"]
+
+
+def test_two_builders_at_once_leave_one_whole_cache(cache: ImageCache):
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: cache.build({"train": split(), "test": split()}), range(2)))
+    assert np.array_equal(cache.read("train").images.numpy(), IMAGES)
+    assert {path.name for path in cache.folder.parent.iterdir()} == {"decoded", "decoded.lock"}
+
+
+def test_the_cache_of_an_earlier_version_is_read_by_its_sizes(cache: ImageCache):
+    cache.build({"train": split()})
+    manifest = json.loads((cache.folder / "manifest.json").read_text())
+    del manifest["digests"]
+    (cache.folder / "manifest.json").write_text(json.dumps(manifest))
+    (cache.folder / "checked.json").unlink()
+    assert np.array_equal(cache.read("train").images.numpy(), IMAGES)
+    (cache.folder / "train_labels.npy").write_bytes(bytes(manifest["bytes"]["train_labels.npy"]))
     with pytest.raises(DataError, match="decoded is damaged"):
         cache.read("train")

@@ -78,6 +78,16 @@ def test_the_cache_says_its_size_first_and_holds_the_same_images(imagenet: Path,
 
 
 @pytest.mark.slow
+def test_without_a_place_for_decoded_images_batches_are_decoded_as_they_come(imagenet: Path):
+    (imagenet / "decoded_16.lock").mkdir()  # in the way of the lock
+    with pytest.warns(UserWarning, match=r"could not be written to .*decoded_16 .*until then every batch is decoded"):
+        found = read(imagenet, cache=True)
+    assert torch.equal(found.train.images, read(imagenet).train.images)
+    with pytest.raises(DataError, match="could not be written"):
+        read(imagenet, cache=True, on_device=True)
+
+
+@pytest.mark.slow
 def test_a_cache_of_other_files_is_refused(imagenet: Path):
     read(imagenet, cache=True)
     next(imagenet.glob("train/*/*.JPEG")).unlink()

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
@@ -91,7 +94,6 @@ def test_a_stopped_encoding_goes_on_with_the_shards_that_are_missing(
 ):
     before, lost = bytes_of(cache.folder), cache.folder / "train/00001.npy"
     lost.unlink()
-    lost.with_name("00001.npy.partial").write_bytes(b"half")
     with pytest.raises(DataError, match=r"1 of 3 shards are missing .*00001\.npy: run the same `flowexp encode` again"):
         latents(cache, vae, imagenet)
     kept = (cache.folder / "train/00000.npy").stat().st_mtime_ns
@@ -135,6 +137,100 @@ def test_the_share_comes_from_the_command_line_or_the_launcher(
 def test_a_share_that_is_none_is_refused(shard: str):
     with pytest.raises(ValueError, match="shard must be 0/4 for the first of four shares"):
         share_of(shard)
+
+
+# --- damage ----------------------------------------------------------------------------------------------------
+
+
+def rewrite(path: Path, change: Any) -> None:
+    """Replaces an array by what `change` makes of it, in numpy's own format."""
+    np.save(path, change(np.load(path)))
+
+
+DAMAGE = {  # file, what happens to it, and what its refusal says
+    "half of the rows": ("train/00000.npy", lambda array: array[:2], r"must be float16 \(5, 2, 2, 4, 2, 2\)"),
+    "another dtype": ("train/00000.npy", lambda array: array.astype(np.float32), "must be float16"),
+    "one more row": ("train/00000.npy", lambda array: np.concatenate((array, array[:1])), r"got float16 \(6, 2"),
+    "no checksums": ("train/00000.npy", lambda array: array, "it lacks its checksums"),
+    "fewer labels": ("train_labels.npy", lambda array: array[:6], r"must be int64 \(12,\), got int64 \(6,\)"),
+    "labels as floats": ("test_labels.npy", lambda array: array.astype(float), r"must be int64 \(6,\), got float64"),
+    "other labels": ("test_labels.npy", lambda array: array[::-1], "its content is not what was written"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_file_of_another_form_is_refused_by_name_and_made_anew(
+    cache: LatentCache, imagenet: Path, vae: Any, damage: str
+):
+    name, change, words = DAMAGE[damage]
+    before = bytes_of(cache.folder)
+    rewrite(cache.folder / name, change)
+    with pytest.raises(DataError, match=rf"{name} is damaged .*{words}.*delete it and run the same `flowexp encode`"):
+        latents(cache, vae, imagenet)
+    fill(pictures(imagenet), vae, cache.folder)
+    assert bytes_of(cache.folder) == before
+
+
+@pytest.mark.parametrize("spoil", [lambda content: content + b"\0", lambda content: content[:-1]])
+def test_a_shard_that_is_longer_or_shorter_is_refused_by_name(cache: LatentCache, imagenet: Path, vae: Any, spoil: Any):
+    path = cache.folder / "test/00001.npy"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(DataError, match=r"test/00001\.npy is damaged \(it must have \d+ bytes, got \d+\)"):
+        latents(cache, vae, imagenet)
+
+
+def test_a_flipped_bit_is_refused_when_its_latent_is_used(cache: LatentCache, imagenet: Path, vae: Any):
+    path = cache.folder / "train/00001.npy"
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1  # in the first latent of the second shard of five
+    path.write_bytes(content)
+    train = latents(cache, vae, imagenet).train
+    assert train.batch(Pick(torch.tensor([0, 4, 6])))["image"].isfinite().all()
+    with pytest.raises(DataError, match=r"train/00001\.npy is damaged \(row 0 is not what was written\)"):
+        train.batch(Pick(torch.tensor([0, 5])))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"shard_size": 0}, {"num_images": {"train": 12}}, {"shape": [4, "2", 2]}, {"flips": 3}, {"num_images": 3}],
+)
+def test_a_manifest_with_impossible_numbers_is_refused_by_name(
+    cache: LatentCache, imagenet: Path, vae: Any, change: dict[str, Any]
+):
+    path = cache.folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=r"manifest\.json is damaged"):
+        latents(cache, vae, imagenet)
+
+
+def test_two_encodings_at_once_leave_every_row_of_every_shard_whole(
+    cache: LatentCache, imagenet: Path, vae: Any, tmp_path: Path
+):
+    """Each begins a shard while the other is in the middle of it."""
+    together = threading.Barrier(2)
+
+    class InStep(type(vae)):
+        def encode(self, images: Tensor) -> Any:
+            with suppress(threading.BrokenBarrierError):
+                together.wait(timeout=5)
+            return super().encode(images)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: fill(pictures(imagenet), InStep(), tmp_path / "both"), range(2)))
+    assert bytes_of(tmp_path / "both") == bytes_of(cache.folder)
+    assert not list((tmp_path / "both").rglob("*partial"))
+
+
+def test_the_cache_of_an_earlier_version_is_read_without_checksums(cache: LatentCache, imagenet: Path, vae: Any):
+    expected = latents(cache, vae, imagenet).train.images
+    for path in cache.folder.glob("*/*.npy"):
+        rewrite(path, lambda array: array)
+    path = cache.folder / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["digests"]
+    path.write_text(json.dumps(content | {"version": 1, "images": {"train": "of names", "test": "of names"}}))
+    found = latents(cache, vae, imagenet, with_pictures=True)
+    assert torch.equal(found.train.images, expected)
 
 
 # --- training on it --------------------------------------------------------------------------------------------

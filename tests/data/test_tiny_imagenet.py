@@ -139,6 +139,29 @@ def test_the_images_are_decoded_once_and_then_mapped(tmp_path: Path, monkeypatch
     check(read(tmp_path))
 
 
+def test_other_pictures_under_the_same_names_are_not_taken_for_those_that_were_decoded(tmp_path: Path):
+    put_folder(tmp_path)
+    read(tmp_path)
+    put_folder(tmp_path, FILES | {"train/n01/images/n01_0.JPEG": jpeg(200)})
+    with pytest.raises(DataError, match="decoded was made from other images: delete it"):
+        read(tmp_path)
+
+
+def test_unpacking_the_archive_makes_no_other_dataset(tmp_path: Path):
+    put_archive(tmp_path)
+    read(tmp_path)
+    put_folder(tmp_path)
+    check(read(tmp_path))
+
+
+def test_without_a_place_for_them_the_images_are_decoded_into_memory_with_a_warning(tmp_path: Path):
+    put_archive(tmp_path)
+    (tmp_path / "decoded.lock").mkdir()  # in the way of the lock
+    with pytest.warns(UserWarning, match=r"could not be written to .*decoded .*every start decodes them anew"):
+        check(read(tmp_path))
+    assert not (tmp_path / "decoded").exists()
+
+
 def test_the_originals_may_go_once_they_are_decoded(tmp_path: Path):
     place = put_archive(tmp_path)
     read(tmp_path)

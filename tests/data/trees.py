@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,14 @@ from flowexp.data.digits import read_table
 WNIDS = ["n01440764", "n01443537", "n02119789"]
 
 
+@lru_cache
+def _table() -> np.ndarray:
+    return read_table()[0]
+
+
 def photograph(row: int, size: tuple[int, int] = (40, 50)) -> Image.Image:
     """Digit number `row`, in colour, (width, height)."""
-    grey = (read_table()[0][row].reshape(8, 8) * (255 / 16)).astype(np.uint8)
+    grey = (_table()[row].reshape(8, 8) * (255 / 16)).astype(np.uint8)
     colour = np.stack((grey, 255 - grey, np.roll(grey, 2, axis=1)), axis=-1)
     return Image.fromarray(colour).resize(size, Image.Resampling.BICUBIC)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import warnings
+from io import FileIO
+
 import pytest
 import torch
 from torch import Tensor
@@ -131,3 +135,88 @@ def test_a_cache_that_was_cut_off_gives_what_is_whole(tmp_path):
     teacher = Patches()
     assert torch.equal(TokenCache(teacher, tmp_path).tokens(pictures, 4), Patches().tokens(pictures, 4).half().float())
     assert teacher.shown == 1
+
+
+def cached_tokens(folder, pictures):
+    """The tokens from a cache in `folder`, and how many pictures the teacher was asked for."""
+    teacher = Patches()
+    return TokenCache(teacher, folder).tokens(pictures, 4), teacher.shown
+
+
+@pytest.mark.parametrize(
+    ("spoil", "asked"),
+    [
+        (lambda content: content[: len(content) // 2], 2),
+        (lambda content: content[:-1], 1),
+        (lambda content: b"", 3),
+        (lambda content: bytes(len(content)), 3),
+        (lambda content: content[:9] + bytes([content[9] ^ 64]) + content[10:], 1),
+        (lambda content: content[1:], 3),
+    ],
+    ids=["half", "a byte less", "empty", "zeros", "a flipped bit", "shifted"],
+)
+def test_damaged_tokens_are_asked_for_again_with_a_warning_that_names_their_file(tmp_path, spoil, asked):
+    pictures = images(3)
+    expected = Patches().tokens(pictures, 4).half().float()
+    cached_tokens(tmp_path, pictures)
+    (path,) = tmp_path.glob("*/*.tokens")
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.warns(UserWarning, match=rf"{path.name} is damaged: the teacher is asked again"):
+        tokens, shown = cached_tokens(tmp_path, pictures)
+    assert torch.equal(tokens, expected) and shown == asked
+    again, shown = cached_tokens(tmp_path, pictures)
+    assert torch.equal(again, expected) and shown == 0, "what was asked for again was stored again"
+
+
+def test_no_flipped_bit_of_an_index_gives_a_picture_the_tokens_of_another(tmp_path):
+    pictures = images(3)
+    expected = Patches().tokens(pictures, 4).half().float()
+    cached_tokens(tmp_path, pictures)
+    (path,) = tmp_path.glob("*/*.keys")
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tokens, shown = cached_tokens(tmp_path, pictures)
+        assert torch.equal(tokens, expected) and shown <= 1
+        for fresh in set(tmp_path.glob("*/*")) - {path, path.with_suffix(".tokens")}:
+            fresh.unlink()
+
+
+def test_without_its_tokens_an_index_counts_for_nothing(tmp_path):
+    pictures = images(3)
+    cached_tokens(tmp_path, pictures)
+    next(tmp_path.glob("*/*.tokens")).unlink()
+    assert cached_tokens(tmp_path, pictures)[1] == 3
+
+
+@pytest.mark.parametrize("in_the_way", ["tokens", "tokens/cache"])
+def test_a_place_that_cannot_be_written_costs_a_warning_and_no_token(tmp_path, in_the_way):
+    (tmp_path / "tokens").write_text("a file in the way")
+    teacher, pictures = Patches(), images(3)
+    cache = TokenCache(teacher, tmp_path / in_the_way)
+    with pytest.warns(
+        UserWarning, match=r"nothing can be kept in .*tokens.*the teacher is asked at every step"
+    ) as said:
+        for _ in range(2):
+            assert torch.equal(cache.tokens(pictures, 4), Patches().tokens(pictures, 4).half().float())
+    assert teacher.shown == 6 and len(said) == 1
+
+
+def test_a_disk_that_fills_up_costs_a_warning_and_no_token(tmp_path, monkeypatch):
+    class Full(FileIO):
+        """Takes the first ten bytes and no more."""
+
+        def write(self, content):
+            if self.tell() >= 10:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content[:10])
+
+    monkeypatch.setattr("flowexp.encoders.token_cache.FileIO", Full)
+    pictures = images(3)
+    with pytest.warns(UserWarning, match="no space left on device"):
+        tokens, _ = cached_tokens(tmp_path, pictures)
+    assert torch.equal(tokens, Patches().tokens(pictures, 4).half().float())
+    monkeypatch.undo()
+    assert cached_tokens(tmp_path, pictures)[1] == 3

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from flowexp.data.identity import fingerprint
 from flowexp.metrics import Moments, Needs, ReferenceCache, Statistics
-from flowexp.metrics.reference import fingerprint
 
 KEY = {"dataset": "digits", "split": "train", "input_size": 96}
 
