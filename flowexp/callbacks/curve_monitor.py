@@ -27,7 +27,7 @@ class CurveMonitor(Monitor):
     conf/callbacks gives it its settings. See docs/diagnostics/README.md.
 
     Arguments:
-        levels: noise levels, or numbers of 1000.
+        levels: noise levels in [0, 1], from clean to noise.
         num_images: test images, a fixed random subset.
         batch_size: images that go through the network at once.
     """

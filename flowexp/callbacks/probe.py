@@ -38,7 +38,7 @@ class ProbeMonitor(Monitor):
     The classifiers live for one measurement and never belong to the module. Processes share the levels.
 
     Arguments:
-        levels: noise levels, or numbers of 1000.
+        levels: noise levels in [0, 1], from clean to noise.
         taps: blocks whose output is read, from 1; None is the backbone's default, 8 of 12 (LCF section A.4.3).
         protocol: how classifiers are fitted, "lcf" (Table 3) or "ddae".
         epochs, batch_size, lr, weight_decay, optimizer: another setting than the protocol's, which the record then
@@ -51,7 +51,7 @@ class ProbeMonitor(Monitor):
         precision: of the network while features are read, 32-true or bf16-mixed; the classifiers are fitted in fp32.
 
     Raises:
-        ValueError: a level outside of [0, 1000], no level at all, an unknown protocol, probe or precision, or a setting
+        ValueError: a level outside of [0, 1], no level at all, an unknown protocol, probe or precision, or a setting
             with which nothing is fitted. While measuring: no classes, or too few images for kNN.
     """
 

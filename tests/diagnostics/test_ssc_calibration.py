@@ -91,7 +91,7 @@ def test_a_proposal_has_a_ceiling_and_needs_the_noise_half():
 
 
 def test_controls_are_every_scale_with_every_solver_and_number_of_steps():
-    base = Sampler("dopri5", solver_options={"rtol": 1e-2}, guidance_scale=1.5, final_jump=20)
+    base = Sampler("dopri5", solver_options={"rtol": 1e-2}, guidance_scale=1.5, final_jump=0.02)
     proposal = calibrate_ssc(norms_with(lambda t: 0.4 * create_profile("quad_in")(progress(t))))
     found = ssc_controls(base, proposal)
     scales = ["plain", "vd", "late", *(f"constant_{s}" for s in (1.02, 1.04, 1.05, 1.06, 1.08)), "proposal", "mean"]
@@ -101,7 +101,7 @@ def test_controls_are_every_scale_with_every_solver_and_number_of_steps():
     for name, sampler in found.items():
         solver, steps, scale = name.split("-")
         assert (sampler.integrator.name, sampler.num_steps) == (solver, int(steps))
-        assert (sampler.guidance_scale, sampler.final_jump) == (1.5, 20)
+        assert (sampler.guidance_scale, sampler.final_jump) == (1.5, 0.02)
         assert sampler.corrected == (scale != "plain")
         assert plain_of(name) in found and not found[plain_of(name)].corrected
     settings = {name: (s.s0, s.s1, s.profile) for name, s in found.items()}

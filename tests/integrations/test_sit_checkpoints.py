@@ -157,7 +157,7 @@ def test_tensors_of_neither_code_are_refused_by_name(state, convention):
 def test_weights_that_are_not_finite_are_refused_by_name():
     state = network().state_dict()
     state["blocks.1.mlp.fc1.bias"][0] = torch.nan
-    with pytest.raises(ValueError, match="blocks.1.mlp.fc1.bias have entries that are NaN"):
+    with pytest.raises(ValueError, match=r"blocks\.1\.mlp\.fc1\.bias have entries that are NaN"):
         convert(state, network(), "sit")
 
 
