@@ -17,7 +17,6 @@ from flowexp.modules.step_losses import StepLosses
 from flowexp.terms import Tapped
 from flowexp.time import LEVELS, as_noise_level, of_thousand
 
-
 DEFAULT_T_MIN = 20  # LCF section 6.2, CIFAR-10
 
 
