@@ -1,4 +1,4 @@
-"""`python -m flowexp.adopt file=SiT-XL-2-256x256.pt convention=sit +experiment=NAME`: makes a run of published weights.
+"""`python -m flowexp.adopt file=SiT-XL-2-256x256.pt +experiment=NAME`: makes a run of published weights.
 
 The run's folder is like that of a training, so that `evaluate`, `diagnose`, `sample` and `report` take it by `run=`.
 """
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from flowexp.runs import RunFolder
 
+NAMES = {"sit": "SiT's convention (time runs from noise to data)", "repa": "REPA's convention"}
+
 
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Converts `config.file` and writes it as the checkpoint of step `config.step` of a finished run."""
@@ -20,21 +22,26 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
     from flowexp import building
     from flowexp.checkpoints import AtomicCheckpointIO, path_of
-    from flowexp.integrations.sit_checkpoints import convert, read_official
+    from flowexp.integrations.sit_checkpoints import check_training, convention_of, convert, read_official
     from flowexp.runs import describe_origin
 
     path = Path(config.file).expanduser()
+    official = read_official(path)
+    convention = convention_of(official, config.convention)
+    prediction = building.build(config.parameterization).prediction
+    check_training(official, building.build(config.interpolant).name, prediction)
     backbone = building.build_backbone(config, building.build(config.data))
-    official, fingerprint = read_official(path)
-    backbone.load_state_dict(convert(official, backbone, config.convention))
+    backbone.load_state_dict(convert(official.weights, backbone, convention, prediction))
     folder.begin(config)
     state = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
     checkpoint = path_of(folder.checkpoints, config.step)
     AtomicCheckpointIO().save_checkpoint({"state_dict": state, "global_step": config.step}, checkpoint)
-    adopted = {"file": path.name, "sha256": fingerprint, "convention": config.convention}
+    adopted = {"file": path.name, "sha256": official.fingerprint, "convention": convention}
     folder.write_json(folder.origin_file, describe_origin(config) | {"adopted": adopted, "plan": {}})
     folder.write_json(folder.trained_file, {"step": config.step})
-    print(f"the run of {path.name}: {folder.path}\npython -m flowexp.evaluate run={folder.path}")
+    print(
+        f"the run of {path.name}, by {NAMES[convention]}: {folder.path}\npython -m flowexp.evaluate run={folder.path}"
+    )
 
 
 def main() -> int:

@@ -56,7 +56,7 @@ class Sampler:
         alone. The paper does not say which; for an ODE they are the same.
     guidance_scale, guidance_channels, guidance_interval: see `velocity.Guided`; scale 1 is no guidance, at no cost.
     autoguidance_scale, autoguidance_interval: see `velocity.Autoguided`; scale 1 is none, another needs a `guide`.
-    final_jump: a noise level, or a number of 1000, at which the last network call jumps to its estimate of the data.
+    final_jump: a noise level in (0, 1) at which the last network call jumps to its estimate of the data.
         LCF never trains the velocity below T_min and leaves open how it samples there; None integrates to the end.
         It is the whole way to the data also where a network's `Parameterization` clamps the velocity.
 
@@ -91,11 +91,11 @@ class Sampler:
         if self.ssc_target not in SSC_TARGETS:
             raise ValueError(f"ssc_target must be one of {', '.join(SSC_TARGETS)}, got {self.ssc_target!r}")
         for key in ("guidance_interval", "autoguidance_interval"):
-            levels = list(getattr(self, key))
-            if len(levels) != 2 or not 0 <= levels[0] <= levels[1] <= 1:
+            levels = [as_noise_level(level, f"each of sampler.{key}") for level in getattr(self, key)]
+            if len(levels) != 2 or levels[0] > levels[1]:
                 raise ValueError(f"{key} must be two noise levels in [0, 1], the lower one first; got {levels}")
-        if self.final_jump is not None and not 0 < as_noise_level(self.final_jump, "sampler.final_jump") < 1:
-            raise ValueError(f"final_jump must lie strictly between data and noise, got {self.final_jump}")
+        if self.final_jump is not None and as_noise_level(self.final_jump, "sampler.final_jump") in (0, 1):
+            raise ValueError(f"final_jump must lie strictly between data, 0, and noise, 1; got {self.final_jump}")
         if self.final_jump is not None and self.integrator.num_steps < 2:
             raise ValueError("final_jump is a step of its own: num_steps must be at least 2, got 1")
 
@@ -153,7 +153,10 @@ class Sampler:
         settings = {key: value for key, value in vars(self).items() if key not in ("solver", "solver_options")}
         solver = {**asdict(self.integrator), "stochastic": self.integrator.stochastic}
         solver.pop("drift_scale", None)  # a function; ssc_target says it
-        intervals = {key: list(getattr(self, key)) for key in ("guidance_interval", "autoguidance_interval")}
+        intervals = {
+            key: [float(level) for level in getattr(self, key)]
+            for key in ("guidance_interval", "autoguidance_interval")
+        }
         return {"solver": self.integrator.name, **solver, **settings, "profile": profile, **intervals}
 
     def _guided(self, backbone: Network, label: Tensor | None) -> Guided:
@@ -190,13 +193,13 @@ class Sampler:
         if self.final_jump is None:
             return solver.solve(velocity, noise, interpolant, draw, on_step)
         before = replace(solver, num_steps=solver.num_steps - 1)  # the jump is the last of the num_steps calls
-        return before.solve(velocity, noise, interpolant, draw, on_step, t_end=as_noise_level(self.final_jump))
+        return before.solve(velocity, noise, interpolant, draw, on_step, t_end=self.final_jump)
 
     def _jump(self, velocity: Field, solution: Solution, interpolant: Interpolant) -> Solution:
         """From a solution that has reached `final_jump` to the data that the velocity there points at."""
         assert self.final_jump is not None
         x = solution.x
-        t = torch.full((len(x),), as_noise_level(self.final_jump), dtype=x.dtype, device=x.device)
+        t = torch.full((len(x),), self.final_jump, dtype=x.dtype, device=x.device)
         data = interpolant.data_from_velocity(velocity(x, t), x, t)
         return Solution(data.to(x.dtype), solution.nfe + 1)
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-LEVELS = 1000  # the papers' integer noise levels (LCF's T_min = 20) are counted out of this many
+LEVELS = 1000  # the papers' time steps (LCF's T_min = 20) are counted out of this many; everything else is a level
 
 Time = TypeVar("Time", float, Tensor)
 
@@ -32,16 +32,29 @@ def expand(t: Tensor, like: Tensor) -> Tensor:
     return t.reshape(t.shape + (1,) * (like.dim() - 1))
 
 
-def as_noise_level(T: int | float, key: str = "a noise level") -> float:
-    """The noise level in [0, 1] that a paper or a config means by `T`.
-
-    Integers, and floats above 1, count out of 1000, so 20 -> 0.02 and 100.0 -> 0.1; other floats are levels already.
-    The integer 1 is 0.001, the float 1.0 is pure noise.
+def as_noise_level(level: float, key: str = "a noise level") -> float:
+    """`level` as a float in [0, 1], 0 clean and 1 pure noise; 1 and 1.0 are the same.
 
     key: what the setting is called, for the error.
 
+    Raises ValueError outside of [0, 1], and for what is no number.
+    """
+    if not _is_number(level) or not 0 <= level <= 1:
+        counted = _is_number(level) and 1 < level <= LEVELS
+        hint = f": {level:g} of {LEVELS} is {level / LEVELS:g}" if counted else ""
+        raise ValueError(f"{key} must be a noise level in [0, 1], from clean to noise, got {level!r}{hint}")
+    return float(level)
+
+
+def of_thousand(T: float, key: str = "T") -> float:
+    """The noise level in [0, 1] of a paper's time step `T` of 1000: 20 -> 0.02, 1 and 1.0 -> 0.001, 0.5 -> 0.0005.
+
     Raises ValueError outside of [0, 1000], and for what is no number.
     """
-    if not isinstance(T, int | float) or not 0 <= T <= LEVELS:
-        raise ValueError(f"{key} must be a noise level in [0, 1], or in [0, {LEVELS}] counted of {LEVELS}; got {T}")
-    return T / LEVELS if isinstance(T, int) or T > 1 else float(T)
+    if not _is_number(T) or not 0 <= T <= LEVELS:
+        raise ValueError(f"{key} counts noise levels of {LEVELS} and must lie in [0, {LEVELS}], got {T!r}")
+    return T / LEVELS
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

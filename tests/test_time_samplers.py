@@ -63,6 +63,15 @@ def test_the_share_below_a_level_is_that_of_the_draws(law: TimeSampler):
     assert [LogitNormal(m, s).share_below(0.1) for m, s in ((0.0, 1.0), (0.5, 0.7))] == pytest.approx(exact, rel=1e-4)
 
 
+@pytest.mark.parametrize(("s", "share"), [(1.0, 5.0e-5), (3.0, 0.0973), (5.0, 0.2182), (8.0, 0.3133), (20.0, 0.4229)])
+def test_the_share_below_a_level_is_exact_for_wide_laws_too(s: float, share: float):
+    assert LogitNormal(0.0, s).share_below(0.02) == pytest.approx(share, rel=2e-2 if s == 1 else 1e-3)
+    normal = [(math.log(t / (1 - t)) + 0.4) / s / math.sqrt(2) for t in (0.02, 0.7)]
+    exact = [(1 + math.erf(x)) / 2 for x in normal]
+    assert [LogitNormal(-0.4, s).share_below(t) for t in (0.02, 0.7)] == pytest.approx(exact, rel=1e-12)
+    assert [LogitNormal(-0.4, s).share_below(t, (0.2, 0.6)) for t in (0.1, 0.2, 0.6, 0.9)] == [0, 0, 1, 1]
+
+
 @everyone
 @pytest.mark.parametrize("num", [4, 32])
 def test_the_chance_of_a_batch_without_a_low_level_is_that_of_the_batches(law: TimeSampler, num: int):

@@ -42,7 +42,7 @@ def test_a_wrong_value_or_key_is_named(target: str, values: dict, words: str):
     "target, values",
     [
         (SAMPLER, {"s0": 1, "num_steps": None, "solver": "heun", "guidance_interval": [0, 1]}),
-        (LCF, {"T_min": 0.02, "seed": 3}),  # seed is the base's
+        (LCF, {"T_min": 0.5, "t_min": None, "seed": 3}),  # seed is the base's
         ("flowexp.backbones.create_backbone", {"name": "dit_s2", "depth": 2}),  # what it passes on is not known here
     ],
 )

@@ -17,6 +17,7 @@ from flowexp.modules import FlowMatching
 from flowexp.recording import Measurement
 from flowexp.time import as_noise_level
 
+FEWEST_IMAGES = 16  # below that no standard error says anything, and so no verdict
 LEVELS = (0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -27,7 +28,7 @@ class CurveMonitor(Monitor):
     conf/callbacks gives it its settings. See docs/diagnostics/README.md.
 
     Arguments:
-        levels: noise levels, or numbers of 1000.
+        levels: noise levels in [0, 1], from clean to noise.
         num_images: test images, a fixed random subset.
         batch_size: images that go through the network at once.
     """
@@ -72,9 +73,19 @@ class CurveMonitor(Monitor):
             plot_panels(rows, "t", self.panels, "noise level t", self.log_x),
             protocol=self.protocol(module, datamodule, seed),
             about=self.about,
-            verdicts=self.verdicts(found),
+            verdicts=self._told(found, self.counted(datamodule)),
             maps=dict(self.maps),
         )
+
+    def counted(self, datamodule: ImageDataModule) -> int:
+        """How many images, or samples, the curve is of."""
+        return min(self.num_images, len(datamodule.test))
+
+    def _told(self, curve: Curve[Any], num: int) -> list[str]:
+        sentences = self.verdicts(curve)
+        if sentences and num < FEWEST_IMAGES:
+            return [f"no verdict: {num} images are too few, {FEWEST_IMAGES} are needed; raise num_images"]
+        return sentences
 
     def rows(self, curve: Curve[Any]) -> list[dict[str, Any]]:
         """The table."""

@@ -219,19 +219,16 @@ class IntegrationLag(CurveMonitor):
         self.num_levels = num_levels
         self.max_dim = max_dim
 
-    def followed(self, datamodule: ImageDataModule) -> int:
+    def counted(self, datamodule: ImageDataModule) -> int:
         """How many samples are followed: small test sets (the digits' 360) still leave as many images as clean data."""
         return max(2, min(self.num_samples, min(self.num_images, len(datamodule.test)) // 2))
-
-    def rows(self, curve: Curve[Any]) -> list[dict[str, Any]]:
-        return [row | {"unbiased_lag": point.unbiased_lag} for row, point in zip(curve.rows(), curve, strict=True)]
 
     def scalars(self, curve: Curve[Any]) -> dict[str, float]:
         worst = max(curve, key=lambda point: abs(point.unbiased_lag))
         return super().scalars(curve) | {f"{self.name}/largest": float(worst.unbiased_lag)}
 
     def protocol(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[str, Any]:
-        num = self.followed(datamodule)
+        num = self.counted(datamodule)
         own = {"num_samples": num, "max_dim": self.max_dim, "sampler": sampling_protocol(module)}
         return super().protocol(module, datamodule, seed) | own
 
@@ -240,7 +237,7 @@ class IntegrationLag(CurveMonitor):
 
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
         images, _ = self.images(datamodule)
-        data, num = datamodule.to_data(images), self.followed(datamodule)
+        data, num = datamodule.to_data(images), self.counted(datamodule)
         return integration_lag(
             module.sampler, module.velocity_network, module.interpolant, data, num, seed,
             module.labels_for(range(num), seed), self.num_levels, self.max_dim, self.batch_size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -38,7 +39,7 @@ class ProbeMonitor(Monitor):
     The classifiers live for one measurement and never belong to the module. Processes share the levels.
 
     Arguments:
-        levels: noise levels, or numbers of 1000.
+        levels: noise levels in [0, 1], from clean to noise.
         taps: blocks whose output is read, from 1; None is the backbone's default, 8 of 12 (LCF section A.4.3).
         protocol: how classifiers are fitted, "lcf" (Table 3) or "ddae".
         epochs, batch_size, lr, weight_decay, optimizer: another setting than the protocol's, which the record then
@@ -51,7 +52,7 @@ class ProbeMonitor(Monitor):
         precision: of the network while features are read, 32-true or bf16-mixed; the classifiers are fitted in fp32.
 
     Raises:
-        ValueError: a level outside of [0, 1000], no level at all, an unknown protocol, probe or precision, or a setting
+        ValueError: a level outside of [0, 1], no level at all, an unknown protocol, probe or precision, or a setting
             with which nothing is fitted. While measuring: no classes, or too few images for kNN.
     """
 
@@ -100,15 +101,11 @@ class ProbeMonitor(Monitor):
             )
         train = self._training_set(datamodule)
         self._check_training_set(train, datamodule)
-        own = self._accuracy(module, train, datamodule, seed)
-        curves = {
-            probe: ProbeCurve(dict(sorted(collect(accuracy).items())), len(datamodule.test))
-            for probe, accuracy in own.items()
-        }
+        curves = {probe: _whole(parts) for probe, parts in self._parts(module, train, datamodule, seed).items()}
         if any(math.isnan(value) for curve in curves.values() for value in curve.accuracy.values()):
             raise ValueError("the network's features are NaN or infinite at some noise level: training has diverged")
         scalars = {key: value for probe, curve in curves.items() for key, value in _scalars(probe, curve).items()}
-        rows = [{**row, "probe": probe} for probe, curve in curves.items() for row in curve.rows()]
+        rows = _rows(curves)
         return Measurement(
             "probe",
             scalars,
@@ -116,7 +113,7 @@ class ProbeMonitor(Monitor):
             _draw(rows),
             protocol=self._protocol(datamodule, curves, len(train), seed),
             about=ABOUT,
-            verdicts=self._told(curves, len(train)),
+            verdicts=_told(curves),
             maps=("accuracy",),
         )
 
@@ -134,19 +131,18 @@ class ProbeMonitor(Monitor):
                 stacklevel=2,
             )
 
-    def _accuracy(
+    def _parts(
         self, module: FlowMatching, train: Images, datamodule: ImageDataModule, seed: int
-    ) -> dict[str, dict[tuple[float, int], float]]:
-        """Accuracy by (level, tap) of each probe, for this process's share of the levels."""
+    ) -> dict[str, list[ProbeCurve]]:
+        """The curves of each probe for this process's share of the levels, as many levels at once as memory holds."""
         levels, taps = share(self.levels), self._taps(module)
         numbers = (len(train) + len(datamodule.test)) * len(taps) * max(map(module.backbone.width_at, taps))
         at_once = max(1, int(self.memory_gb * 1e9 / (4 * numbers)))
-        found: dict[str, dict[tuple[float, int], float]] = {probe: {} for probe in self.probes}
-        for start in range(0, len(levels), at_once):
-            curves = self._curves(module, train, datamodule, levels[start : start + at_once], seed)
-            for probe, curve in curves.items():
-                found[probe] |= curve.accuracy
-        return found
+        parts = [
+            self._curves(module, train, datamodule, levels[start : start + at_once], seed)
+            for start in range(0, len(levels), at_once)
+        ]
+        return {probe: [curves[probe] for curves in parts] for probe in self.probes}
 
     def _curves(
         self, module: FlowMatching, train: Images, datamodule: ImageDataModule, levels: list[float], seed: int
@@ -189,15 +185,6 @@ class ProbeMonitor(Monitor):
         train = datamodule.train
         return train if self.max_train_images is None else train.subset(min(self.max_train_images, len(train)))
 
-    def _told(self, curves: Mapping[str, ProbeCurve], num_train: int) -> list[str]:
-        """The verdict on each curve; that of another probe than the linear one says whose it is."""
-        found = []
-        for probe, curve in curves.items():
-            whose = "" if probe == "linear" else f" ({probe} probe)"
-            found += [f"{sentence}{whose}" for sentence in probe_verdict(curve)]
-            found += self.protocol.cautions(num_train) if probe == "linear" else []
-        return found
-
     def _protocol(
         self, datamodule: ImageDataModule, curves: Mapping[str, ProbeCurve], num_train: int, seed: int
     ) -> dict[str, Any]:
@@ -233,6 +220,26 @@ class ProbeMonitor(Monitor):
             "precision": self.precision,
             "seed": seed,
         }
+
+
+def _whole(parts: Sequence[ProbeCurve]) -> ProbeCurve:
+    """One curve of its levels' parts, on all processes; each has at least one level of its own."""
+    accuracy = collect({cell: value for part in parts for cell, value in part.accuracy.items()})
+    fits = collect({cell: fit for part in parts for cell, fit in part.fits.items()})
+    return replace(parts[0], accuracy=dict(sorted(accuracy.items())), fits=fits)
+
+
+def _rows(curves: Mapping[str, ProbeCurve]) -> list[dict[str, Any]]:
+    """The table of all probes: the columns of a fit are empty for one that nothing is fitted for."""
+    rows = [{**row, "probe": probe} for probe, curve in curves.items() for row in curve.rows()]
+    columns = dict.fromkeys(key for row in rows for key in row if key != "probe") | {"probe": None}
+    return [columns | row for row in rows]
+
+
+def _told(curves: Mapping[str, ProbeCurve]) -> list[str]:
+    """The verdict on each curve; that of another probe than the linear one says whose it is."""
+    whose = {probe: "" if probe == "linear" else f" ({probe} probe)" for probe in curves}
+    return [f"{sentence}{whose[probe]}" for probe, curve in curves.items() for sentence in probe_verdict(curve)]
 
 
 def _scalars(probe: str, curve: ProbeCurve) -> dict[str, float]:

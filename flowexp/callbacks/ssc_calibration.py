@@ -27,6 +27,7 @@ from flowexp.diagnostics import (
     ssc_controls,
     velocity_norms,
 )
+from flowexp.diagnostics.integration_lag import RESAMPLES
 from flowexp.diagnostics.verdict import ssc_verdict
 from flowexp.encoders import FeatureNet, create_encoder
 from flowexp.modules import FlowMatching
@@ -212,7 +213,9 @@ class SSCCalibration(Monitor):
         def make() -> dict[str, Any]:
             return vars(self._proposed(module, datamodule, sizes, bar, seed))
 
-        return SSCProposal(**kept.numbers({"proposal": sizes | {"max_dim": self.max_dim}}, make))
+        return SSCProposal(
+            **kept.numbers({"proposal": sizes | {"max_dim": self.max_dim, "resamples": RESAMPLES}}, make)
+        )
 
     def _proposed(
         self, module: FlowMatching, datamodule: ImageDataModule, sizes: Mapping[str, int], bar: CallBar, seed: int

@@ -13,6 +13,10 @@ class LevelPoint:
 
     t: float
 
+    def row(self) -> dict[str, Any]:
+        """The point as a row of a table: its fields."""
+        return asdict(self)
+
 
 Point = TypeVar("Point", bound=LevelPoint)
 
@@ -58,5 +62,5 @@ class Curve(Generic[Point]):
         return [getattr(point, name) for point in self.points]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The curve as a table: a row for each level, a column for each field."""
-        return [asdict(point) for point in self.points]
+        """The curve as a table: a row for each level."""
+        return [point.row() for point in self.points]

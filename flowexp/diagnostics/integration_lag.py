@@ -7,8 +7,11 @@ of the exact marginals stands beside it, and the level whose marginal a state lo
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +20,13 @@ from flowexp.diagnostics.curve import Curve, LevelPoint
 from flowexp.diagnostics.noised import Prepare, noised_batches
 from flowexp.diagnostics.projection import Projection, create_projection
 from flowexp.interpolants import Interpolant
-from flowexp.metrics import FeatureMoments, Moments, distance_of
+from flowexp.metrics import FeatureMoments, Moments, distance_of, moments_of
 from flowexp.randomness import keyed_generator
 from flowexp.sampling import Network, Sampler
 
 WINDOW = 0.25  # how far from its own level a state is looked for
+RESAMPLES = 20  # of the exact marginals, for the standard error of a lag: it is then known to a sixth
+_STEP = 0.02  # between the levels of a resample's parabola
 _GRID = 8  # intervals on each side; searched twice, the second time between neighbours
 
 
@@ -35,6 +40,8 @@ class LevelLag(LevelPoint):
     behind is positive (noisier than the schedule says), ahead is negative. lag_marginal: what the samples of the exact
     marginal show as their lag, which is chance. misfit: the Frechet distance that remains at t_effective, which no
     shift along the path explains.
+    null_lags: what resamples of the exact marginal show as their lag, each the same images and noise at every level, as
+    a sampler's states are of the same noise; empty where nothing was resampled.
     """
 
     fld: float
@@ -44,6 +51,18 @@ class LevelLag(LevelPoint):
     lag: float
     lag_marginal: float
     misfit: float
+    null_lags: tuple[float, ...] = ()
+
+    def row(self) -> dict[str, Any]:
+        fields = {key: value for key, value in super().row().items() if key != "null_lags"}
+        return fields | {"unbiased_lag": self.unbiased_lag, "lag_se": self.lag_se}
+
+    @property
+    def lag_se(self) -> float:
+        """Standard error of `unbiased_lag`, NaN without resamples: of two sets of samples, the states and the exact."""
+        if len(self.null_lags) < 2:
+            return math.nan
+        return math.sqrt(2) * statistics.stdev(self.null_lags)
 
     @property
     def unbiased_lag(self) -> float:
@@ -70,6 +89,7 @@ def integration_lag(
     device: torch.device | str = "cpu",
     prepare: Prepare | None = None,
     guide: Network | None = None,
+    num_resamples: int = RESAMPLES,
 ) -> Curve[LevelLag]:
     """The lag of a sampler at `num_levels` of the levels it reaches, the last one included.
 
@@ -77,7 +97,7 @@ def integration_lag(
     are the clean data. So states and marginals are equally many, and neither shares an image with the data.
 
     labels: what the samples are conditioned on, (num_samples, ...). max_dim: see `create_projection`. guide: see
-    `Sampler.sample`. prepare: see `noised_batches`.
+    `Sampler.sample`. prepare: see `noised_batches`. num_resamples: of the exact marginals, for `lag_se`; 0 is none.
 
     Raises ValueError for fewer than num_samples + 2 images.
     """
@@ -99,9 +119,13 @@ def integration_lag(
         return _marginal(interpolant, part, level, seed, projection, batch_size, device, prepare)
 
     clean = moments(data, 0.0)
-    return Curve(
-        _point(t, state, moments(own, t), clean, interpolant, projection.noise_variance) for t, state in kept.items()
-    )
+    resampled = _Resampled(interpolant, _projected(own, projection, batch_size, device, prepare), clean, seed)
+    found = []
+    for t, state in kept.items():
+        point = _point(t, state, moments(own, t), clean, interpolant, projection.noise_variance)
+        lags = resampled.lags(t, t + point.lag_marginal, projection.noise_variance, num_resamples)
+        found.append(replace(point, null_lags=lags))
+    return Curve(found)
 
 
 def state_moments(
@@ -200,6 +224,52 @@ def _marginal(
     for batch in noised_batches(images, level, seed, batch_size, device, prepare):
         moments.update(projection(interpolant.interpolate(batch.data, batch.noise, batch.t)))
     return moments.compute()
+
+
+@dataclass(frozen=True, eq=False)
+class _Resampled:
+    """Samples of the exact marginals drawn anew: images (N, k) with repeats, and noise, both projected."""
+
+    interpolant: Interpolant
+    images: Tensor
+    clean: Moments
+    seed: int
+
+    def lags(self, t: float, near: float, noise_variance: float, num: int) -> tuple[float, ...]:
+        """What each of `num` draws shows as its lag at level t. A draw has one noise for all levels.
+
+        near: the level that the exact marginal looks like; each draw's is at the bottom of a parabola about it.
+        """
+        middle = min(1.0 - _STEP, max(_STEP, near))
+        levels = [middle - _STEP, middle, middle + _STEP]
+        exact = [marginal_moments(self.interpolant, self.clean, level, noise_variance) for level in levels]
+        draws = (self._moments(t, noise_variance, draw) for draw in range(num))
+        return tuple(_bottom(levels, [distance_of(state, moments) for moments in exact]) - t for state in draws)
+
+    def _moments(self, t: float, noise_variance: float, draw: int) -> Moments:
+        generator = keyed_generator(self.seed, draw + 1)
+        rows = torch.randint(len(self.images), (len(self.images),), generator=generator)
+        noise = torch.randn(self.images.shape, generator=generator) * noise_variance**0.5
+        level = torch.full((len(rows),), t, device=self.images.device)
+        data = self.images[rows.to(self.images.device)]
+        return moments_of(self.interpolant.interpolate(data, noise.to(data), level), device=data.device)
+
+
+def _bottom(levels: list[float], values: list[float]) -> float:
+    """Where the parabola through three equally spaced points is lowest, within [0, 1] and the lowest point if bent."""
+    below, here, above = values
+    bend = below - 2 * here + above
+    if bend <= 0:
+        return levels[values.index(min(values))]
+    return min(1.0, max(0.0, levels[1] + (below - above) / (2 * bend) * (levels[1] - levels[0])))
+
+
+def _projected(
+    images: Tensor, projection: Projection, batch_size: int, device: torch.device | str, prepare: Prepare | None
+) -> Tensor:
+    """The images in the space of the moments, (N, k)."""
+    parts = (part.to(device) for part in images.split(batch_size))
+    return torch.cat([projection(part if prepare is None else prepare(part)) for part in parts])
 
 
 def _spread_out(levels: Iterable[float], num: int) -> list[float]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flowexp.randomness import keyed_generator
+from flowexp.time import as_noise_level
 
 BLOCK = 256  # images whose noise is drawn by one generator; a generator per image would cost more than the network
 _LEVELS = 10**6  # noise levels are told apart to six decimals
@@ -76,8 +77,9 @@ def noised_batches(
     prepare: from stored images to what the network works on, such as `data.to_float`; None takes floats as they are.
     labels: of all images, classes (N,) or text embeddings (N, L, D).
 
-    Raises ValueError for uint8 images without `prepare`.
+    Raises ValueError for uint8 images without `prepare`, and for a level outside of [0, 1].
     """
+    level = as_noise_level(level)  # the integer 1 would make t a tensor of integers
     if prepare is None and not images.is_floating_point():
         raise ValueError(f"images of {images.dtype} need prepare, such as flowexp.data.to_float")
     for start in range(0, len(images), BLOCK):

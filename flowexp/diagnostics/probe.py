@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowexp.backbones import Backbone
+from flowexp.diagnostics.convergence import ProbeFit, gradient_at_end
 from flowexp.diagnostics.knn import knn_accuracy
 from flowexp.diagnostics.noised import Prepare, noised_batches
 from flowexp.interpolants import Interpolant
 from flowexp.randomness import keyed_generator
 
 OPTIMIZERS = ("adamw", "adam")
-CONVERGED = 1.0  # updates times lr; LCF's are 5.9. Fashion-MNIST at 0.12 has a dip of 24 points that is 8 at 2.4
 PROBES = ("linear", "knn")
 _WEIGHTS, _ORDER = 0, 1  # keep the streams of initial weights and of batch orders apart
 
@@ -60,16 +60,6 @@ class ProbeProtocol:
     def updates(self, num_images: int) -> int:
         """Steps of the optimizer in a fit to `num_images`."""
         return self.epochs * -(-num_images // self.batch_size)
-
-    def cautions(self, num_images: int) -> list[str]:
-        """A sentence where a fit to so few images stops long before it has converged; else nothing."""
-        updates = self.updates(num_images)
-        if updates * self.lr >= CONVERGED:
-            return []
-        return [
-            f"linear probe cut short: {updates} updates of lr {self.lr:g} may be too few to converge, and its curve "
-            "then shows how large features are, too; raise epochs, lr or max_train_images"
-        ]
 
     def but(self, **settings: Any) -> ProbeProtocol:
         """The same with some settings that may be others, each a departure; one that is None stays as it is."""
@@ -142,11 +132,19 @@ def extract_features(
 class ProbeResult:
     """Shares of correct classes of H heads, float64 and exact; NaN for a head whose features are not finite.
 
-    accuracy: on held-out images, (H,). train_accuracy: on those it was fitted to, (H,).
+    accuracy: on held-out images, (H,). train_accuracy: on those it was fitted to, (H,). gradient_left, over_chance: of
+    the training loss at the end, (H,), see `ProbeFit`.
     """
 
     accuracy: Tensor
     train_accuracy: Tensor
+    gradient_left: Tensor
+    over_chance: Tensor
+
+    def fits(self) -> list[ProbeFit]:
+        """How each head was fitted."""
+        columns = (self.train_accuracy, self.gradient_left, self.over_chance)
+        return [ProbeFit(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 class LinearHeads(nn.Module):
@@ -204,7 +202,12 @@ def fit_probes(
             for rows in order.split(batch_size):
                 _step(heads, descent, train_features[:, rows], train_labels[rows])
             annealing.step()
-    return ProbeResult(_accuracy(heads, test_features, test_labels), _accuracy(heads, train_features, train_labels))
+    ends = [
+        gradient_at_end(features, train_labels, weight, bias[0])
+        for features, weight, bias in zip(train_features, heads.weight, heads.bias, strict=True)
+    ]
+    accuracies = (_accuracy(heads, test_features, test_labels), _accuracy(heads, train_features, train_labels))
+    return ProbeResult(*accuracies, *torch.tensor(ends, dtype=torch.float64).T)
 
 
 def _create_optimizer(name: str, heads: LinearHeads, lr: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -239,12 +242,18 @@ def _accuracy(heads: LinearHeads, features: Tensor, labels: Tensor, batch_size: 
 class ProbeCurve:
     """Probe accuracy by (noise level, tap), and LCF's pathology in numbers (LCF Fig. 4).
 
-    The numbers below are of the tap that has the best accuracy of all. num_test: held-out images behind each accuracy,
-    None where nobody said; the verdict needs it.
+    The numbers below are of the tap that has the best accuracy of all.
+
+    num_test: held-out images behind each accuracy. num_classes: of their labels. chance: the accuracy of who always
+    says the commonest class of them; None is 1 / num_classes. fits: how each linear probe was fitted; empty where
+    nothing is. None where it is not known; the verdict needs the first two.
     """
 
     accuracy: Mapping[tuple[float, int], float]
     num_test: int | None = None
+    num_classes: int | None = None
+    chance: float | None = None
+    fits: Mapping[tuple[float, int], ProbeFit] = field(default_factory=dict)
 
     @property
     def peak(self) -> float:
@@ -290,8 +299,11 @@ class ProbeCurve:
         return max(self.accuracy, key=self.accuracy.__getitem__)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The curve in long format."""
-        return [{"t": level, "tap": tap, "accuracy": value} for (level, tap), value in self.accuracy.items()]
+        """The curve in long format, with how each probe was fitted where that is known."""
+        return [
+            {"t": cell[0], "tap": cell[1], "accuracy": value, **(vars(self.fits[cell]) if self.fits else {})}
+            for cell, value in self.accuracy.items()
+        ]
 
 
 def probe_curves(
@@ -314,12 +326,19 @@ def probe_curves(
         raise ValueError(f"a probe must be one of {', '.join(PROBES)}, got {', '.join(sorted(unknown))}")
     places = [(level, tap) for level in levels for tap in taps]
     data = (train_features, train_labels, test_features, test_labels, num_classes)
+    about = {"num_test": len(test_labels), "num_classes": num_classes, "chance": commonest_share(test_labels)}
     found = {}
     for probe in probes:
         if probe == "linear":
             chosen = create_protocol(protocol) if isinstance(protocol, str) else protocol
-            shares = fit_probes(*data, seed=seed, **chosen.fit()).accuracy.tolist()
+            result = fit_probes(*data, seed=seed, **chosen.fit())
+            shares, fits = result.accuracy.tolist(), dict(zip(places, result.fits(), strict=True))
         else:
-            shares = knn_accuracy(*data)
-        found[probe] = ProbeCurve(dict(zip(places, shares, strict=True)), len(test_labels))
+            shares, fits = knn_accuracy(*data), {}
+        found[probe] = ProbeCurve(dict(zip(places, shares, strict=True)), fits=fits, **about)
     return found
+
+
+def commonest_share(labels: Tensor) -> float:
+    """The accuracy of who always says the commonest of labels (N,)."""
+    return float(labels.unique(return_counts=True)[1].max()) / len(labels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +27,7 @@ NUM_STEPS = (50, 250)
 # VD's 1.1 fills a quarter of the deficit of latents with unit scale, |v*| / |v| = sqrt(2) at the noise end.
 SHARE = 0.25
 MAX_S0 = 1.3
+STANDARD_ERRORS = 2.0  # a scale within as many of 1 may be chance, and is not proposed
 NOISE_HALF = 0.5  # SSC answers the deficit of the noise end; that of the data end is to be kept (VD section 3.4)
 LAG_RANGE = (0.1, 0.9)  # levels whose lag counts: at the ends a lag has no room, or no time to build up
 
@@ -38,6 +41,8 @@ class SSCProposal:
     s0_lag: that which undoes the measured lag, None without one. s0_error: that with the least velocity error at the
     noise end (`best_scale`); 1 says that the network does not underestimate, so any other scale leaves its own field.
     misfit: the deficit's root mean square distance from the profile's best multiple, as a share of the deficit.
+    s0_se: standard error of what s0 was to be taken from (`s0_lag`, or else `s0_deficit`), over the choice of samples;
+    None where the measurement has none. Within 2 of them of 1 nothing is proposed.
     """
 
     s0: float
@@ -49,6 +54,7 @@ class SSCProposal:
     s0_lag: float | None
     s0_error: float
     misfit: float
+    s0_se: float | None = None
 
     @property
     def mean_scale(self) -> float:
@@ -71,8 +77,9 @@ def calibrate_ssc(
 
     The profile is the one whose multiple is nearest to the deficit |v*| / |v| - 1 over the noise half of the path.
     The size comes from the lag where one is given: that is the harm which SSC claims to repair, while the deficit is
-    there for an exact field too, whose best scale is 1. No lag, or one ahead of schedule, proposes no correction. With
-    norms alone, s0 fills `share` of the deficit. s0 is kept within [1, max_s0].
+    there for an exact field too, whose best scale is 1. No lag, or one ahead of schedule, proposes no correction, and
+    neither does one within 2 standard errors. With norms alone, s0 fills `share` of the deficit. s0 is kept within
+    [1, max_s0].
 
     share: 0.25 gives VD's 1.1 on data of unit scale. norms: at least two levels with t >= 0.5.
     """
@@ -80,11 +87,16 @@ def calibrate_ssc(
     fits = {name: _fit(create_profile(name)(progress(levels)), deficit) for name in profiles}
     profile = min(fits, key=lambda name: fits[name][1])
     s0_deficit = 1 + share * max(0.0, fits[profile][0])
-    s0_lag = None if lag is None else 1 + _scale_of_lag(lag, create_profile(profile))
-    s0 = min(max_s0, max(1.0, s0_deficit if s0_lag is None else s0_lag))
+    s0_lag, s0_se = None, share * _deficit_se(norms, create_profile(profile))
+    if lag is not None:
+        s0_lag, s0_se = _scale_of_lag(lag, create_profile(profile))
+    wanted = s0_deficit if s0_lag is None else s0_lag
+    s0 = 1.0 if wanted - 1 <= STANDARD_ERRORS * (0.0 if math.isnan(s0_se) else s0_se) else min(max_s0, wanted)
     source = "none" if s0 == 1 else "deficit" if s0_lag is None else "lag"
-    end = norms.noise_end
-    return SSCProposal(s0, 1.0, profile, source, s0_deficit, 1 / end.ratio, s0_lag, end.best_scale, fits[profile][1])
+    end, error = norms.noise_end, None if math.isnan(s0_se) else s0_se
+    return SSCProposal(
+        s0, 1.0, profile, source, s0_deficit, 1 / end.ratio, s0_lag, end.best_scale, fits[profile][1], error
+    )
 
 
 def _noise_half(norms: Curve[LevelNorms]) -> tuple[Tensor, Tensor]:
@@ -102,20 +114,36 @@ def _fit(shape: Tensor, values: Tensor) -> tuple[float, float]:
     return float(size), float((values - size * shape).norm() / values.norm())
 
 
-def _scale_of_lag(lag: Curve[LevelLag], profile: Profile) -> float:
-    """a in the scale 1 + a g that would have undone the lag, to first order: progress made = progress due x mean scale.
+def _deficit_se(norms: Curve[LevelNorms], profile: Profile) -> float:
+    """Standard error of the multiple of `profile` that is nearest to the deficit; all levels err together at worst."""
+    levels, _ = _noise_half(norms)
+    shape = profile(progress(levels))
+    errors = torch.tensor([p.ratio_se / p.ratio**2 for p in norms if p.t >= NOISE_HALF], dtype=torch.float64)
+    return float((shape.abs() @ errors) / (shape @ shape))
 
-    At progress p the mean of g so far is G(p) / p; a is the least-squares slope of p / p_effective - 1 against it.
+
+def _scale_of_lag(lag: Curve[LevelLag], profile: Profile) -> tuple[float, float]:
+    """1 + a, for the scale 1 + a g that would have undone the lag, and its standard error, NaN without resamples.
+
+    To first order progress made = progress due x mean scale. At progress p the mean of g so far is G(p) / p; a is the
+    least-squares slope of p / p_effective - 1 against it. The slopes of what the resamples show scatter as one set of
+    samples does; the states and the exact marginals are two.
     """
     low, high = LAG_RANGE
     points = [point for point in lag if low <= point.t <= high and point.unbiased_level < 1]
     if not points:
         raise ValueError(f"a lag is read at levels between {low} and {high}, got {lag.levels}")
     due = torch.tensor([progress(point.t) for point in points], dtype=torch.float64)
-    made = torch.tensor([progress(point.unbiased_level) for point in points], dtype=torch.float64)
     fractions = torch.linspace(0, 1, 257, dtype=torch.float64)
     mean_shape = torch.trapezoid(profile(due[:, None] * fractions), fractions, dim=1)
-    return _fit(mean_shape, due / made - 1)[0]
+
+    def slope(lags: Sequence[float]) -> float:
+        made = torch.tensor([progress(p.t + lag) for p, lag in zip(points, lags, strict=True)], dtype=torch.float64)
+        return _fit(mean_shape, due / made - 1)[0]
+
+    null = [slope(lags) for lags in zip(*(point.null_lags for point in points), strict=True)]
+    error = math.sqrt(2) * statistics.stdev(null) if len(null) > 1 else math.nan
+    return 1 + slope([point.unbiased_lag for point in points]), error
 
 
 def ssc_controls(

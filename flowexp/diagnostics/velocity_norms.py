@@ -27,7 +27,7 @@ class LevelNorms(LevelPoint):
     cosine: the mean cosine of v and v*.
     best_scale: E<v, v*> / E|v|^2, the factor on v with the least velocity error. It is 1 for the optimal field, whose
         deficit is all variance of v* given xt; only what exceeds 1 is a network that underestimates. best_scale_se: its
-        standard error over images, large where v vanishes.
+        standard error over images, large where v vanishes. ratio_se: that of ratio, NaN of a single image.
     """
 
     velocity: float
@@ -40,6 +40,7 @@ class LevelNorms(LevelPoint):
     cosine: float
     best_scale: float
     best_scale_se: float
+    ratio_se: float = 0.0
 
 
 @torch.no_grad()
@@ -76,10 +77,12 @@ def _products(network: Network, interpolant: Interpolant, batch: NoisedBatch) ->
 
 def _point(level: float, products: Tensor) -> LevelNorms:
     vv, tt, vt, noise, data = products
-    ratio = (vv / tt).sqrt().mean()
+    ratios = (vv / tt).sqrt()
+    ratio, ratio_se = ratios.mean(), ratios.std() / len(ratios) ** 0.5
     means = [part.sqrt().mean() for part in (vv, tt, noise, data)]
     cosine = (vt / (vv * tt).sqrt()).mean()
     best = vt.mean() / vv.mean()
     best_se = (vt - best * vv).square().mean().sqrt() / (vv.mean() * len(vv) ** 0.5)  # delta method of a ratio
-    found = torch.stack([*means, ratio, 1.0 - ratio, vv.mean() / tt.mean(), cosine, best, best_se])
+    best_se = best_se if len(vv) > 1 else torch.full_like(best_se, torch.nan)  # no scatter to read
+    found = torch.stack([*means, ratio, 1.0 - ratio, vv.mean() / tt.mean(), cosine, best, best_se, ratio_se])
     return LevelNorms(level, *found.tolist())

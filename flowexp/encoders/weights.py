@@ -5,23 +5,73 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+_OBJECT = (
+    r"(?:Unsupported global: GLOBAL|Unsupported class|type) ([\w.]+)"  # torch's words for what it refuses to build
+)
 
 
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
     """The tensors of a PyTorch file by name, and the first 16 digits of its SHA-256, which name it in a protocol.
 
+    Whether they are a network's, whoever loads them into it checks.
+
     Raises:
-        ValueError: the file is damaged, or holds more than tensors.
+        ValueError: the file is damaged, or holds objects.
+    """
+    return read_plain(path)
+
+
+def read_plain(path: Path, classes: Sequence[type] = ()) -> tuple[Any, str]:
+    """What a PyTorch file holds, tensors and plain containers, and the first 16 digits of its SHA-256.
+
+    classes: of objects that may be in it too; building one must run no code of the file's.
+
+    Raises:
+        ValueError: the file is damaged, or holds objects of other classes.
     """
     content = path.read_bytes()
     try:
-        tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        with torch.serialization.safe_globals([*classes]):
+            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle make the unpickler stumble in any way, KeyError: 101 too
+        raise ValueError(_refusal(path, error)) from error
+    return found, hashlib.sha256(content).hexdigest()[:16]
+
+
+def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """`content` where it is tensors by name.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path} must hold tensors by name, a state dict, and holds {_kind(content)}")
+    others = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if others:
         raise ValueError(
-            f"{path} is damaged or is no file of plain weights: fetch it again ({type(error).__name__})"
-        ) from error
-    return tensors, hashlib.sha256(content).hexdigest()[:16]
+            f"{path} must hold tensors by name, a state dict, and its {others[0]!r} is {_kind(content[others[0]])}: "
+            "save the state dict alone"
+        )
+    return dict(content)
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if isinstance(value, Mapping) and not value else f"a {type(value).__name__}"
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    named = re.search(_OBJECT, str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    if named:
+        return (
+            f"{path} is damaged or is no file of plain weights: it holds an object of {named.group(1)}, which is not "
+            "read since it could run code; save the state dict alone"
+        )
+    return f"{path} is damaged or is no file of plain weights: fetch it again ({type(error).__name__})"

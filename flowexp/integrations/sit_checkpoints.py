@@ -7,9 +7,11 @@ linear map of the time embedding, and the sign goes into the last linear map. RE
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +19,123 @@ import torch
 from torch import Tensor
 
 from flowexp.backbones import Backbone
-from flowexp.encoders.weights import read_state_dict
+from flowexp.encoders.weights import read_plain, tensors_of
 
 CONVENTIONS = ("sit", "repa")
 _HEAD = ("final_layer.linear.weight", "final_layer.linear.bias")
 _TIME = "t_embedder.mlp.0.weight"
+_OF_REPA = ("projectors.", "decoder_blocks.")  # how names begin that SiT's code never writes
+_ARGUMENTS = {"sit": {"path_type", "loss_weight"}, "repa": {"path_type", "proj_coeff"}}  # of their train.py
+_PATHS = {"linear": "linear", "gvp": "gvp", "cosine": "gvp", "vp": "sbdm_vp"}  # theirs, in lower case, and ours
+_PREDICTIONS = {"velocity": "velocity", "v": "velocity", "noise": "eps"}
 
 
-def read_official(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The EMA weights of a checkpoint file, a bare state dict or a training checkpoint's entry `ema`, and its hash.
+@dataclass(frozen=True)
+class OfficialWeights:
+    """A checkpoint of SiT's or REPA's code.
+
+    weights: EMA weights by name. fingerprint: 16 digits of the file's SHA-256. arguments: those of the train.py that
+    wrote it, as its parser had them; empty where the file has none.
+    """
+
+    weights: dict[str, Tensor]
+    fingerprint: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_official(path: Path) -> OfficialWeights:
+    """The weights of a checkpoint file: a bare state dict, or `ema` of what train.py saves, which has `args` too.
 
     Raises:
         ValueError: the file is not there, is damaged, or holds code.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}: give SiT's or REPA's released .pt file")
-    content, fingerprint = read_state_dict(path)
-    return dict(content.get("ema", content)), fingerprint
+    content, fingerprint = read_plain(path, classes=[argparse.Namespace])
+    of_training = isinstance(content, Mapping) and "ema" in content
+    arguments = content.get("args") if of_training else None
+    known = vars(arguments) if isinstance(arguments, argparse.Namespace) else {}
+    return OfficialWeights(tensors_of(content["ema"] if of_training else content, path), fingerprint, known)
 
 
-def convert(official: Mapping[str, Tensor], backbone: Backbone, convention: str) -> dict[str, Tensor]:
-    """A state dict for `backbone` that gives its velocity on our axis, from SiT's or REPA's weights.
+def convention_of(official: OfficialWeights, given: str | None = None) -> str:
+    """Whose code trained the weights, "sit" or "repa": by their names and arguments, else as `given`, else SiT.
 
-    convention: "sit" or "repa", whose code trained the weights. The half of the outputs that SiT never uses
+    The names are the same in both but for REPA's projectors and the decoder blocks of its first release.
+
+    Raises:
+        ValueError: `given` is none of the two, or not the one that the file shows.
+    """
+    if given is not None and given not in CONVENTIONS:
+        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {given!r}")
+    shown, by = _shown(official)
+    if shown and given not in (None, shown):
+        raise ValueError(
+            f"convention={given} contradicts the file: {by}, which {shown}'s code writes; leave convention out, or "
+            f"give convention={shown}"
+        )
+    return shown or given or "sit"
+
+
+def _shown(official: OfficialWeights) -> tuple[str | None, str]:
+    """What the file itself says of whose it is, and by what."""
+    if name := next((name for name in official.weights if name.startswith(_OF_REPA)), None):
+        return "repa", f"it has weights {name}"
+    for convention in ("repa", "sit"):
+        if _ARGUMENTS[convention] <= set(official.arguments):
+            return convention, f"it has the arguments {' and '.join(sorted(_ARGUMENTS[convention]))}"
+    return None, ""
+
+
+def check_training(official: OfficialWeights, interpolant: str, prediction: str) -> None:
+    """Compares the config's path and prediction with the arguments that the weights were trained with.
+
+    Raises:
+        ValueError: they were trained as another kind of network, on another path or for another prediction.
+    """
+    model, arguments = str(official.arguments.get("model", "SiT")), official.arguments
+    if not model.startswith("SiT"):
+        raise ValueError(
+            f"the weights are of {model}, and only SiT's and REPA's (SiT-XL/2 and the like) can be adopted"
+        )
+    _check_same("interpolant", interpolant, arguments.get("path_type"), _PATHS)
+    _check_same("parameterization", prediction, arguments.get("prediction"), _PREDICTIONS)
+
+
+def _check_same(key: str, ours: str, theirs: Any, names: Mapping[str, str]) -> None:
+    trained = names.get(str(theirs).lower())
+    if theirs is not None and trained != ours:
+        advice = f"give {key}={trained}" if trained else "flowexp has no such choice"
+        raise ValueError(f"the weights were trained with {theirs}, and {key} is {ours}: {advice}")
+
+
+def convert(
+    official: Mapping[str, Tensor], backbone: Backbone, convention: str, prediction: str = "velocity"
+) -> dict[str, Tensor]:
+    """A state dict for `backbone` that gives its prediction on our axis, from SiT's or REPA's weights.
+
+    convention: "sit" or "repa", whose code trained the weights; see `convention_of`. prediction: "velocity", whose sign
+    turns with the axis, or "eps", SiT's "noise", whose does not. The half of the outputs that SiT never uses
     (learn_sigma) and REPA's projectors are left out.
 
     Raises:
-        ValueError: the tensors do not fit the network, or it reads t on another scale than theirs.
+        ValueError: the tensors do not fit the network, it reads t on another scale than theirs, or neither code trains
+            such a prediction.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    if prediction not in _PREDICTIONS.values():
+        raise ValueError(f"SiT's and REPA's code trains velocity and eps, and the prediction is {prediction}")
     _check_time_scale(backbone)
-    weights = {_modern(name, official): value for name, value in official.items() if not name.startswith("projectors")}
+    weights = {_modern(name, official): value for name, value in official.items() if not name.startswith("projectors.")}
     own = backbone.state_dict()
     for name in _HEAD:
-        if name in weights and weights[name].shape != own[name].shape:
+        if name in weights and name in own and _has_sigma(weights[name], own[name]):
             weights[name] = _without_sigma(weights[name], backbone.channels)
+    _check(weights, own)
     if convention == "sit":
         weights[_TIME] = _of_reversed_time(weights[_TIME])
-        weights |= {name: -weights[name] for name in _HEAD}
-    _check(weights, own)
+        weights |= {name: -weights[name] for name in _HEAD if prediction == "velocity"}
     return weights
 
 
@@ -67,6 +146,11 @@ def _modern(name: str, official: Mapping[str, Any]) -> str:
         return name
     encoder_depth = len({key.split(".")[1] for key in official if key.startswith("blocks.")})
     return f"blocks.{encoder_depth + int(match[1])}.{match[2]}"
+
+
+def _has_sigma(head: Tensor, own: Tensor) -> bool:
+    """Whether a head has twice our outputs, the second half of each patch's being variances."""
+    return head.dim() == own.dim() and head.shape[0] == 2 * own.shape[0]
 
 
 def _without_sigma(head: Tensor, channels: int) -> Tensor:
@@ -99,3 +183,5 @@ def _check(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
             f"these weights are not those of this network: missing {missing[:3]}, unknown {unknown[:3]}, of another "
             f"shape {misshapen[:3]}; choose the backbone, the data and class_conditional of the checkpoint"
         )
+    if bad := next((name for name, value in weights.items() if not value.isfinite().all()), None):
+        raise ValueError(f"the weights {bad} have entries that are NaN or infinite: fetch the file again")

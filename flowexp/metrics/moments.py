@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,6 +59,18 @@ class FeatureMoments(Metric):
         self.total += wide.sum(0)
         self.outer.addmm_(wide.T, wide)
         self.count += len(wide)
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """torchmetrics takes each result of one element for a scalar: the moments of features of length 1 are none."""
+        wrapped = super()._wrap_compute(compute)
+
+        def shaped(*args: Any, **kwargs: Any) -> Any:
+            found = wrapped(*args, **kwargs)
+            if not isinstance(found, Moments):
+                return found
+            return found._replace(mean=found.mean.reshape(self.dim), covariance=found.covariance.reshape(self.dim, -1))
+
+        return shaped
 
     def compute(self) -> Moments:
         """The moments of everything added so far, on every process.

@@ -19,12 +19,25 @@ def squared_distances(features: Tensor, others: Tensor) -> Tensor:
     return norms.addmm_(features, others.T, alpha=-2).clamp_min_(0)
 
 
-def blocks(features: Tensor, others: Tensor, device: Device = "cpu") -> Iterator[tuple[slice, slice, Tensor]]:
+def middle_of(features: Tensor, device: Device = "cpu") -> Tensor:
+    """About the mean of features (N, D), (D,): distances of features that are moved there lose less to rounding."""
+    return features[:ROWS].to(device).float().mean(0)
+
+
+def rounding_of(features: Tensor, middle: Tensor) -> Tensor:
+    """How far apart two results for a squared distance of features (N, D), moved to `middle`, may lie: (N,)."""
+    parts = [(part.to(middle.device).float() - middle).square().sum(1) for part in features.split(ROWS)]
+    return 4 * torch.finfo(torch.float32).eps * torch.cat(parts)
+
+
+def blocks(
+    features: Tensor, others: Tensor, device: Device = "cpu", middle: Tensor | None = None
+) -> Iterator[tuple[slice, slice, Tensor]]:
     """(rows, columns, their squared distances) of all pairs, rows first, in full fp32 on `device`.
 
-    Both sets are moved to the middle of `others` first, where less is lost to rounding.
+    middle: where both sets are moved first, (D,); None is that of `others`.
     """
-    middle = others[:ROWS].to(device).float().mean(0)
+    middle = middle_of(others, device) if middle is None else middle
     with full_fp32():
         for start in range(0, len(features), ROWS):
             rows = slice(start, min(start + ROWS, len(features)))
@@ -34,8 +47,12 @@ def blocks(features: Tensor, others: Tensor, device: Device = "cpu") -> Iterator
                 yield rows, columns, squared_distances(own, others[columns].to(device).float() - middle)
 
 
-def smallest(features: Tensor, others: Tensor, num: int, device: Device = "cpu") -> tuple[Tensor, Tensor]:
+def smallest(
+    features: Tensor, others: Tensor, num: int, device: Device = "cpu", middle: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """For each row of (R, D) its `num` smallest squared distances to (C, D), ascending, and whose they are: (R, num).
+
+    middle: see `blocks`.
 
     Raises:
         ValueError: there are fewer than `num` others.
@@ -44,7 +61,7 @@ def smallest(features: Tensor, others: Tensor, num: int, device: Device = "cpu")
         raise ValueError(f"{num} neighbours need at least as many images, got {len(others)}")
     distances = torch.full((len(features), num), torch.inf, device=device)
     places = torch.zeros(len(features), num, dtype=torch.long, device=device)
-    for rows, columns, block in blocks(features, others, device):
+    for rows, columns, block in blocks(features, others, device, middle):
         best, here = block.topk(min(num, block.shape[1]), dim=1, largest=False)
         merged = torch.cat([distances[rows], best], 1)
         distances[rows], chosen = merged.topk(num, dim=1, largest=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from flowexp.modules.flow_matching import FlowMatching
 from flowexp.modules.sides import Sides, sides_of
 from flowexp.modules.step_losses import StepLosses
 from flowexp.terms import Tapped
-from flowexp.time import as_noise_level
+from flowexp.time import LEVELS, as_noise_level, of_thousand
+
+DEFAULT_T_MIN = 20  # LCF section 6.2, CIFAR-10
 
 
 class LocalContrastiveFlow(FlowMatching):
@@ -25,7 +28,8 @@ class LocalContrastiveFlow(FlowMatching):
     processes train what one would; a batch without a row below T_min is normal and trains on the first term alone.
 
     Arguments:
-        T_min: threshold, of 1000 (20) or as a noise level (0.02).
+        T_min: threshold in the paper's unit, of 1000: 20 is the noise level 0.02, and 0.5 is 0.0005.
+        t_min: the same as a noise level in [0, 1], in place of T_min. None for both is T_min = 20.
         tau: temperature of the contrast.
         lam: weight of the contrastive term (lambda in eq. 15).
         tap: block whose output is h, from 1; None takes two thirds of the depth (8 of 12, as LCF).
@@ -45,7 +49,8 @@ class LocalContrastiveFlow(FlowMatching):
     def __init__(
         self,
         *,
-        T_min: float = 20,
+        T_min: float | None = None,
+        t_min: float | None = None,
         tau: float = 0.5,
         lam: float = 1.0,
         tap: int | None = None,
@@ -65,7 +70,7 @@ class LocalContrastiveFlow(FlowMatching):
             raise ValueError(f"objective.lam must be at least 0, got {lam}")
         if contrasts not in ("global", "local"):
             raise ValueError(f"objective.contrasts must be global or local, got {contrasts!r}")
-        self.t_min = as_noise_level(T_min, "objective.T_min")
+        self.t_min = threshold(T_min, t_min)
         self.lam = lam
         self.tap = self.backbone.default_tap if tap is None else tap
         if not 1 <= self.tap <= self.backbone.depth:
@@ -80,7 +85,7 @@ class LocalContrastiveFlow(FlowMatching):
         share = self.time_sampler.share_below(self.t_min, self.interpolant.train_interval)
         return {
             **super().describe(batch_size),
-            "T_min": f"{self.t_min:g} (noise level)",
+            "T_min": f"{LEVELS * self.t_min:g} of {LEVELS} (noise level {self.t_min:g})",
             "anchors expected per batch": f"{share * batch_size:.1f}",
             "batches without an anchor": f"{100 * self.time_sampler.chance_of_none(share, batch_size):.1f} %",
             "features": f"output of block {self.tap} of {self.backbone.depth}",
@@ -131,3 +136,28 @@ class LocalContrastiveFlow(FlowMatching):
         if self.contrasts == "local":
             return features.detach(), 0
         return gather_rows(features.detach())
+
+
+def threshold(T_min: float | None, t_min: float | None) -> float:
+    """The noise level that T_min, of 1000, or t_min, in [0, 1], gives; 0.02 for neither.
+
+    Warns of a T_min below 1, which is a level that one batch in a thousand reaches.
+
+    Raises:
+        ValueError: both are given, or one lies outside of its range.
+    """
+    if T_min is not None and t_min is not None:
+        raise ValueError(
+            f"give objective.T_min, of {LEVELS}, or objective.t_min, a noise level in [0, 1], and null for the other; "
+            f"got {T_min} and {t_min}"
+        )
+    if t_min is not None:
+        return as_noise_level(t_min, "objective.t_min")
+    level = of_thousand(DEFAULT_T_MIN if T_min is None else T_min, "objective.T_min")
+    if 0 < level < 1 / LEVELS:
+        warnings.warn(
+            f"objective.T_min={T_min} counts of {LEVELS} and is the noise level {level:g}, below which hardly a row "
+            f"lies: for the level {T_min} give objective.T_min=null objective.t_min={T_min}",
+            stacklevel=2,
+        )
+    return level

@@ -183,3 +183,17 @@ def test_resampling_averages_squares_or_repeats_pixels_on_the_shortcut(resample:
 def test_what_cannot_be_built_is_refused_in_a_sentence(options: dict, sentence: str):
     with pytest.raises(ValueError, match=sentence):
         create_backbone("unet_nano", **{"resolution": 8, "channels": 3, **options})
+
+
+def test_the_noise_level_is_read_as_one_of_a_thousand_steps():
+    """ADM's sinusoid: its fastest wave is cos(1000 t) and sin(1000 t), that of DiT too."""
+    network = create_backbone("unet_nano", resolution=8, channels=1, **SMALL)
+    seen = []
+    network.t_embedder.mlp.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    t = torch.tensor([0.0, 0.25, 0.0017])
+    network(torch.zeros(3, 1, 8, 8), t)
+    half = seen[0].shape[1] // 2
+    torch.testing.assert_close(seen[0][:, 0], (1000 * t).cos(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen[0][:, half], (1000 * t).sin(), atol=1e-4, rtol=0)
+    slowest = 1000 * t * 10000 ** -((half - 1) / half)
+    torch.testing.assert_close(seen[0][:, -1], slowest.sin(), atol=1e-4, rtol=0)

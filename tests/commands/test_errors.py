@@ -98,14 +98,17 @@ def test_a_sweep_over_a_wrong_name_runs_no_job(complaint, workdir: Path):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["objective=lcf", "objective.T_min=5000"], "[0, 1000] counted of 1000; got 5000"),
+        (
+            ["objective=lcf", "objective.T_min=5000"],
+            "objective.T_min counts noise levels of 1000 and must lie in [0, 1000], got 5000",
+        ),
         (["objective=lcf", "objective.tau=0"], "objective.tau must be positive, got 0"),
         (["objective=lcf", "objective.tap=9"], "objective.tap must lie in 1..6, got 9"),
         (["backbone.name=dit_s3"], "'dit_s2'"),
         (["sampler.solver=heum"], "heun"),
         (["sampler.num_steps=0"], "num_steps of at least 1, got 0"),
         (["optimizer.lr=-1"], "optimizer.lr must be positive, got -1"),
-        (["objective=lcf", "objective.T_min=-1"], "[0, 1000] counted of 1000; got -1"),
+        (["objective=lcf", "objective.T_min=-1"], "must lie in [0, 1000], got -1"),
         (["objective=lcf", "+objective.foo=1"], "there is no key objective.foo; LocalContrastiveFlow has T_min"),
         (["sampler.s0=abc"], "sampler.s0 must be a number, got 'abc'"),
         (["sampler.guidance_scale=2"], "sampler.guidance_scale=2 needs a network that knows the label"),

@@ -29,7 +29,7 @@ def test_every_key_of_every_command_is_explained(command: str):
         (["objective=mafm"], [r"  lam: 0.3  # lambda, `objective.lambda=` works"]),
         (["experiment=fashion_lcf"], [r"  T_min: 100  # of 1000"]),
         (["sampler=heun", "ssc=linear"], [r"  num_steps: 25  # 49 network calls", r"  s0: 1.1  # SSC's scale"]),
-        (["callbacks=jacobian"], [r"  jacobian:  # Gains of", r"    levels: \[0.005,.*\]  # t, or"]),
+        (["callbacks=jacobian"], [r"  jacobian:  # Gains of", r"    levels: \[0.005,.*\]  # t in"]),
         (["terms=[repa,dispersive]"], [r"    lam: 0.5  # weight; as in REPA"]),
         (["seed=3"], [r"seed: 3  # names every random draw", r"ckpt: null  # auto: continue"]),
     ],

@@ -169,12 +169,8 @@ def test_protocols_are_those_of_their_papers():
         create_protocol("dino")
 
 
-def test_a_fit_that_is_too_short_to_converge_is_cautioned_against():
-    lcf = create_protocol("lcf")
-    assert lcf.updates(50_000) == 15 * 391 and lcf.cautions(50_000) == []
-    (sentence,) = lcf.cautions(1000)
-    assert sentence.startswith("linear probe cut short: 120 updates of lr 0.001 may be too few")
-    assert lcf.but(epochs=300).cautions(1000) == [] == lcf.but(lr=1e-2).cautions(1000)
+def test_the_updates_of_a_fit_are_counted():
+    assert create_protocol("lcf").updates(50_000) == 15 * 391
 
 
 @pytest.mark.slow

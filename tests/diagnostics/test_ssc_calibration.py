@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -9,8 +11,10 @@ from flowexp.diagnostics import (
     Curve,
     LevelLag,
     LevelNorms,
+    SSCProposal,
     calibrate_ssc,
     compare_samplers,
+    integration_lag,
     plain_of,
     ssc_controls,
     velocity_norms,
@@ -18,8 +22,9 @@ from flowexp.diagnostics import (
 from flowexp.interpolants import Linear
 from flowexp.metrics import distance_of, moments_of
 from flowexp.profiles import create_profile
+from flowexp.randomness import keyed_generator
 from flowexp.sampling import Sampler
-from flowexp.time import progress
+from flowexp.time import expand, progress
 
 LEVELS = [0.05, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
@@ -91,7 +96,7 @@ def test_a_proposal_has_a_ceiling_and_needs_the_noise_half():
 
 
 def test_controls_are_every_scale_with_every_solver_and_number_of_steps():
-    base = Sampler("dopri5", solver_options={"rtol": 1e-2}, guidance_scale=1.5, final_jump=20)
+    base = Sampler("dopri5", solver_options={"rtol": 1e-2}, guidance_scale=1.5, final_jump=0.02)
     proposal = calibrate_ssc(norms_with(lambda t: 0.4 * create_profile("quad_in")(progress(t))))
     found = ssc_controls(base, proposal)
     scales = ["plain", "vd", "late", *(f"constant_{s}" for s in (1.02, 1.04, 1.05, 1.06, 1.08)), "proposal", "mean"]
@@ -101,7 +106,7 @@ def test_controls_are_every_scale_with_every_solver_and_number_of_steps():
     for name, sampler in found.items():
         solver, steps, scale = name.split("-")
         assert (sampler.integrator.name, sampler.num_steps) == (solver, int(steps))
-        assert (sampler.guidance_scale, sampler.final_jump) == (1.5, 20)
+        assert (sampler.guidance_scale, sampler.final_jump) == (1.5, 0.02)
         assert sampler.corrected == (scale != "plain")
         assert plain_of(name) in found and not found[plain_of(name)].corrected
     settings = {name: (s.s0, s.s1, s.profile) for name, s in found.items()}
@@ -148,3 +153,69 @@ def test_a_baseline_may_depend_on_the_sampler_and_pairs_are_complete(features):
         compare_samplers(features, reference, "x")
     with pytest.raises(ValueError, match=r"equally many samples of every sampler, got \[10, 400\]"):
         compare_samplers({**features, "near": features["near"][:10]}, reference, "plain")
+
+
+class ExactField:
+    """The velocity of data N(1.3, 0.5^2), shortened by 1 + slow t: exact for slow = 0."""
+
+    mean, std = 1.3, 0.5
+
+    def __init__(self, slow: float = 0.0) -> None:
+        self.slow = slow
+
+    def __call__(self, x, t, label=None):
+        noise, data = expand(t, x), expand(progress(t), x)
+        gain = (noise - data * self.std**2) / (data**2 * self.std**2 + noise**2)
+        return (gain * (x - data * self.mean) - self.mean) / (1 + self.slow * noise)
+
+    def null_condition(self, label):
+        return None
+
+
+def proposal_for(slow: float, seed: int, num: int = 400) -> SSCProposal:
+    images = ExactField.mean + ExactField.std * torch.randn(5 * num, 1, 4, 4, generator=keyed_generator(seed, 99))
+    field = ExactField(slow)
+    lag = integration_lag(Sampler("euler", 25), field, Linear(), images, num, seed, num_levels=8)
+    return calibrate_ssc(velocity_norms(field, Linear(), images[:200], [0.6, 0.8, 0.99], seed), lag)
+
+
+def test_no_correction_is_proposed_to_an_exact_field():
+    """Its slope scatters about 1 by its standard error; without one, every second field got a correction."""
+    found = [proposal_for(0.0, seed) for seed in range(4)]
+    assert [proposal.source for proposal in found] == ["none"] * 4 and all(p.s0 == 1 for p in found)
+    errors = [proposal.s0_se for proposal in found]
+    assert max(abs(p.s0_lag - 1) / p.s0_se for p in found) < 3
+    assert min(errors) > 0.01 and max(errors) < 0.06
+
+
+@pytest.mark.slow
+def test_the_error_of_a_scale_is_the_scatter_over_seeds():
+    found = [proposal_for(0.0, seed, num=100) for seed in range(12)]
+    scatter = statistics.stdev(proposal.s0_lag for proposal in found)
+    assert statistics.mean(proposal.s0_se for proposal in found) == pytest.approx(scatter, rel=0.6)
+
+
+def test_a_correction_that_is_due_is_proposed():
+    assert proposal_for(0.2, 0).source == "lag" and proposal_for(0.2, 0).s0 > 1.05
+
+
+def test_the_error_of_a_scale_is_that_of_the_slopes_of_the_resamples():
+    exact = calibrate_ssc(norms_with(lambda t: 0.1 * t), lag_with(lambda t: t))
+    assert exact.s0_se is None and exact.source == "none"
+    resampled = Curve(
+        replace(p, null_lags=(0.01 * progress(p.t), -0.01 * progress(p.t))) for p in lag_with(lambda t: t)
+    )
+    slopes = [
+        calibrate_ssc(norms_with(lambda t: 0.1 * t), lag_with(lambda t, s=s: t + s * 0.01 * progress(t))).s0_lag
+        for s in (1, -1)
+    ]
+    found = calibrate_ssc(norms_with(lambda t: 0.1 * t), resampled).s0_se
+    assert found == pytest.approx(2**0.5 * statistics.stdev(slopes))
+
+
+@pytest.mark.parametrize(
+    ("error", "source"), [(0.0, "deficit"), (0.01, "deficit"), (0.2, "none"), (math.nan, "deficit")]
+)
+def test_a_deficit_within_its_error_proposes_nothing(error, source):
+    curve = Curve(replace(point, ratio_se=error) for point in norms_with(lambda t: 0.4 * t))
+    assert calibrate_ssc(curve).source == source

@@ -52,7 +52,7 @@ def test_every_curve_is_finite_and_has_its_words(network, pictures):
     )
     curves = {"norms": norms, "lag": lag, "condition": condition, "jacobian": jacobian, "gradient": gradient}
     assert all(finite(curve) for curve in curves.values())
-    assert len(diagnostics.verdict(**curves)) == 7
+    assert len(diagnostics.verdict(**curves)) == 5  # of a network that was never trained: most is no verdict
     proposal = diagnostics.calibrate_ssc(norms, lag)
     assert 1 <= proposal.s0 <= 1.3 and proposal.rows()[0]["s1"] == 1.0
     assert all(parameter.grad is None for parameter in network.parameters())

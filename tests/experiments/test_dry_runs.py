@@ -239,7 +239,7 @@ def test_every_experiment_trains_a_step(name: str, read, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "swept", "key", "values"),
     [
-        ("cifar10_lcf", "objective.T_min=10,0.1", "objective.T_min", [10, 0.1]),
+        ("cifar10_lcf", "objective.T_min=10,0.5", "objective.T_min", [10, 0.5]),
         ("cifar10_lcf", "objective.tau=0.1,0.5", "objective.tau", [0.1, 0.5]),
         ("cifar10_lcf", "objective.lambda=0.5,1", "objective.lam", [0.5, 1]),
         ("imagenet256_xl_fm_7m", "sampler.s0=1.05,1.1", "sampler.s0", [1.05, 1.1]),

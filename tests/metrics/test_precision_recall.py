@@ -46,6 +46,27 @@ def test_a_radius_is_the_fourth_smallest_distance_with_itself():
     torch.testing.assert_close(squared_radii(line), torch.tensor([49.0, 36.0, 16.0, 49.0, 196.0]))
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.1, 3.7])
+@pytest.mark.parametrize("k", [1, 3])
+def test_exact_ties_lie_on_the_rim_and_so_inside(k, scale):
+    """Features of few values: most distances are equal to a radius, whatever the point that they are centred at."""
+    samples, reference = torch.randint(0, 2, (60, 6)), torch.randint(0, 3, (70, 6))
+    found = precision_recall(samples * scale, reference * scale, k)
+    assert found.precision == share_inside(samples, reference, k)
+    assert found.recall == share_inside(reference, samples, k)
+
+
+def test_copies_of_one_image_lie_on_each_others_rim():
+    """Radii and distances of exactly 0: the rim is all that there is."""
+    assert precision_recall(torch.zeros(9, 3), torch.zeros(8, 3)) == (1, 1)
+
+
+def test_a_rim_stays_one_beside_an_image_far_away():
+    samples, reference = torch.randn(50, 3) * 0.7 + 0.6, torch.randn(61, 3)
+    far = torch.cat([reference, torch.full((1, 3), 1e3)])
+    assert precision_recall(samples, far, 1).precision == share_inside(samples, far, 1)
+
+
 def test_a_set_against_itself_is_all_inside():
     features = torch.randn(40, 5)
     assert precision_recall(features, features) == (1, 1)

@@ -115,7 +115,7 @@ def test_optimal_transport_asks_for_its_pairs() -> None:
         {"s0": 1.1},
         {"s0": 1.1, "ssc_target": "drift"},
         {"guidance_scale": 1.5, "guidance_channels": 1},
-        {"final_jump": 20},
+        {"final_jump": 0.02},
     ],
     ids=str,
 )

@@ -97,12 +97,12 @@ def test_what_the_tap_passes_on_is_copied_only_where_a_row_stays_behind(
 ) -> None:
     taken, select = [], State.select
     monkeypatch.setattr(State, "select", lambda state, rows: (taken.append(rows), select(state, rows))[1])
-    LocalContrastiveFlow(backbone=small_backbone(), T_min=0.1, tap=2, **options).losses(batch_at(t))
+    LocalContrastiveFlow(backbone=small_backbone(), t_min=0.1, tap=2, **options).losses(batch_at(t))
     assert len(taken) == copies
 
 
 def test_rows_below_t_min_train_no_block_behind_the_tap() -> None:
-    module = LocalContrastiveFlow(backbone=small_backbone(), T_min=0.5, tap=2)
+    module = LocalContrastiveFlow(backbone=small_backbone(), t_min=0.5, tap=2)
     grads = gradients(module, batch_at([0.1, 0.2, 0.3]))
     assert grads["backbone.blocks.1.mlp.fc1.weight"].abs().sum() > 0
     assert grads["backbone.blocks.2.mlp.fc1.weight"].abs().sum() == 0

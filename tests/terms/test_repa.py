@@ -156,3 +156,12 @@ def test_wrong_settings_are_refused(make_term, options, match):
 
 def test_by_default_it_reads_the_block_that_lcf_reads(make_term, backbone):
     assert make_term(tap=None).taps == (backbone.default_tap,)
+
+
+def test_tokens_on_a_coarser_grid_are_weighted_by_a_triangle_twice_as_wide():
+    """Antialiased: of four tokens in a row, the first of two takes 3/7, 3/7 and 1/7. Without, 1/2 and 1/2."""
+    row = torch.tensor([1.0, 10.0, 100.0, 1000.0])
+    tokens = row.expand(4, 4).reshape(1, 16, 1)
+    found = resample(tokens, 2).reshape(2, 2)
+    expected = torch.tensor([(3 * 1 + 3 * 10 + 100) / 7, (10 + 3 * 100 + 3 * 1000) / 7])
+    torch.testing.assert_close(found, expected.expand(2, 2))
