@@ -246,10 +246,9 @@ def test_damaged_tokens_of_a_teacher_are_not_trained_on(
     (file,) = Path("tokens").rglob(f"*{suffix}")
     damage(file, how)
     answer = asked("train", *ALIGNED, "run_dir=second")
-    # Without its key, or where the damage is seen, a picture is shown to the teacher once more: the weights are the same.
-    assert_answered(
-        answer, file, must_name=answer.code == 0 and not _same_weights(tokens.parent / "first", Path("second"))
-    )
+    # Without its key, or where the damage is seen, the teacher is asked once more: the weights are the same.
+    is_unharmed = answer.code == 0 and _same_weights(tokens.parent / "first", Path("second"))
+    assert_answered(answer, file, must_name=not is_unharmed)
 
 
 def _same_weights(*runs: Path) -> bool:
