@@ -13,6 +13,8 @@ import torch
 from pytorch_lightning import Callback
 from torch import Tensor
 
+from flowexp.data import to_float
+
 
 def digest(value: Any) -> str:
     """A hash of tensors in containers, bit for bit."""
@@ -38,6 +40,14 @@ class Ranks(Callback):
         }
         path = Path(trainer.default_root_dir) / f"rank{trainer.global_rank}.json"
         path.write_text(json.dumps(seen))
+
+
+class InFloat64(Callback):
+    """Trains in float64: what is left between one process and two is no longer the processor's rounding."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        pl_module.double()
+        trainer.datamodule.to_data = lambda images: to_float(images).double()
 
 
 class Slow(Callback):
@@ -75,7 +85,7 @@ class Averages(Callback):
     """Uses the EMA weights between steps, as a monitor does, and writes what they give."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        noise = torch.ones(1, 1, 8, 8)
+        noise = torch.ones(1, 1, 8, 8, dtype=pl_module.dtype)
         with pl_module.averaged():
             velocity = pl_module.backbone.decode(pl_module.backbone.encode(noise, torch.full((1,), 0.5)))
         torch.save(velocity, Path(trainer.default_root_dir) / f"velocity_rank{trainer.global_rank}.pt")
