@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -79,6 +79,18 @@ class Poison(Callback):
             "optimizer_states": digest([optimizer.state_dict() for optimizer in trainer.optimizers]),
         }
         (Path(trainer.default_root_dir) / "in_memory.json").write_text(json.dumps(state))
+
+
+class Losses(Callback):
+    """Notes the loss of every batch of the last training in this process."""
+
+    noted: ClassVar[list[float]] = []
+
+    def on_train_start(self, *_: Any) -> None:
+        self.noted.clear()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        self.noted.append(float(outputs["loss"]))
 
 
 class Averages(Callback):

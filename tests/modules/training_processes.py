@@ -52,12 +52,14 @@ class Rows(ImageDataModule):
         images = torch.randint(0, 256, (32, 1, 8, 8), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
         return ImageSet(images, torch.arange(32) % 3), ImageSet(images, torch.arange(32) % 3)
 
-    def to_data(self, images: Tensor) -> Tensor:
-        return super().to_data(images).double()
-
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Any]:
         batch = super().on_after_batch_transfer(batch, dataloader_idx)
         return batch if self.captions is None else {**batch, "label": self.captions[batch["label"]]}
+
+
+class RowsInFloat64(Rows):
+    def to_data(self, images: Tensor) -> Tensor:
+        return super().to_data(images).double()
 
 
 class Patches(Teacher):
@@ -198,7 +200,7 @@ def _fit(training: Training, world_size: int, folder: Path, num_steps: int, grad
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(module, datamodule=Rows(training.name == "captions"), ckpt_path=latest_checkpoint(folder))
+    trainer.fit(module, datamodule=RowsInFloat64(training.name == "captions"), ckpt_path=latest_checkpoint(folder))
     return module
 
 
