@@ -19,9 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # Sums, whose error is that of their largest parts and depends on how many are added at once.
 SUMS = {
     "mm", "addmm", "bmm", "baddbmm", "mv", "dot", "convolution", "convolution_backward", "mean", "sum", "var", "std",
-    "var_mean", "linalg_vector_norm", "_softmax", "_softmax_backward_data", "_log_softmax",
-    "_log_softmax_backward_data",
-    "logsumexp", "native_layer_norm", "native_layer_norm_backward", "native_group_norm", "native_group_norm_backward",
+    "var_mean", "linalg_vector_norm",
+    "native_layer_norm", "native_layer_norm_backward", "native_group_norm", "native_group_norm_backward",
     "native_batch_norm", "_native_batch_norm_legit_no_training", "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_flash_attention_for_cpu_backward", "_cdist_forward", "_euclidean_dist", "cumsum",
     "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "upsample_bilinear2d", "upsample_bicubic2d", "_linalg_eigh",
@@ -30,7 +29,8 @@ SUMS = {
 # Functions of one number, each off by itself.
 FUNCTIONS = {
     "exp", "log", "log1p", "expm1", "sin", "cos", "tan", "tanh", "sigmoid", "erf", "gelu", "silu", "pow", "rsqrt",
-    "gelu_backward", "silu_backward", "sigmoid_backward", "tanh_backward", "acos", "asin", "atan", "softplus",
+    "_softmax", "_softmax_backward_data", "_log_softmax", "_log_softmax_backward_data", "gelu_backward",
+    "silu_backward", "sigmoid_backward", "tanh_backward", "acos", "asin", "atan", "softplus",
 }  # fmt: skip
 _DRAW = int(os.environ.get("FLOWEXP_ROUNDING", "1"))
 _UNITS = 4  # in the last place, at most: what a sum of some hundred parts loses
@@ -42,9 +42,14 @@ class OtherRounding(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
-        if name in SUMS | FUNCTIONS and func._schema.name.startswith("aten::") and "out" not in (kwargs or {}):
+        is_exact = name in ("sum", "mean") and _is_whole(args[0])  # a count or a share
+        if name in SUMS | FUNCTIONS and func._schema.name.startswith("aten::") and not is_exact:
             return _each(result, name in SUMS)
         return result
+
+
+def _is_whole(x: Tensor) -> bool:
+    return not x.is_floating_point() or bool((x == x.round()).all())
 
 
 def _each(result: Any, is_sum: bool) -> Any:
@@ -55,8 +60,6 @@ def _each(result: Any, is_sum: bool) -> Any:
 
 
 def _moved(result: Tensor, is_sum: bool) -> Tensor:
-    if result.numel() == 1 and float(result).is_integer():  # such as a count, which every order gives
-        return result
     bits = result.contiguous().view(torch.int32 if result.dtype == torch.float32 else torch.int64).to(torch.int64)
     seed = 7919 * _DRAW + (result.numel() if is_sum else 0)
     scattered = ((bits ^ seed) * 0x9E3779B97F4A7C1) >> 40
