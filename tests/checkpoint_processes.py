@@ -76,8 +76,11 @@ def kill_twenty_savers(folder: Path) -> None:
     assert len(os.listdir("/proc/self/task")) == 1, "only a process without threads may be forked"
     moments, torn_saves = random.Random(0), 0
     for _ in range(20):
+        before = set(os.listdir(folder))
         saver = os.fork() or _save_forever(folder)
-        time.sleep(moments.uniform(0.03, 0.12))
+        while set(os.listdir(folder)) == before:  # a busy machine may take its time to begin
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0.0, 0.1))
         os.kill(saver, signal.SIGKILL)
         os.waitpid(saver, 0)
         torn_saves += bool(list(folder.glob(".*.partial")))

@@ -433,7 +433,7 @@ def steps_of(folder: Path, rank: int) -> int:
     return int(note.read_text() or 0) if note.exists() else 0
 
 
-def wait_for(ready: Callable[[], bool], seconds: float = 90) -> None:
+def wait_for(ready: Callable[[], bool], seconds: float = 300) -> None:
     limit = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < limit, "the processes did not come so far"

@@ -74,7 +74,8 @@ def test_compiling_the_blocks_compiles_once_for_all_and_changes_no_key():
     network = create_backbone("dit_nano4", resolution=8, channels=1, depth=4, width=32, heads=2)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    x, t = torch.randn(3, 1, 8, 8), torch.rand(3)
+    network.double()  # in which another batch size is no other result
+    x, t = torch.randn(3, 1, 8, 8, dtype=torch.float64), torch.rand(3)
     keys, expected, graphs = list(network.state_dict()), network(x, t), []
 
     def count(graph, example_inputs):

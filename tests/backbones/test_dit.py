@@ -168,9 +168,10 @@ def test_the_network_is_its_published_arithmetic(name: str, options: dict):
         torch.tensor([0, 3, 5]),
     )
     velocity = network(x, t.double(), label)
+    limit = 1e-3 if name[0] == "d" else 1e-5  # float32 angles of up to 750 are off by 1e-4, of up to 1 by 1e-7
     for row in range(3):
         expected = written(x[row], t[row].item(), label[row].item())
-        torch.testing.assert_close(velocity[row], expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+        torch.testing.assert_close(velocity[row], expected, rtol=0, atol=limit * expected.abs().max().item())
 
 
 def test_a_checkpoint_with_sigma_is_the_network_without_it_once_its_rows_are_dropped():

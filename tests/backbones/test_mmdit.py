@@ -114,12 +114,11 @@ def test_the_state_holds_the_images_tokens_and_carries_the_texts_up_to_the_last_
 
 
 def test_the_empty_caption_is_zeros_until_set_and_travels_with_the_weights():
-    network, other = awake(), awake()
-    x, t = torch.randn(2, 3, 8, 8), torch.rand(2)
-    assert torch.equal(network(x, t), network(x, t, torch.zeros(2, 5, 6)))
-    empty = torch.randn(5, 6)
+    network, other = awake().double(), awake().double()
+    x, t, empty = torch.randn(2, 3, 8, 8).double(), torch.rand(2), torch.randn(5, 6).double()
+    torch.testing.assert_close(network(x, t), network(x, t, torch.zeros(2, 5, 6).double()))
     network.set_null_text(empty)
-    assert torch.equal(network(x, t), network(x, t, empty.expand(2, -1, -1)))
+    torch.testing.assert_close(network(x, t), network(x, t, empty.repeat(2, 1, 1)))
     assert torch.equal(network.null_condition(torch.zeros(3, 5, 6)), empty.expand(3, -1, -1))
     other.load_state_dict(network.state_dict())
     assert torch.equal(other.null_text, empty)

@@ -29,8 +29,8 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def test_the_condition_behind_the_tap_is_the_formula():
-    net, (x, t, label) = awake(), batch()
-    before, after = net.encode(x, t, label, tap=TAP), net.encode(x, t, label, tap=TAP + 1)
+    net, (x, t, label) = awake().double(), batch()
+    before, after = (net.encode(x.double(), t, label, tap=tap) for tap in (TAP, TAP + 1))
     parts = net.self_conditioner
     for row in range(3):
         time = net.t_embedder(t[row : row + 1])

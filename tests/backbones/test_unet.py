@@ -141,7 +141,8 @@ def test_every_block_is_compiled_however_many_plans_there_are():
     network, graphs = create_backbone("unet_nano", resolution=8, channels=1), []
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1)
-    x, t = torch.randn(3, 1, 8, 8), torch.rand(3)
+    network.double()  # in which another batch size is no other result
+    x, t = torch.randn(3, 1, 8, 8, dtype=torch.float64), torch.rand(3)
     expected = network(x, t)
 
     def count(graph, example_inputs):

@@ -45,18 +45,20 @@ def interrupted(shell, lcf) -> Interrupted:
     3. ckpt=last, to the end.
     """
     slow = ("+callbacks.slow._target_=witnesses.Slow", "+callbacks.slow.seconds=0.3", "logger=wandb")
+    until = "+callbacks.slow.last={}".format
     root = shell.folder / "outputs"
 
     def reached(step: int) -> Callable[[], bool]:
         return lambda: any(root.rglob(f"step_{step:08d}.ckpt")) and not time.sleep(random.SystemRandom().random())
 
-    killed = shell.start("train", *lcf, *slow).signal_when(reached(4), signal.SIGKILL)
+    killed = shell.start("train", *lcf, *slow, until(6)).signal_when(reached(4), signal.SIGKILL)
     (checkpoints,) = root.rglob("checkpoints")
     damaged = list_checkpoints(checkpoints)[-1]
     rows = max(int(row["step"]) for row in read_csv(checkpoints.parent / "csv/version_0/metrics.csv"))
     os.truncate(damaged, damaged.stat().st_size // 2)
     next_step = int(damaged.stem.removeprefix("step_")) + 2
-    terminated = shell.start("train", *lcf, *slow, "ckpt=auto").signal_when(reached(next_step), signal.SIGTERM)
+    again = shell.start("train", *lcf, *slow, until(10), "ckpt=auto")
+    terminated = again.signal_when(reached(next_step), signal.SIGTERM)
     saved = list_checkpoints(checkpoints)[-1]
     dead_server = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
     finished = shell.run("train", *lcf, "logger=wandb", "logger.connect_seconds=3", "ckpt=last", **dead_server)

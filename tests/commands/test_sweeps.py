@@ -93,7 +93,7 @@ def test_one_table_lists_all_jobs(sampler_sweep):
 
 
 def test_a_signal_to_a_sweep_reaches_its_job_and_ends_it(shell, tiny):
-    slow = ("+callbacks.slow._target_=witnesses.Slow", "+callbacks.slow.seconds=0.3")
+    slow = ("+callbacks.slow._target_=witnesses.Slow", "+callbacks.slow.seconds=0.3", "+callbacks.slow.last=6")
     started = shell.start("train", "-m", *tiny, *slow, "sampler.num_steps=4,5", "hydra.sweep.dir=stopped")
     first = shell.folder / "stopped" / "0" / "checkpoints"
     ended = started.signal_when(lambda: list_checkpoints(first), signal.SIGTERM)

@@ -33,4 +33,4 @@ def test_the_thread_ends_with_the_generator():
     results = ahead(str, range(10), 2)
     next(results)
     results.close()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # other threads may end meanwhile

@@ -119,7 +119,9 @@ def test_a_head_does_not_know_of_the_others():
     features, labels = toy_problem()
     together = fit_probes(features, labels, features, labels, 4, epochs=2)
     alone = fit_probes(features[1:2], labels, features[1:2], labels, 4, epochs=2)
-    assert together.accuracy[1] == alone.accuracy[0] and together.train_accuracy[1] == alone.train_accuracy[0]
+    one = 1 / len(labels)  # a row on the border, which products of other sizes may put on its other side
+    assert float(together.accuracy[1]) == pytest.approx(float(alone.accuracy[0]), abs=1.01 * one)
+    assert float(together.train_accuracy[1]) == pytest.approx(float(alone.train_accuracy[0]), abs=1.01 * one)
 
 
 def test_features_that_are_not_finite_have_no_accuracy():

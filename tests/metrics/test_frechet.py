@@ -84,7 +84,7 @@ def test_sums_of_two_processes_are_the_sums_of_one():
     second.update(features[1::2])
     for name in ("total", "outer", "count"):
         setattr(first, name, getattr(first, name) + getattr(second, name))  # what torchmetrics does when it syncs
-    assert float(first.compute()) == pytest.approx(float(whole.compute()), rel=1e-10)
+    assert float(first.compute()) == pytest.approx(float(whole.compute()), rel=1e-6)  # of roots of eigenvalues
 
 
 def test_moments_of_stored_features_are_those_of_a_stream_and_repeats_count(monkeypatch):

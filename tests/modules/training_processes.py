@@ -1,4 +1,8 @@
-"""Small trainings of every kind, which one process and two of their own run alike: fresh ones, never forks."""
+"""Small trainings of every kind, which one process and two of their own run alike: fresh ones, never forks.
+
+They compute in float64: what is left between one process and two is the order of sums, and in float32 that depends on
+the processor.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 from flowexp import couplings
@@ -20,6 +25,7 @@ from flowexp.checkpoints import AtomicCheckpointIO, StepCheckpoint, latest_check
 from flowexp.couplings import MinibatchOT
 from flowexp.data import ImageDataModule, ImageSet
 from flowexp.ema import whole
+from flowexp.encoders import TEACHERS, Teacher
 from flowexp.modules import ExplicitFlowMatching, FlowMatching, LocalContrastiveFlow
 from flowexp.modules.sharding import FullySharded
 from flowexp.optimization import Optimization
@@ -40,7 +46,7 @@ class Rows(ImageDataModule):
 
     def __init__(self, text: bool = False) -> None:
         super().__init__(batch_size=GLOBAL_BATCH)
-        self.captions = torch.randn(3, 3, 4, generator=torch.Generator().manual_seed(2)) if text else None
+        self.captions = torch.randn(3, 3, 4, generator=torch.Generator().manual_seed(2)).double() if text else None
 
     def load(self) -> tuple[ImageSet, ImageSet]:
         images = torch.randint(0, 256, (32, 1, 8, 8), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
@@ -49,6 +55,27 @@ class Rows(ImageDataModule):
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Any]:
         batch = super().on_after_batch_transfer(batch, dataloader_idx)
         return batch if self.captions is None else {**batch, "label": self.captions[batch["label"]]}
+
+
+class RowsInFloat64(Rows):
+    def to_data(self, images: Tensor) -> Tensor:
+        return super().to_data(images).double()
+
+
+class Patches(Teacher):
+    """A frozen map of each token's pixels, in float64: a network in float32 rounds by how many pictures it sees."""
+
+    name, dim = "patches", 6
+
+    def read(self, images: Tensor, side: int) -> Tensor:
+        pixels = F.adaptive_avg_pool2d(images.double(), side).flatten(2).mT
+        return pixels @ torch.randn(3, self.dim, generator=torch.Generator().manual_seed(4)).double()
+
+    def protocol(self) -> dict[str, Any]:
+        return {"teacher": self.name}
+
+
+TEACHERS[Patches.name] = Patches
 
 
 # --- networks, none of whose outputs is zero --------------------------------------------------------------------------
@@ -80,7 +107,7 @@ def _drawn(backbone: Backbone) -> Backbone:
 
 
 def repa(tap: int) -> Term:
-    return RepresentationAlignment(teacher="efficientnet_lite", tap=tap, hidden=8)
+    return RepresentationAlignment(teacher=Patches.name, tap=tap, hidden=8)
 
 
 def every_term() -> dict[str, Term]:
@@ -154,7 +181,7 @@ def train(training: Training, world_size: int, folder: Path) -> Found:
 
 
 def _fit(training: Training, world_size: int, folder: Path, num_steps: int, gradients: Gradients) -> FlowMatching:
-    module = BUILD[training.name](seed=3, optimizer=Optimization(lr=1e-3, ema_decay=0.5))
+    module = BUILD[training.name](seed=3, optimizer=Optimization(lr=1e-3, ema_decay=0.5)).double()
     strategy: Any = "auto" if world_size == 1 else FullySharded() if training.sharded else "ddp"
     checkpoints = [StepCheckpoint(folder, every_n_steps=1)] if training == RESUMED and world_size > 1 else []
     trainer = pl.Trainer(
@@ -173,7 +200,7 @@ def _fit(training: Training, world_size: int, folder: Path, num_steps: int, grad
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(module, datamodule=Rows(training.name == "captions"), ckpt_path=latest_checkpoint(folder))
+    trainer.fit(module, datamodule=RowsInFloat64(training.name == "captions"), ckpt_path=latest_checkpoint(folder))
     return module
 
 
