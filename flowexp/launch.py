@@ -35,6 +35,7 @@ from flowexp.sweeps import JobResult, print_table, swept_folders
 
 COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt")
 _WITHOUT_A_JOB = ("report", "replay")  # they read a run's folder and make none
+_TRAINS = ("train", "adopt")  # commands whose config has the settings of a training
 _SWEPT = {"sample": "samples", "evaluate": "evaluations", "diagnose": "diagnoses"}
 _GIVEN_BY_A_LAUNCHER = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
@@ -57,7 +58,7 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
     """Composes the config of `command` from `arguments` and runs it: once, or once for each job of a sweep."""
     shows_errors_in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # argparse, which reads them for Hydra, gives up on key=value both before and after an option
-    ordered = [*map(_accept_both_spellings, sorted(arguments, key=_is_override))]
+    ordered = [_accept_spellings(command, argument) for argument in sorted(arguments, key=_is_override)]
     sys.argv = [f"flowexp.{command}", *ordered]
     configs = Configs()
     try:
@@ -125,8 +126,13 @@ def _is_override(argument: str) -> bool:
     return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
 
 
-def _accept_both_spellings(argument: str) -> str:
-    """`+experiment=x` is `experiment=x`, and `lambda`, which Python reserves, is `lam`."""
+def _accept_spellings(command: str, argument: str) -> str:
+    """`+experiment=x` is `experiment=x`, and `lambda`, which Python reserves, is `lam`.
+
+    Where averages are made, `ema=0.999`, `ema=[0.999,0.9999]` and `ema=none` are those of `ema.decay`.
+    """
+    if command in _TRAINS and (match := re.fullmatch(r"ema(?:\.decay)?=([^{].*)", argument)):
+        return f"ema.decay={re.sub(r'none|null', '[]', match[1])}"
     argument = argument.removeprefix("+") if argument.startswith("+experiment=") else argument
     return re.sub(r"^(\+{0,2}(?:objective|terms\.\w+)\.)lambda=", r"\1lam=", argument)
 

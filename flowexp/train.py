@@ -70,9 +70,13 @@ def _check(config: DictConfig) -> None:
     """Raises ValueError for settings that would fail only when training has begun."""
     from pytorch_lightning import Trainer
 
+    from flowexp.loggers import check_loggers
     from flowexp.values import check_values
 
     check_values(config.trainer, Trainer)
+    check_loggers(config)
+    if (limit := config.trainer.get("gradient_clip_val")) is not None and limit < 0:
+        raise ValueError(f"trainer.gradient_clip_val must be positive, or null for no limit; got {limit}")
     if config.log_every_n_steps < 1:
         raise ValueError(f"log_every_n_steps must be at least 1, got {config.log_every_n_steps}")
     if not 0 <= config.seed < 2**32:
@@ -101,6 +105,7 @@ def _train_and_measure(
 
     monitors = building.build_monitors(config)
     callbacks = building.build_callbacks(config, folder, monitors, plan.total_steps(config, datamodule))
+    _check_watched(config, module, monitors, callbacks)
     trainer = building.build_trainer(config, folder, building.build_loggers(config, folder), callbacks)
     with folder.held() if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
@@ -110,6 +115,19 @@ def _train_and_measure(
         measure_now(at_end, module, datamodule, recorder_of(trainer), step)
         if trainer.is_global_zero:
             _finish(config, folder, trainer, step)
+
+
+def _check_watched(config: DictConfig, module: Any, chosen: list[Any], callbacks: list[Any]) -> None:
+    """Raises ValueError where a callback or the learning-rate schedule watches a number that there will not be."""
+    from flowexp.callbacks.watching import check_watchable, check_watched
+    from flowexp.runs import chosen_callbacks
+
+    if config.trained_run is not None:  # nothing is trained
+        return
+    names = {id(callback): name for name, callback in zip(chosen_callbacks(config), chosen, strict=True)}
+    check_watched(callbacks, module, names)
+    if (watched := config.lr_schedule.get("monitor")) is not None:
+        check_watchable("lr_schedule.monitor", watched, callbacks, module)
 
 
 def _fit(config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datamodule: Any) -> int:
@@ -124,10 +142,33 @@ def _fit(config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datam
         module.to(trainer.strategy.root_device)
         return restore(module, shared)
     checkpoint = find_checkpoint(config.ckpt, folder)
+    if checkpoint is not None and _has_stopped_early(config, folder, checkpoint):
+        module.to(trainer.strategy.root_device)
+        return restore(module, checkpoint)
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
-        folder.write_json(folder.trained_file, {"step": trainer.global_step})
+        folder.write_json(folder.trained_file, _trained(config, trainer))
     return int(trainer.global_step)
+
+
+def _trained(config: DictConfig, trainer: Any) -> dict[str, Any]:
+    """What `trained.json` holds. A training that a callback ended is finished, and is known by its settings."""
+    from flowexp.runs import training_key
+
+    early = {"stopped_early": True, "training_key": training_key(config)} if trainer.should_stop else {}
+    return {"step": trainer.global_step, **early}
+
+
+def _has_stopped_early(config: DictConfig, folder: RunFolder, checkpoint: Path) -> bool:
+    """Whether a callback such as EarlyStopping has ended this training with `checkpoint`, its last step."""
+    import json
+
+    from flowexp.checkpoints import path_of
+    from flowexp.runs import training_key
+
+    trained = json.loads(folder.trained_file.read_text()) if folder.has_trained() else {}
+    same = trained.get("stopped_early") and trained["training_key"] == training_key(config)
+    return bool(same) and checkpoint.absolute() == path_of(folder.checkpoints, trained["step"]).absolute()
 
 
 def _warn_of_what_is_not_measured(config: DictConfig) -> None:

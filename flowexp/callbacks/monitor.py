@@ -34,10 +34,15 @@ class Monitor(Callback, ABC):
         self.at_end = at_end
         self.last_step: int | None = None
         self.step = 0  # of the weights that are being measured
+        self._numbers: dict[str, float] = {}  # the latest, which callbacks may watch
 
     @abstractmethod
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         """Measures `module`, whose EMA weights are swapped in, in eval mode and without gradient."""
+
+    def scalar_names(self) -> tuple[str, ...] | None:
+        """The numbers that `measure` gives, for callbacks that watch one; None where they are not known beforehand."""
+        return None
 
     def run(
         self, module: FlowMatching, datamodule: ImageDataModule, recorder: Recorder | None, step: int
@@ -51,6 +56,11 @@ class Monitor(Callback, ABC):
         self.last_step = step
         return measurement
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Callbacks see a number until the epoch ends in which it was measured: what is old does not count as worse."""
+        for name in self._numbers:
+            trainer.callback_metrics.pop(name, None)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -60,11 +70,15 @@ class Monitor(Callback, ABC):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.at_end and not trainer.received_sigterm and not trainer.interrupted:
             self._run_in(trainer)
+        trainer.lightning_module.publish(self._numbers)  # type: ignore[operator]
 
     def _run_in(self, trainer: pl.Trainer) -> None:
         if self.last_step == trainer.global_step:  # gradient accumulation, or a periodic step that is also the end
             return
-        self.run(trainer.lightning_module, trainer.datamodule, recorder_of(trainer), trainer.global_step)  # type: ignore[attr-defined, arg-type]
+        module: Any = trainer.lightning_module
+        measured = self.run(module, trainer.datamodule, recorder_of(trainer), trainer.global_step)  # type: ignore[attr-defined]
+        self._numbers = trainer.strategy.broadcast(measured.scalars)  # all processes compare the same numbers
+        module.publish(self._numbers)
 
 
 def recorder_of(trainer: pl.Trainer) -> Recorder | None:

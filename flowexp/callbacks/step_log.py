@@ -23,9 +23,8 @@ class StepLog(Callback):
         step = trainer.global_step
         if step % self.every_n_steps or step == self._since[0]:
             return
-        values = {f"train/{name}": float(value) for name, value in pl_module.latest.items()}
-        values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        values["train/steps_per_second"] = self._speed(step)
+        values = pl_module.step_values() | {"train/steps_per_second": self._speed(step)}
+        pl_module.publish(values)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
 

@@ -71,6 +71,11 @@ class StepCheckpoint(Checkpoint):
         if stop:
             self._exit()
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """EarlyStopping ends a training here, after the batch's end: the last steps of it are saved as well."""
+        if trainer.should_stop and self._saved < trainer.global_step:
+            self._save(trainer)
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # No saving here: resumed from the end of an epoch, Lightning gives its next batch the closed epoch's numbers.
         if self._saved < trainer.global_step:
