@@ -18,9 +18,9 @@ class MuonWithAdamW(Optimizer):
 
     Muon orthogonalises the momentum of a matrix, which makes sense for a linear map between hidden states. K. Jordan
     (kellerjordan.github.io/posts/muon, 2024) therefore leaves embeddings, the last layer, gains and biases to AdamW,
-    and so do Liu et al. (Muon is Scalable for LLM Training, 2025). Here that is: embeddings of patches, time, labels and
-    text, the head, biases, norms, learned tokens, convolutions (torch's Muon takes matrices only), and the weights of
-    loss terms. The modulation layers inside a block are matrices between hidden states, and are Muon's.
+    and so do Liu et al. (Muon is Scalable for LLM Training, 2025). Here that is: embeddings of patches, time, labels
+    and text, the head, biases, norms, learned tokens, convolutions (torch's Muon takes matrices only), and the weights
+    of loss terms. The modulation layers inside a block are matrices between hidden states, and are Muon's.
 
     Both have one learning rate and one weight decay: a matrix of A x B takes 0.2 sqrt(max(A, B)) of it, so that its
     update has the RMS of AdamW's (Liu et al., section 2.2), and rates tuned for AdamW can stay.
