@@ -58,7 +58,8 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
     """Composes the config of `command` from `arguments` and runs it: once, or once for each job of a sweep."""
     shows_errors_in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # argparse, which reads them for Hydra, gives up on key=value both before and after an option
-    ordered = [_accept_spellings(command, argument) for argument in sorted(arguments, key=_is_override)]
+    ordered = [*map(_accept_both_spellings, sorted(arguments, key=_is_override))]
+    ordered = [accept_averages(command, argument) for argument in ordered]
     sys.argv = [f"flowexp.{command}", *ordered]
     configs = Configs()
     try:
@@ -126,15 +127,19 @@ def _is_override(argument: str) -> bool:
     return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
 
 
-def _accept_spellings(command: str, argument: str) -> str:
-    """`+experiment=x` is `experiment=x`, and `lambda`, which Python reserves, is `lam`.
-
-    Where averages are made, `ema=0.999`, `ema=[0.999,0.9999]` and `ema=none` are those of `ema.decay`.
-    """
-    if command in _TRAINS and (match := re.fullmatch(r"ema(?:\.decay)?=([^{].*)", argument)):
-        return f"ema.decay={re.sub(r'none|null', '[]', match[1])}"
+def _accept_both_spellings(argument: str) -> str:
+    """`+experiment=x` is `experiment=x`, and `lambda`, which Python reserves, is `lam`."""
     argument = argument.removeprefix("+") if argument.startswith("+experiment=") else argument
     return re.sub(r"^(\+{0,2}(?:objective|terms\.\w+)\.)lambda=", r"\1lam=", argument)
+
+
+def accept_averages(command: str, argument: str) -> str:
+    """`ema=0.999`, `ema=[0.999,0.9999]` and `ema=none` of a training are its `ema.decay`.
+
+    A command on a run chooses by the same key among the averages that the run has.
+    """
+    match = re.fullmatch(r"\+{0,2}ema(?:\.decay)?=([^{].*)", argument) if command in _TRAINS else None
+    return f"ema.decay={re.sub('none|null', '[]', match[1])}" if match else argument
 
 
 def _through(command: str, config: DictConfig, folders: list[Path], refusals: list[Exception]) -> float | None:
