@@ -78,7 +78,7 @@ def trainer_config(size: Size, max_steps: int) -> DictConfig:
         "enable_checkpointing": False,
     }
     trainer = OmegaConf.merge(OmegaConf.load(conf / "trainer" / "default.yaml"), changes)
-    return OmegaConf.create({"trainer": trainer, "strategy": OmegaConf.load(conf / "strategy" / "single.yaml")})
+    return OmegaConf.create({"trainer": trainer, "strategy": {}, "log_every_n_steps": size.turn_steps})
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from flowexp.data import Images, to_float
 from flowexp.draws import StepKey
 from flowexp.ema import ExponentialMovingAverage
 from flowexp.modules import FlowMatching
-from flowexp.optimization import Optimization
+from flowexp.optimization import ADAMW, clip_gradients, create_optimizer
 
 
 class Training:
@@ -32,9 +32,8 @@ class Training:
         self.network = network
         self.data, self.label = to_float(images.images), images.labels
         self.size = size
-        self.optimization = Optimization()
-        self.optimizer, _ = self.optimization.create(network.parameters())
-        self.ema = ExponentialMovingAverage(trained_parameters(network), self.optimization.ema_decay)
+        self.optimizer = create_optimizer(ADAMW, network.named_parameters())
+        self.ema = ExponentialMovingAverage(trained_parameters(network))
 
     @classmethod
     def of(cls, size: Size) -> Training:
@@ -58,7 +57,7 @@ class Training:
                 loss = module.losses(module.draw(self.data, self.label, next(keys))).loss
             self.optimizer.zero_grad()
             loss.backward()
-            self.optimization.clip(self.network.parameters())
+            clip_gradients(self.network.parameters())
             self.optimizer.step()
             self.ema.update()
 
@@ -69,7 +68,7 @@ class BareLoop:
     """Flow matching on the linear path as one writes it by hand in PyTorch, with the mathematics of `FlowMatching`.
 
     Images in memory in shuffled order, t and noise from the global generator, AdamW, clipping and an EMA with the
-    numbers of `Optimization`'s defaults; no seeds, no logs, no checks.
+    numbers of flowexp's defaults; no seeds, no logs, no checks.
     """
 
     def __init__(self, network: Backbone, images: Images, size: Size) -> None:

@@ -37,6 +37,7 @@ from flowexp.cards import card_hash
 from flowexp.data import ImageDataModule, Pick
 from flowexp.draws import StepKey
 from flowexp.modules import FlowMatching
+from flowexp.optimization import clip_gradients, create_optimizer
 from flowexp.runs import RunFolder
 from flowexp.tables import read_csv, write_csv
 
@@ -235,7 +236,7 @@ def steps_of(module: FlowMatching, datamodule: ImageDataModule, precision: str) 
     """Draw, loss, backward, clip, AdamW and EMA, again and again on one batch."""
     stored = datamodule.train.batch(Pick(torch.arange(datamodule.batch_size)))
     batch = datamodule.on_after_batch_transfer(stored, 0)
-    optimizer, _ = module.optimization.create(module.parameters())
+    optimizer = create_optimizer(module.make_optimizer, module.named_parameters())
     module.on_train_start()
     keys = (StepKey(module.seed, step) for step in count())
 
@@ -244,7 +245,7 @@ def steps_of(module: FlowMatching, datamodule: ImageDataModule, precision: str) 
             loss = module.losses(module.draw(batch["image"], batch["label"], next(keys))).loss
         optimizer.zero_grad()
         loss.backward()
-        module.optimization.clip(module.parameters())
+        clip_gradients(module.parameters())
         optimizer.step()
         module.after_step()
 

@@ -132,10 +132,8 @@ def shortened(overrides: Sequence[str], num_steps: int, share: float) -> list[st
     """A line's overrides for `share` of its steps and of its warm-up."""
     if share == 1:
         return list(overrides)
-    optimizer = compose_run(overrides).optimizer
-    warmup = (
-        f"optimizer.warmup_epochs={share * optimizer.warmup_epochs:.4g}"
-        if optimizer.warmup_epochs
-        else f"optimizer.warmup_steps={round(share * optimizer.warmup_steps)}"
-    )
-    return [*overrides, f"trainer.max_steps={round(share * num_steps)}", warmup]
+    schedule = compose_run(overrides).lr_schedule
+    warmup = [f"lr_schedule.warmup_epochs={share * epochs:.4g}"] if (epochs := schedule.get("warmup_epochs")) else []
+    if steps := schedule.get("warmup_steps"):
+        warmup.append(f"lr_schedule.warmup_steps={round(share * steps)}")
+    return [*overrides, f"trainer.max_steps={round(share * num_steps)}", *warmup]

@@ -246,7 +246,7 @@ def protocol_of(run: RunFolder) -> dict[str, Any]:
         "plan": origin["plan"],
         "trained": {key: trained.origin()[key] for key in ("versions", "commit", "machine")},
         "objective": OmegaConf.to_container(config.objective),
-        "optimizer": OmegaConf.to_container(config.optimizer),
+        **{key: OmegaConf.to_container(config[key]) for key in ("optimizer", "lr_schedule", "ema")},
         "measured": run.summary()["protocol"],
         "step": run.summary()["step"],
         **{key: origin[key] for key in ("seed", "versions", "commit", "machine")},

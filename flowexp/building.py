@@ -8,27 +8,32 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_warn
+from torch.optim import Optimizer
 
 from flowexp.backbones import Backbone
 from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.progress import Progress
 from flowexp.callbacks.step_log import StepLog
+from flowexp.callbacks.watching import give_folders
 from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint, step_of
 from flowexp.commit import git_commit
 from flowexp.csv_log import CsvLog
 from flowexp.data import DataError, ImageDataModule
+from flowexp.loggers import chosen_loggers
+from flowexp.lr_schedules import MakeSchedule, RunLength, create_schedule
 from flowexp.modules import FlowMatching
-from flowexp.runs import RunFolder, chosen_callbacks, monitor_key
+from flowexp.optimization import MakeOptimizer, check_optimizer
+from flowexp.runs import RunFolder, chosen_callbacks, monitor_key, training_key
 from flowexp.values import check_values
 
 
@@ -42,7 +47,14 @@ def build(config: DictConfig, **parts: Any) -> Any:
             raise ValueError(_not_found(error)) from error
         raise
     check_values(config)
-    return make(**parts)
+    return make if config.get("_partial_") and not parts else make(**parts)
+
+
+def build_partial(config: DictConfig) -> Any:
+    """The `_target_` of `config` with its other keys, to be called with what is not known yet; `_partial_` or not."""
+    node = OmegaConf.merge(config, {"_partial_": True})
+    assert isinstance(node, DictConfig)
+    return build(node)
 
 
 def _not_found(error: InstantiationException) -> str:
@@ -78,7 +90,6 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatchin
     """The LightningModule with freshly initialised weights, the same for the same seed on every process."""
     pl.seed_everything(config.seed, verbose=False)
     backbone = build_backbone(config, datamodule)
-    per_epoch = steps_per_epoch(config, datamodule) if datamodule.is_read else 1  # of a run that is not trained again
     module = build(
         config.objective,
         backbone=backbone,
@@ -87,7 +98,9 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatchin
         parameterization=build(config.parameterization),
         coupling=build(config.coupling),
         terms={name: build(term) for name, term in config.terms.items() if term is not None},
-        optimizer=build(config.optimizer).in_steps(per_epoch),
+        optimizer=build_optimizer(config),
+        lr_schedule=build_lr_schedule(config),
+        ema=build(config.ema),
         sampler=build(config.sampler),
         seed=config.seed,
     )
@@ -97,6 +110,42 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatchin
     if config.compile:
         backbone.compile_blocks()
     return module
+
+
+def build_optimizer(config: DictConfig) -> MakeOptimizer:
+    """A torch optimizer but for its parameters. Raises ValueError for settings that it refuses."""
+    make: MakeOptimizer = build_partial(config.optimizer)
+    check_optimizer(make)
+    return make
+
+
+def build_lr_schedule(config: DictConfig) -> MakeSchedule:
+    """From an optimizer to its schedule, with Lightning's keys `interval` (step or epoch), `frequency` and `monitor`.
+
+    Raises:
+        ValueError: settings that the schedule refuses, or another interval.
+    """
+    node = config.lr_schedule.copy()
+    with open_dict(node):
+        keys = {key: node.pop(key) for key in ("interval", "frequency", "monitor", "strict") if key in node}
+    if keys.get("interval", "step") not in ("step", "epoch"):
+        raise ValueError(f"lr_schedule.interval must be step or epoch, got {keys['interval']!r}")
+    make = build_partial(node)
+
+    def scheduled(optimizer: Optimizer, **run: RunLength) -> dict[str, Any]:
+        return {**keys, "scheduler": make(optimizer, **run)}
+
+    scheduled.__signature__ = inspect.signature(make)  # type: ignore[attr-defined]
+    _check_lr_schedule(scheduled, check_optimizer(build_partial(config.optimizer)))
+    return scheduled
+
+
+def _check_lr_schedule(make: MakeSchedule, optimizer: Optimizer) -> None:
+    """Tries a schedule: what it refuses, it refuses before a dataset is read."""
+    try:
+        create_schedule(make, optimizer, lambda: RunLength(10**6, 10**9))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the learning-rate schedule cannot be made: {error}") from error
 
 
 def steps_per_epoch(config: DictConfig, datamodule: ImageDataModule) -> int:
@@ -152,7 +201,8 @@ def build_trainer(
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
     return pl.Trainer(
         **settings,
-        strategy=build(config.strategy),
+        strategy=build_strategy(config),
+        log_every_n_steps=config.log_every_n_steps,
         default_root_dir=run.path,
         logger=loggers,
         callbacks=callbacks,
@@ -164,27 +214,54 @@ def build_trainer(
     )
 
 
+def build_strategy(config: DictConfig) -> Any:
+    """How processes share the training; without a `_target_` Lightning takes the one of a single device."""
+    return build(config.strategy) if "_target_" in config.strategy else "auto"
+
+
 def build_callbacks(
     config: DictConfig, run: RunFolder, monitors: list[pl.Callback], num_steps: int
 ) -> list[pl.Callback]:
     """The monitors, the training curves, the progress bar, and the checkpoints, which come last."""
-    callbacks: list[pl.Callback] = [*monitors, StepLog(config.log_every_n_steps)]
+    give_folders(monitors, str(run.path / "best"))
+    callbacks: list[pl.Callback] = [StepLog(config.log_every_n_steps), *monitors]
     if config.progress_bar:
         callbacks.append(Progress(num_steps, config.log_every_n_steps))
 
-    def note_end(step: int) -> None:
-        run.write_json(run.trained_file, {"step": step})
+    def note_end(trainer: pl.Trainer) -> None:
+        run.write_json(run.trained_file, trained(config, trainer))
 
     return [*callbacks, build(config.checkpoint, folder=run.checkpoints, note_end=note_end)]
 
 
+def trained(config: DictConfig, trainer: pl.Trainer) -> dict[str, Any]:
+    """Content of `trained.json`. A training that a callback ended is finished, and is known by its settings."""
+    early = {"stopped_early": True, "training_key": training_key(config)} if trainer.should_stop else {}
+    return {"step": trainer.global_step, **early}
+
+
 def build_loggers(config: DictConfig, run: RunFolder) -> list[Logger]:
-    """CSV always, and the one of `logger`."""
-    loggers: list[Logger] = [CsvLog(run.path)]
-    if "_target_" in config.logger:
-        settings = OmegaConf.to_container(config)
-        loggers.append(build(config.logger, folder=run.path, name=config.name, settings=settings))
-    return loggers
+    """CSV always, and those of `logger`.
+
+    What a logger's signature takes and its yaml leaves out is given: `save_dir`, or `folder`, `name` and `settings`.
+    """
+    settings = cast("dict[str, Any]", OmegaConf.to_container(config))
+    offered = {"save_dir": str(run.path), "folder": run.path, "name": config.name, "settings": settings}
+    further = [_build_logger(node, offered) for node in chosen_loggers(config).values()]
+    return [CsvLog(run.path), *further]
+
+
+def _build_logger(config: DictConfig, offered: dict[str, Any]) -> Logger:
+    takes = inspect.signature(get_object(config["_target_"])).parameters
+    wanted = ("folder", "name", "settings") if "settings" in takes else ("save_dir",)
+    parts = {name: offered[name] for name in wanted if name in takes and name not in config}
+    try:
+        logger = build(config, **parts)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{config['_target_']} needs a package that is not installed: {error}") from error
+    if "settings" not in takes:
+        logger.log_hyperparams(offered["settings"])
+    return logger
 
 
 def resolve_accelerator(accelerator: str) -> str:

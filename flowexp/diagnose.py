@@ -30,6 +30,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
     monitors = [m for m in building.build_monitors(config) if isinstance(m, Monitor)]
     module, datamodule, step = _load(config, monitors)
+    module.choose_weights(config.ema)
     module.sampler = building.build(config.sampler)
     module.to(building.resolve_device(config.device))
     with guided_by(module, config.guide, config.guide_checkpoint) as guide:

@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Parameter
+
+
+@dataclass(frozen=True)
+class EMA:
+    """Which averages of the weights a training keeps.
+
+    Arguments:
+        decay: of the average; several are several averages, of which the first is measured unless another is chosen.
+            None and an empty list are none: the weights as trained are measured.
+        warmup: whether decays rise as (1 + n) / (10 + n) at first, see `ExponentialMovingAverage`.
+
+    Raises:
+        ValueError: a decay outside [0, 1), or one that is given twice.
+    """
+
+    decay: float | Sequence[float] | None = 0.9999
+    warmup: bool = True
+
+    def __post_init__(self) -> None:
+        for decay in self.decays:
+            if not 0 <= decay < 1:
+                raise ValueError(f"ema.decay must lie in [0, 1), got {decay}")
+        if len(set(self.decays)) < len(self.decays):
+            raise ValueError(f"ema.decay must name each decay once, got {list(self.decays)}")
+
+    @property
+    def decays(self) -> tuple[float, ...]:
+        if self.decay is None:
+            return ()
+        return (self.decay,) if isinstance(self.decay, int | float) else tuple(self.decay)
+
+    def __str__(self) -> str:
+        return " and ".join(f"{decay:g}" for decay in self.decays) or "none"
+
+    def create(self, parameters: Mapping[str, Parameter]) -> dict[float, ExponentialMovingAverage]:
+        """The averages of `parameters`, by their decay."""
+        return {decay: ExponentialMovingAverage(parameters, decay, self.warmup) for decay in self.decays}
 
 
 class ExponentialMovingAverage:
@@ -51,6 +89,7 @@ class ExponentialMovingAverage:
         Averages that are split over processes (FSDP) are put together: every process must call this.
         """
         return {
+            "decay": self.decay,
             "num_updates": self.num_updates,
             "averages": {name: whole(value) for name, value in self.averages.items()},
         }

@@ -21,6 +21,17 @@ _PLUGINS = {  # what Hydra calls it, and the package that has it
 }
 
 
+_MOVED = {  # keys of earlier versions, and those that took their place
+    "optimizer.clip_norm": "trainer.gradient_clip_val",
+    "optimizer.ema_decay": "ema.decay",
+    "optimizer.ema_warmup": "ema.warmup",
+    "optimizer.warmup_steps": "lr_schedule.warmup_steps, with lr_schedule=warmup or cosine",
+    "optimizer.warmup_epochs": "lr_schedule.warmup_epochs, with lr_schedule=warmup or cosine",
+    **{
+        f"logger.{key}": f"logger.wandb.{key}"
+        for key in ("project", "entity", "group", "tags", "offline", "connect_seconds")
+    },
+}
 _NO_OPTION = (r"Could not find '([^']+)'", r"Cannot find .*'([^']+)'", r"Could not load '([^']+)'")  # Hydra's words
 
 
@@ -28,6 +39,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """A hint such as `; did you mean T_min?`, or an empty string where nothing is near."""
     found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return f"; did you mean {found[0]}?" if found else ""
+
+
+def moved(key: str) -> str | None:
+    """The sentence for a key that has another name now; None for any other."""
+    return f"{key} is called {_MOVED[key]} now" if key in _MOVED else None
 
 
 def sentence_for(
@@ -117,7 +133,11 @@ def _top(key: str) -> str:
 
 def _unknown_key(key: str, command: str, config: DictConfig, configs: Configs) -> str:
     """Names other choices of its group that have it; else the nearest key of `config`, by its last part or whole."""
+    if sentence := moved(key):
+        return sentence
     known = list(_keys(config))
+    if key in known and configs.is_group(key):
+        return f"{key} has other keys: put a plus before it to add these, as in +{key}={{...}}, or choose {key}=NAME"
     group, _, last = key.rpartition(".")
     inside = [name for name in known if name.rpartition(".")[0] == group]
     if others := [f"{group}={name}" for name in configs.names(group) if group and _has_key(configs, group, name, last)]:
@@ -132,7 +152,7 @@ def _unknown_key(key: str, command: str, config: DictConfig, configs: Configs) -
 def _has_key(configs: Configs, group: str, name: str, key: str) -> bool:
     """Whether the yaml of a choice has a line for a key."""
     file = configs.file(group, name)
-    return file is not None and re.search(rf"^{re.escape(key)}:", file.read_text(), re.MULTILINE) is not None
+    return file is not None and re.search(rf"^ *{re.escape(key)}:", file.read_text(), re.MULTILINE) is not None
 
 
 def _unknown_option(option: str, configs: Configs) -> str:

@@ -29,6 +29,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     is_first = rank_and_world_size()[0] == 0
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
     module, datamodule, step = building.load_run(Path(config.run), checkpoint)
+    module.choose_weights(config.ema)
     module.sampler = building.build(config.sampler)
     module.seed = module.seed if config.seed is None else config.seed
     module.to(device)

@@ -35,7 +35,7 @@ def guided_by(module: FlowMatching, guide: str | None, checkpoint: str | None) -
     with weak.averaged():
         module.guide = weak.velocity_network
         try:
-            yield {"run": str(Path(guide).absolute()), "step": step, "weights": "ema"}
+            yield {"run": str(Path(guide).absolute()), "step": step, "weights": weak.weights_name}
         finally:
             module.guide = None
 

@@ -66,7 +66,7 @@ def _place_of(group: str, file: Path) -> Place:
     """Where the keys of a group's file go: to its package, if it or the defaults list names one, else to the group."""
     match = re.match(r"# @package ([\w.]+)", file.read_text())
     package = group.partition("@")[2] or (match[1] if match else group)
-    return tuple(package.split("."))
+    return () if package == "_global_" else tuple(package.split("."))
 
 
 def _first_comment(file: Path) -> str:

@@ -120,6 +120,10 @@ def _quiet() -> None:
     """Leaves out what Lightning says in every run and nobody can act on."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")  # resumed
+    warnings.filterwarnings(
+        "ignore", message=".*could not find the monitored key.*"
+    )  # not measured yet; names are checked
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # FSDP; nothing is changed in place here

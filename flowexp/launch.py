@@ -38,6 +38,7 @@ from flowexp.sweeps import JobResult, print_table, swept_folders
 
 COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt")
 _WITHOUT_A_JOB = ("report", "replay")  # they read a run's folder and make none
+_TRAINS = ("train", "adopt")  # commands whose config has the settings of a training
 _SWEPT = {"sample": "samples", "evaluate": "evaluations", "diagnose": "diagnoses"}
 _GIVEN_BY_A_LAUNCHER = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
@@ -64,6 +65,7 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
     shows_errors_in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # argparse, which reads them for Hydra, gives up on key=value both before and after an option
     ordered = [*map(_accept_both_spellings, sorted(arguments, key=_is_override))]
+    ordered = [accept_averages(command, argument) for argument in ordered]
     sys.argv = [f"flowexp.{command}", *ordered]
     configs = Configs()
     try:
@@ -139,6 +141,15 @@ def _accept_both_spellings(argument: str) -> str:
     """`+experiment=x` is `experiment=x`, and `lambda`, which Python reserves, is `lam`."""
     argument = argument.removeprefix("+") if argument.startswith("+experiment=") else argument
     return re.sub(r"^(\+{0,2}(?:objective|terms\.\w+)\.)lambda=", r"\1lam=", argument)
+
+
+def accept_averages(command: str, argument: str) -> str:
+    """`ema=0.999`, `ema=[0.999,0.9999]` and `ema=none` of a training are its `ema.decay`.
+
+    A command on a run chooses by the same key among the averages that the run has.
+    """
+    match = re.fullmatch(r"\+{0,2}ema(?:\.decay)?=([^{].*)", argument) if command in _TRAINS else None
+    return f"ema.decay={re.sub('none|null', '[]', match[1])}" if match else argument
 
 
 def _through(

@@ -1,74 +1,84 @@
-"""How the weights are updated: AdamW, a linear warm-up, gradient clipping and the EMA's decay, as plain numbers."""
+"""How the weights are updated: any torch optimizer, made for a module's trained parameters, and gradient clipping."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import inspect
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from torch.nn import Parameter
+from torch.optim import AdamW, Optimizer
+
+MakeOptimizer = Callable[..., Optimizer]
+NAMED = "named_parameters"  # of an optimizer that has to know what a parameter is for, such as Muon
+ADAMW: MakeOptimizer = partial(AdamW, lr=1e-4, weight_decay=0.01, betas=(0.9, 0.999), fused=True)
+CLIP_NORM = 1.0  # LCF A.4.2
+_SHOWN = ("lr", "momentum", "weight_decay")
 
 
-@dataclass(frozen=True)
-class Optimization:
-    """AdamW with the settings of LCF Table 2 and section A.4.2.
+def create_optimizer(make: MakeOptimizer, named_parameters: Iterable[tuple[str, Parameter]]) -> Optimizer:
+    """The optimizer of the parameters that are trained.
+
+    make: a torch optimizer but for its parameters, such as `functools.partial(torch.optim.SGD, lr=0.01)`; one whose
+    signature has `named_parameters` gets the names too. The default of modules, `ADAMW`, is that of LCF A.4.2.
+    """
+    trained = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
+    if _settings(make).get("fused") and not all(p.device.type in ("cpu", "cuda") for _, p in trained):
+        make = partial(make, fused=False)  # no kernel for any other device
+    if NAMED in inspect.signature(make).parameters:
+        return make(named_parameters=trained)
+    return make([parameter for _, parameter in trained])
+
+
+def clip_gradients(
+    parameters: Iterable[Parameter], limit: float | None = CLIP_NORM, algorithm: str | None = None
+) -> Tensor:
+    """Clips the gradients in place and returns their global norm before clipping.
+
+    Gradients whose norm is not finite stay as they are, so that they can be looked into.
 
     Arguments:
-        lr: learning rate after the warm-up.
-        weight_decay: decoupled weight decay on every parameter (LCF: 0.01; SiT: 0).
-        betas: AdamW's averaging rates.
-        clip_norm: largest global gradient norm; None never clips (SiT).
-        warmup_steps: optimizer steps over which the learning rate rises linearly from lr / warmup_steps to lr.
-        warmup_epochs: the same in epochs (LCF Table 2: 13); `in_steps` turns it into steps. Give one of the two.
-        ema_decay: decay of the exponential moving average of the weights.
-        ema_warmup: let the decay rise as (1 + n) / (10 + n), so that short runs do not average their initial weights.
+        parameters: those whose gradients are clipped.
+        limit: the largest norm, or the largest absolute value of an element; None and 0 never clip.
+        algorithm: "norm", which None means, or "value".
     """
+    clipped = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in clipped if p.grad is not None])
+    if limit and algorithm == "value":
+        torch.nn.utils.clip_grad_value_(clipped, limit)
+    elif limit:
+        torch.nn.utils.clip_grads_with_norm_(clipped, limit, norm)
+    return norm
 
-    lr: float = 1.0e-4
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip_norm: float | None = 1.0
-    warmup_steps: int = 0
-    warmup_epochs: float = 0
-    ema_decay: float = 0.9999
-    ema_warmup: bool = True
 
-    def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"optimizer.lr must be positive, got {self.lr}")
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise ValueError(f"optimizer.clip_norm must be positive or null, got {self.clip_norm}")
-        if self.warmup_steps < 0:
-            raise ValueError(f"optimizer.warmup_steps must be at least 0, got {self.warmup_steps}")
-        if self.warmup_epochs < 0 or (self.warmup_epochs and self.warmup_steps):
-            raise ValueError(
-                "give optimizer.warmup_steps or optimizer.warmup_epochs, at least 0, and 0 for the other; "
-                f"got {self.warmup_steps} and {self.warmup_epochs}"
-            )
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"optimizer.ema_decay must lie in [0, 1), got {self.ema_decay}")
+def check_optimizer(make: MakeOptimizer) -> Optimizer:
+    """The optimizer of a weight and a bias that nobody needs: what it refuses, it refuses before a dataset is read.
 
-    def in_steps(self, steps_per_epoch: int) -> Optimization:
-        """The same with its warm-up counted in optimizer steps."""
-        steps = round(self.warmup_epochs * steps_per_epoch) or self.warmup_steps
-        return replace(self, warmup_steps=steps, warmup_epochs=0)
+    Raises:
+        ValueError: settings that it refuses.
+    """
+    if (lr := _settings(make).get("lr")) is not None and lr <= 0:
+        raise ValueError(f"optimizer.lr must be positive, got {lr:g}")
+    parts = [("backbone.blocks.0.weight", Parameter(torch.zeros(1, 1))), ("bias", Parameter(torch.zeros(1)))]
+    try:
+        return create_optimizer(make, parts)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the optimizer cannot be made: {error}") from error
 
-    def create(self, parameters: Iterable[torch.nn.Parameter]) -> tuple[AdamW, LambdaLR]:
-        """The optimizer, and the learning-rate schedule that is advanced after each of its steps."""
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in trained)
-        optimizer = AdamW(
-            trained, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay, fused=fused
-        )
-        return optimizer, LambdaLR(optimizer, self.lr_factor)
 
-    def lr_factor(self, step: int) -> float:
-        """The learning rate at optimizer step `step` (from 0) relative to `lr`."""
-        return min(1.0, (step + 1) / max(1, self.warmup_steps))
+def _settings(make: MakeOptimizer) -> dict[str, Any]:
+    return make.keywords if isinstance(make, partial) else {}
 
-    def clip(self, parameters: Iterable[torch.nn.Parameter]) -> Tensor:
-        """Clips the gradients in place and returns their global norm before clipping."""
-        limit = float("inf") if self.clip_norm is None else self.clip_norm
-        return torch.nn.utils.clip_grad_norm_(parameters, limit)
+
+def describe_optimizer(make: MakeOptimizer) -> str:
+    """`AdamW, lr 0.0001, weight decay 0.01`."""
+    target = make.func if isinstance(make, partial) else make
+    settings = [f"{key.replace('_', ' ')} {_settings(make)[key]:g}" for key in _SHOWN if _is_number(make, key)]
+    return ", ".join([getattr(target, "__name__", type(target).__name__), *settings])
+
+
+def _is_number(make: MakeOptimizer, key: str) -> bool:
+    return isinstance(_settings(make).get(key), int | float)

@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from flowexp.building import build, resolve_accelerator, resolve_precision, steps_per_epoch
+from flowexp.building import build_strategy, resolve_accelerator, resolve_precision, steps_per_epoch
 from flowexp.data import ImageDataModule
 from flowexp.data.loader import check_batch_size
 from flowexp.modules import FlowMatching
+from flowexp.optimization import describe_optimizer
 from flowexp.processes import num_processes
 from flowexp.steps import ends_a_step
 
@@ -33,8 +34,28 @@ def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModu
         "steps": f"{total_steps(config, datamodule):,} ({steps_per_epoch(config, datamodule):,} per epoch)",
         "precision": _precision(config),
         "device": device_name(config.trainer.accelerator),
-        "weights measured": f"EMA, decay {module.optimization.ema_decay}",
+        "optimizer": _optimizer(config, module),
+        "weights measured": _weights(module),
     }
+
+
+def _optimizer(config: DictConfig, module: FlowMatching) -> str:
+    """`AdamW, lr 0.002, weight decay 0.01; warmup 100 steps; gradients clipped at norm 1`."""
+    schedule = ", ".join(f"{key} {value}" for key, value in config.lr_schedule.items() if _is_set(str(key), value))
+    name = str(config.lr_schedule["_target_"]).rpartition(".")[2]
+    limit, kind = config.trainer.get("gradient_clip_val"), config.trainer.get("gradient_clip_algorithm") or "norm"
+    clipping = f"gradients clipped at {kind} {limit:g}" if limit else "gradients are not clipped"
+    return f"{describe_optimizer(module.make_optimizer)}; {name} {schedule}".rstrip() + f"; {clipping}"
+
+
+def _is_set(key: str, value: Any) -> bool:
+    return not key.startswith("_") and isinstance(value, int | float) and value != 0
+
+
+def _weights(module: FlowMatching) -> str:
+    decays = module.averaging.decays
+    further = f"; {', '.join(f'{decay:g}' for decay in decays[1:])} beside it" if decays[1:] else ""
+    return f"EMA, decay {decays[0]:g}{further}" if decays else "as trained, no EMA"
 
 
 def _batch(config: DictConfig, datamodule: ImageDataModule) -> str:
@@ -121,7 +142,7 @@ def seconds_per_step(
         accelerator=resolve_accelerator(config.trainer.accelerator),
         devices=config.trainer.devices,
         num_nodes=config.trainer.num_nodes,
-        strategy=build(config.strategy),
+        strategy=build_strategy(config),
         precision=resolve_precision(config.trainer.precision, config.trainer.accelerator),  # type: ignore[arg-type]
         max_steps=num_steps,
         accumulate_grad_batches=config.trainer.get("accumulate_grad_batches", 1),

@@ -37,6 +37,8 @@ TRAINING_KEYS = (
     "coupling",
     "terms",
     "optimizer",
+    "lr_schedule",
+    "ema",
     "trainer",
     "strategy",
     "compile",
@@ -387,7 +389,17 @@ def _lock(file: TextIO) -> bool:
 
 def training_key(config: DictConfig) -> str:
     """A hash of all settings that decide the trained weights: equal keys train equal weights."""
-    return _hash_of(config, TRAINING_KEYS)
+    return _hash_of(config, TRAINING_KEYS, _stopping(config))
+
+
+def _stopping(config: DictConfig) -> dict[str, Any]:
+    """Lightning's own callbacks: those that end a training decide its weights, and others what lies beside them."""
+    chosen = {name: node for name, node in chosen_callbacks(config).items() if _of_lightning(str(node["_target_"]))}
+    return {name: OmegaConf.to_container(node, resolve=True) for name, node in chosen.items()}
+
+
+def _of_lightning(target: str) -> bool:
+    return target.startswith(("pytorch_lightning.", "lightning."))
 
 
 def course_key(config: DictConfig) -> str:
@@ -437,8 +449,8 @@ def measured_while_training(config: DictConfig) -> dict[str, int]:
     return {key: steps for key, steps in asked.items() if steps is not None}
 
 
-def _hash_of(config: DictConfig, keys: Iterable[str]) -> str:
-    settings: dict[str, Any] = {}
+def _hash_of(config: DictConfig, keys: Iterable[str], further: Mapping[str, Any] | None = None) -> str:
+    settings: dict[str, Any] = {"further": further} if further else {}
     for key in keys:
         value = OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
         settings[key] = _without(value, _PLACES_NOT_CONTENT.get(key, ()))

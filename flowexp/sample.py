@@ -26,6 +26,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     module, datamodule, step = building.load_run(Path(config.run), checkpoint, with_data=False)
     if module.backbone.takes == "text":
         datamodule.setup()  # the captions
+    module.choose_weights(config.ema)
     module.sampler = building.build(config.sampler)
     module.to(building.resolve_device(config.device))
     with guided_by(module, config.guide, config.guide_checkpoint) as guide:
@@ -36,7 +37,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
         "seed": config.seed,
         "num_samples": config.num_samples,
         "labels": _labels(module, config),
-        "weights": "ema",
+        "weights": module.weights_name,
         "guide": guide,
     }
     folder.write_json(

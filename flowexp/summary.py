@@ -22,13 +22,22 @@ def summarise(folder: RunFolder, measured: Measured, **about: Any) -> None:
     summary = {**about, "scalars": scalars, "protocol": protocol}
     folder.write_json(folder.summary_file, summary)
     cards = cards_of(summary)
-    table = Table("measured on the EMA weights", "value", *(["card"] if cards else []))
+    table = Table(f"measured on {_weights(protocol)}", "value", *(["card"] if cards else []))
     for name, value in scalars.items():
         table.add_row(name, f"{value:.4g}", *([cards.get(name, "")] if cards else []))
     if scalars:
         Console().print(table)
     for what, where in _places(folder.path).items():
         print(f"{what}: {where}")
+
+
+def _weights(protocol: Mapping[str, Mapping[str, Any]]) -> str:
+    """`the EMA weights`; with another choice of averages, which."""
+    names = {str(how["weights"]) for how in protocol.values() if "weights" in how} or {"ema"}
+    words = {"raw": "the weights as trained", "ema": "the EMA weights"}
+    return " and ".join(
+        words.get(name, f"the EMA weights of decay {name.removeprefix('ema ')}") for name in sorted(names)
+    )
 
 
 def _places(folder: Path) -> dict[str, str]:

@@ -80,9 +80,13 @@ def _check(config: DictConfig) -> None:
     """Raises ValueError for settings that would fail only when training has begun."""
     from pytorch_lightning import Trainer
 
+    from flowexp.loggers import check_loggers
     from flowexp.values import check_values
 
     check_values(config.trainer, Trainer)
+    check_loggers(config)
+    if (limit := config.trainer.get("gradient_clip_val")) is not None and limit < 0:
+        raise ValueError(f"trainer.gradient_clip_val must be positive, or null for no limit; got {limit}")
     if config.log_every_n_steps < 1:
         raise ValueError(f"log_every_n_steps must be at least 1, got {config.log_every_n_steps}")
     if not 0 <= config.seed < 2**32:
@@ -115,6 +119,7 @@ def _train_and_measure(
     monitors = building.build_monitors(config)
     building.identify(config, monitors)
     callbacks = building.build_callbacks(config, folder, monitors, origin["num_steps"])
+    _check_watched(config, module, monitors, callbacks)
     begins = BeforeFirstBatch(lambda trainer: _begin(config, folder, trainer, origin, trains=True))
     trainer = building.build_trainer(config, folder, [], [begins, *callbacks])
     measuring = [monitor for monitor in monitors if isinstance(monitor, Monitor)]
@@ -208,11 +213,24 @@ def _check_checkpoint(file: Path, module: Any, datamodule: Any, num_steps: int) 
     datamodule.train_dataloader()  # compares the place in the data; Lightning loads both again
 
 
+def _check_watched(config: DictConfig, module: Any, chosen: list[Any], callbacks: list[Any]) -> None:
+    """Raises ValueError where a callback or the learning-rate schedule watches a number that there will not be."""
+    from flowexp.callbacks.watching import check_watchable, check_watched
+    from flowexp.runs import chosen_callbacks
+
+    if config.trained_run is not None:  # nothing is trained
+        return
+    names = {id(callback): name for name, callback in zip(chosen_callbacks(config), chosen, strict=True)}
+    check_watched(callbacks, module, names)
+    if (watched := config.lr_schedule.get("monitor")) is not None:
+        check_watchable("lr_schedule.monitor", watched, callbacks, module)
+
+
 def _fit(
     config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datamodule: Any, checkpoint: Path | None
 ) -> int:
     """Trains, or restores the run that already trained this. Returns the step that was reached."""
-    from flowexp.building import restore
+    from flowexp.building import restore, trained
     from flowexp.callbacks.monitor import MeasuringError
 
     if config.trained_run is not None:
@@ -220,11 +238,26 @@ def _fit(
         _warn_of_what_is_not_measured(config)
         module.to(trainer.strategy.root_device)
         return restore(module, checkpoint)
+    if checkpoint is not None and _has_stopped_early(config, folder, checkpoint):
+        module.to(trainer.strategy.root_device)
+        return restore(module, checkpoint)
     with suppress(MeasuringError):  # raised again when the summary is written
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
-        folder.write_json(folder.trained_file, {"step": trainer.global_step})
+        folder.write_json(folder.trained_file, trained(config, trainer))
     return int(trainer.global_step)
+
+
+def _has_stopped_early(config: DictConfig, folder: RunFolder, checkpoint: Path) -> bool:
+    """Whether a callback such as EarlyStopping has ended this training with `checkpoint`, its last step."""
+    import json
+
+    from flowexp.checkpoints import path_of
+    from flowexp.runs import training_key
+
+    trained = json.loads(folder.trained_file.read_text()) if folder.has_trained() else {}
+    same = trained.get("stopped_early") and trained["training_key"] == training_key(config)
+    return bool(same) and checkpoint.absolute() == path_of(folder.checkpoints, trained["step"]).absolute()
 
 
 def _warn_of_what_is_not_measured(config: DictConfig) -> None:

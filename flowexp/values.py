@@ -13,7 +13,7 @@ from typing import Any, Literal, Union
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig
 
-from flowexp.errors import nearest
+from flowexp.errors import moved, nearest
 
 _WORDS: dict[type, str] = {
     bool: "true or false",
@@ -37,6 +37,8 @@ def check_values(config: DictConfig, target: Callable[..., Any] | None = None) -
     for key in (str(key) for key in config if not str(key).startswith("_")):
         if not takes_any and key not in hints:
             name = _name(config, key)
+            if sentence := moved(name):
+                raise ValueError(sentence)
             raise ValueError(f"there is no key {name}{nearest(key, hints) or _listed(target, hints, name)}")
         _check(_name(config, key), config[key], hints.get(key, Any))
         if isinstance(config[key], DictConfig) and "_target_" in config[key]:

@@ -19,12 +19,12 @@ CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 DOORS = {  # run before torch is needed
     "launch", "sweeps", "jobs", "errors", "runs", "train", "sample", "evaluate", "encode", "adopt", "replay",
     "diagnose", "report", "help", "completion", "values", "composing", "settling", "processes", "going_on",
-    "json_files",
+    "json_files", "loggers",
 }  # fmt: skip
 KNOW_HYDRA = DOORS | {"building", "plan"}
 MATHEMATICS = {
     "time", "randomness", "profiles", "interpolants", "time_samplers", "velocity", "solvers", "sampling", "ema",
-    "backbones", "losses", "parameterization", "couplings", "draws",
+    "backbones", "losses", "parameterization", "couplings", "draws", "optimization", "lr_schedules", "muon",
 }  # fmt: skip
 
 

@@ -229,7 +229,7 @@ def test_the_trainer_is_that_of_conf():
     config = trainer_config(TINY, max_steps=7)
     assert config.trainer.max_steps == 7
     assert config.trainer.accumulate_grad_batches == 1
-    assert config.strategy._target_ == "builtins.str"
+    assert (config.strategy, config.log_every_n_steps) == ({}, TINY.turn_steps)
 
 
 # --- every case, once ------------------------------------------------------------------------------------------------

@@ -43,8 +43,8 @@ def test_a_target_that_is_not_there_is_named_with_where_it_was_looked_for(target
 
 
 def test_what_a_constructor_refuses_is_told_in_its_own_words():
-    with pytest.raises(ValueError, match=r"optimizer\.lr must be positive, got -1"):
-        build(OmegaConf.create({"_target_": "flowexp.optimization.Optimization", "lr": -1.0}))
+    with pytest.raises(ValueError, match=r"ema\.decay must lie in \[0, 1\), got -1"):
+        build(OmegaConf.create({"_target_": "flowexp.ema.EMA", "decay": -1.0}))
 
 
 def test_classes_are_not_asked_of_a_dataset_of_captions():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowexp.ema import ExponentialMovingAverage
+from flowexp.ema import EMA, ExponentialMovingAverage
 
 
 def create_network(dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -96,7 +96,7 @@ def test_a_resumed_average_is_the_uninterrupted_one_bit_for_bit(dtype: torch.dty
 
 def test_the_state_is_plain():
     state = saved(average_of(create_network()))
-    assert state.keys() == {"num_updates", "averages"}
+    assert state.keys() == {"decay", "num_updates", "averages"}
     assert type(state["num_updates"]) is int
     assert state["averages"].keys() == dict(create_network().named_parameters()).keys()
 
@@ -198,3 +198,22 @@ def test_the_average_follows_its_parameters_to_their_device():
 def test_a_decay_that_does_not_average_is_refused(decay: float):
     with pytest.raises(ValueError, match="decay"):
         average_of(create_network(), decay=decay)
+
+
+@pytest.mark.parametrize(
+    ("ema", "decays", "words"),
+    [
+        (EMA(), (0.9999,), "0.9999"), (EMA(0.5), (0.5,), "0.5"), (EMA([0.5, 0.9]), (0.5, 0.9), "0.5 and 0.9"),
+        (EMA([]), (), "none"), (EMA(None), (), "none"),
+    ],
+)  # fmt: skip
+def test_one_average_several_or_none(ema: EMA, decays: tuple, words: str):
+    assert (ema.decays, str(ema)) == (decays, words)
+    made = ema.create(dict(create_network().named_parameters()))
+    assert [average.decay for average in made.values()] == list(decays)
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1, [0.5, 2], [0.9, 0.9]])
+def test_decays_that_make_no_averages_are_refused(decay):
+    with pytest.raises(ValueError, match=r"ema\.decay must .*got"):
+        EMA(decay)

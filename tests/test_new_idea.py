@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from flowexp.checkpoints import load_checkpoint
+
 ROOT = Path(__file__).resolve().parents[1]
 IDEAS = ROOT / "docs/new_idea"
 SHORT = (
@@ -40,8 +42,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(IDEAS, folder)
     chosen = ("objective=huber", "objective.c=0.2", "backbone=convolutions", "backbone.width=8", "data=rings")
     further = ("terms=energy", "sampler.solver={_target_:ralston.Ralston}")
+    training = ("optimizer=lion", "lr_schedule=trapezoid", "lr_schedule.share=0.5", "logger=lines")
     monitor = ("+callbacks.brightness._target_=brightness.Brightness", "+callbacks.brightness.num_samples=4")
-    succeeded(command("train", *chosen, "--config-dir=conf", *further, *monitor, *SHORT, "run_dir=run", folder=folder))
+    succeeded(
+        command(
+            "train", *chosen, "--config-dir=conf", *further, *training, *monitor, *SHORT, "run_dir=run", folder=folder
+        )
+    )
     return folder / "run"
 
 
@@ -61,6 +68,16 @@ def test_a_monitor_from_outside_is_measured_and_logged(run: Path):
     assert "brightness/samples" in scalars
     (metrics,) = run.glob("csv/version_*/metrics.csv")
     assert {"train/velocity", "train/energy", "brightness/samples"} <= {*metrics.read_text().split("\n")[0].split(",")}
+
+
+@pytest.mark.slow
+def test_optimizer_schedule_and_logger_from_outside_train_and_write(run: Path):
+    content = load_checkpoint(run / "checkpoints/step_00000002.ckpt")
+    (state,) = content["optimizer_states"]
+    assert {key for entry in state["state"].values() for key in entry} == {"momentum"}
+    assert (state["param_groups"][0]["initial_lr"], state["param_groups"][0]["lr"]) == (1e-4, 0)
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2] and "train/energy" in lines[0]
 
 
 @pytest.mark.slow

@@ -44,8 +44,11 @@ def test_training_free_keys_keep_the_training_key(override: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "override",
-    ["objective=lcf", "seed=1", "optimizer.lr=2e-4", "trainer.max_steps=3", "backbone=dit_tiny4", "interpolant=gvp"],
-)
+    [
+        "lr_schedule=cosine", "ema.decay=0.9", "trainer.gradient_clip_val=2", "callbacks=[default,early_stopping]",
+        "objective=lcf", "seed=1", "optimizer.lr=2e-4", "trainer.max_steps=3", "backbone=dit_tiny4", "interpolant=gvp",
+    ],
+)  # fmt: skip
 def test_whatever_changes_the_weights_changes_the_training_key(override: str) -> None:
     assert training_key(composed(override)) != training_key(composed())
 

@@ -91,6 +91,10 @@ class CurveMonitor(Monitor):
         """The table."""
         return curve.rows()
 
+    def scalar_names(self) -> tuple[str, ...] | None:
+        is_told = type(self).scalars is CurveMonitor.scalars
+        return tuple(f"{self.name}/{key}" for key, _, _ in self.told) if is_told else None
+
     def scalars(self, curve: Curve[Any]) -> dict[str, float]:
         """The numbers that loggers show."""
         ends = {"data": curve.data_end, "noise": curve.noise_end}
@@ -99,7 +103,7 @@ class CurveMonitor(Monitor):
     def protocol(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[str, Any]:
         """What decides the curve beside the weights."""
         num = min(self.num_images, len(datamodule.test))
-        return {"images": f"{num} test images of {datamodule.name}", "weights": "ema", "seed": seed}
+        return {"images": f"{num} test images of {datamodule.name}", "weights": module.weights_name, "seed": seed}
 
     def images(self, datamodule: ImageDataModule) -> tuple[Tensor, Tensor]:
         """The images as stored, and their labels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from flowexp.callbacks.curve_monitor import LEVELS, CurveMonitor
@@ -20,6 +21,7 @@ from flowexp.diagnostics import (
     tapped_encoder,
     velocity_norms,
 )
+from flowexp.diagnostics.cross_terms import Spread
 from flowexp.diagnostics.verdict import (
     condition_verdict,
     gradient_verdict,
@@ -223,6 +225,9 @@ class IntegrationLag(CurveMonitor):
         """How many samples are followed: small test sets (the digits' 360) still leave as many images as clean data."""
         return max(2, min(self.num_samples, min(self.num_images, len(datamodule.test)) // 2))
 
+    def scalar_names(self) -> tuple[str, ...]:
+        return (*(f"{self.name}/{key}" for key, _, _ in self.told), f"{self.name}/largest")
+
     def scalars(self, curve: Curve[Any]) -> dict[str, float]:
         worst = max(curve, key=lambda point: abs(point.unbiased_lag))
         return super().scalars(curve) | {f"{self.name}/largest": float(worst.unbiased_lag)}
@@ -258,6 +263,9 @@ class CrossTerms(Monitor):
     def __init__(self, num_images: int = 2000, every_n_steps: int | None = None, at_end: bool = True) -> None:
         super().__init__(every_n_steps, at_end)
         self.num_images = num_images
+
+    def scalar_names(self) -> tuple[str, ...]:
+        return tuple(f"cross_terms/{field.name}" for field in fields(Spread))
 
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         images = datamodule.test.subset(min(self.num_images, len(datamodule.test))).images

@@ -46,10 +46,15 @@ class Monitor(Callback, ABC):
         self.failures: list[tuple[str, Exception]] = []
         self.is_cut_off = False  # whether a signal ended the measurement of the step that training is at
         self.step = 0  # of the weights that are being measured
+        self._numbers: dict[str, float] = {}  # the latest, which callbacks may watch
 
     @abstractmethod
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         """Measures `module`, whose EMA weights are swapped in, in eval mode and without gradient."""
+
+    def scalar_names(self) -> tuple[str, ...] | None:
+        """The numbers that `measure` gives, for callbacks that watch one; None where they are not known beforehand."""
+        return None
 
     def run(
         self, module: FlowMatching, datamodule: ImageDataModule, recorder: Recorder | None, step: int
@@ -83,6 +88,11 @@ class Monitor(Callback, ABC):
 
     # --- in a Trainer ---------------------------------------------------------------------------------------------
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Callbacks see a number until the epoch ends in which it was measured: what is old does not count as worse."""
+        for name in self._numbers:
+            trainer.callback_metrics.pop(name, None)
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -97,8 +107,16 @@ class Monitor(Callback, ABC):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The first monitor has all of them measure: they count how many are to come."""
+        monitors = [monitor for monitor in _monitors_of(trainer) if monitor.at_end]
         if not trainer.received_sigterm and not trainer.interrupted:
-            _measure_in(trainer, [monitor for monitor in _monitors_of(trainer) if monitor.at_end])
+            _measure_in(trainer, monitors)
+        self.publish(trainer)
+
+    def publish(self, trainer: pl.Trainer) -> None:
+        """Puts the numbers of the latest measurement where callbacks watch them, the same on all processes."""
+        module: Any = trainer.lightning_module
+        self._numbers = trainer.strategy.broadcast({} if self.latest is None else self.latest.scalars)
+        module.publish(self._numbers)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Raises MeasuringError where a monitor has failed: all else of the training has ended."""
@@ -121,6 +139,7 @@ class Monitor(Callback, ABC):
         self.is_cut_off = self.last_step != trainer.global_step
         with suppress(stopping.Stopped):  # the checkpoint of this step comes next, and ends the run
             _measure_in(trainer, [self])
+        self.publish(trainer)
 
 
 def _monitors_of(trainer: pl.Trainer) -> list[Monitor]:

@@ -53,6 +53,9 @@ class NoiseLevelMonitor(Monitor):
         self.num_images = num_images
         self.batch_size = batch_size
 
+    def scalar_names(self) -> tuple[str, ...]:
+        return ("noise_levels/loss", "noise_levels/velocity_ratio")
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         sums = NoiseLevelSums(self.sums.num_bins, pl_module.device)
         if self._goes_on:

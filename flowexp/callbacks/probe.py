@@ -94,6 +94,11 @@ class ProbeMonitor(Monitor):
         self.memory_gb = memory_gb
         self.precision = check_precision(precision)
 
+    def scalar_names(self) -> tuple[str, ...]:
+        return tuple(
+            f"{_prefix(probe)}/{key}" for probe in self.probes for key in ("peak", "t_peak", "at_clean", "dip")
+        )
+
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         if not datamodule.num_classes:
             raise ValueError(
@@ -111,7 +116,7 @@ class ProbeMonitor(Monitor):
             scalars,
             rows,
             _draw(rows),
-            protocol=self._protocol(datamodule, curves, len(train), seed),
+            protocol=self._protocol(module, datamodule, curves, len(train), seed),
             about=ABOUT,
             verdicts=_told(curves),
             maps=("accuracy",),
@@ -186,10 +191,16 @@ class ProbeMonitor(Monitor):
         return train if self.max_train_images is None else train.subset(min(self.max_train_images, len(train)))
 
     def _protocol(
-        self, datamodule: ImageDataModule, curves: Mapping[str, ProbeCurve], num_train: int, seed: int
+        self,
+        module: FlowMatching,
+        datamodule: ImageDataModule,
+        curves: Mapping[str, ProbeCurve],
+        num_train: int,
+        seed: int,
     ) -> dict[str, Any]:
         """How the curves were found, and the hash of what decides each number."""
-        shared, linear = self._shared_protocol(datamodule, num_train, seed), self._fit_protocol(num_train)
+        shared = self._shared_protocol(module, datamodule, num_train, seed)
+        linear = self._fit_protocol(num_train)
         knn = {"knn": {"k": K, "temperature": TEMPERATURE}} if "knn" in self.probes else {}
         cards: dict[str, str] = {}
         for probe, curve in curves.items():
@@ -206,7 +217,9 @@ class ProbeMonitor(Monitor):
             "lr_schedule": "cosine, stepped per epoch",
         }
 
-    def _shared_protocol(self, datamodule: ImageDataModule, num_train: int, seed: int) -> dict[str, Any]:
+    def _shared_protocol(
+        self, module: FlowMatching, datamodule: ImageDataModule, num_train: int, seed: int
+    ) -> dict[str, Any]:
         return {
             "data": datamodule.name,
             "num_train": num_train,
@@ -216,7 +229,7 @@ class ProbeMonitor(Monitor):
             "features": "mean over tokens, not normalised, no label",
             "noise": "one draw per image and level",
             "augmentation": None,
-            "weights": "ema",
+            "weights": module.weights_name,
             "precision": self.precision,
             "seed": seed,
         }
@@ -242,9 +255,13 @@ def _told(curves: Mapping[str, ProbeCurve]) -> list[str]:
     return [f"{sentence}{whose[probe]}" for probe, curve in curves.items() for sentence in probe_verdict(curve)]
 
 
+def _prefix(probe: str) -> str:
+    return "probe" if probe == "linear" else probe
+
+
 def _scalars(probe: str, curve: ProbeCurve) -> dict[str, float]:
     """The curve's numbers; those of the linear probe are called `probe/...`, others by their own name."""
-    prefix = "probe" if probe == "linear" else probe
+    prefix = _prefix(probe)
     return {
         f"{prefix}/peak": curve.peak,
         f"{prefix}/t_peak": curve.t_peak,

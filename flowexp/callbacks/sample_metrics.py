@@ -22,6 +22,7 @@ from flowexp.encoders import FeatureNet, create_encoder
 from flowexp.metrics import FeatureCollector, MetricPlan, ReferenceCache, Statistics, metrics_for
 from flowexp.modules import FlowMatching
 from flowexp.modules.conditions import labels_told
+from flowexp.modules.learner import RAW
 from flowexp.recording import Measurement
 
 
@@ -81,6 +82,10 @@ class SampleMetrics(Monitor):
         self.reference = ReferenceSet(reference, max_reference, None if cache is None else ReferenceCache(Path(cache)))
         self.precision = check_precision(precision)
 
+    def scalar_names(self) -> tuple[str, ...] | None:
+        scores = self.plan.scores
+        return None if scores is None else tuple(map(self.encoder.key, scores))
+
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         self.encoder.to(module.device)
         reference, about = self.reference.statistics(
@@ -95,7 +100,7 @@ class SampleMetrics(Monitor):
         card = self._card(module, datamodule, about, nfe, seed)
         names = {(metric, score): self.encoder.key(score) for metric, scores in found.items() for score in scores}
         cards = {name: card.hash_of(metric) for (metric, _), name in names.items()}
-        protocol = card.to_dict() | {"card": card.short_hash, "cards": cards, "weights": "ema"}
+        protocol = card.to_dict() | {"card": card.short_hash, "cards": cards, "weights": module.weights_name}
         scalars = {name: found[metric][score] for (metric, score), name in names.items()}
         return Measurement(f"samples_{self.encoder.name}", scalars, protocol=protocol)
 
@@ -156,6 +161,7 @@ class SampleMetrics(Monitor):
             metrics=self.plan.protocol(),
             resize=str(features.get("resize")),
             precision=self.precision,
+            ema=module.weights_name != RAW,
             seed=seed,
             checkpoint_step=self.step,
             commit=git_commit(),

@@ -37,6 +37,9 @@ class SampleGridMonitor(Monitor):
         self.columns = columns
         self.precision = check_precision(precision)
 
+    def scalar_names(self) -> tuple[str, ...]:
+        return ()
+
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         with autocast(self.precision, module.device):
             samples = module.sample(range(self.num_samples), seed)
@@ -45,7 +48,7 @@ class SampleGridMonitor(Monitor):
             "num_samples": self.num_samples,
             "nfe": samples.nfe,
             "seed": seed,
-            "weights": "ema",
+            "weights": module.weights_name,
             "precision": self.precision,
             "sampler": sampling_protocol(module),
         }

@@ -112,6 +112,9 @@ class SSCCalibration(Monitor):
         self.precision = check_precision(precision)
         self.kept_in = kept_in
 
+    def scalar_names(self) -> tuple[str, ...]:
+        return ("ssc_calibration/s0", "ssc_calibration/s1")
+
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         self._affordable(self._controls(module, MOST))  # a budget that is too small is refused before it is spent
         self.encoder.to(module.device)
@@ -195,7 +198,7 @@ class SSCCalibration(Monitor):
             "deficit_images": self._deficit_images(num_images),
             "lag_samples": self._lag_samples(module, num_images),
             "precision": self.precision,
-            "weights": "ema",
+            "weights": module.weights_name,
             "seed": seed,
             "proposal": proposal.rows()[0],
             "features": self.encoder.protocol() | {"projected_to": max_dim},

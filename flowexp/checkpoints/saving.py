@@ -38,7 +38,7 @@ class StepCheckpoint(Checkpoint):
         every_n_steps: optimizer steps between two checkpoints.
         keep: how many of the newest stay; an older one is removed only after the newer one is on the disk.
         keep_every_n_steps: a checkpoint is saved at each multiple of it too, and stays for good.
-        note_end: is given the number of steps as soon as the last one is saved, on the first process.
+        note_end: is given the trainer as soon as the last step is saved, on the first process.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class StepCheckpoint(Checkpoint):
         every_n_steps: int = 1000,
         keep: int = 2,
         keep_every_n_steps: int | None = None,
-        note_end: Callable[[int], None] | None = None,
+        note_end: Callable[[pl.Trainer], None] | None = None,
     ) -> None:
         _check_positive(every_n_steps=every_n_steps, keep=keep, keep_every_n_steps=keep_every_n_steps)
         self.folder = Path(folder)
@@ -75,10 +75,17 @@ class StepCheckpoint(Checkpoint):
         stop, is_last = self._is_asked_to_stop(trainer), is_last_step(trainer)
         if stop or is_last or self._is_due(trainer.global_step):
             self._save(trainer)
-        if is_last and self.note_end is not None and trainer.is_global_zero:
-            self.note_end(trainer.global_step)
+        if is_last:
+            self._note_end(trainer)
         if stop:
             self._exit()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """EarlyStopping ends a training here, after the batch's end: the last steps of it are saved as well."""
+        if trainer.should_stop and self._saved < trainer.global_step:
+            self._save(trainer)
+        if trainer.should_stop:
+            self._note_end(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # No saving here: resumed from the end of an epoch, Lightning gives its next batch the closed epoch's numbers.
@@ -92,6 +99,10 @@ class StepCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         stopping.forget()
+
+    def _note_end(self, trainer: pl.Trainer) -> None:
+        if self.note_end is not None and trainer.is_global_zero:
+            self.note_end(trainer)
 
     def _is_due(self, step: int) -> bool:
         return any(step % n == 0 for n in (self.every_n_steps, self.keep_every_n_steps) if n is not None)

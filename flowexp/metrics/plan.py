@@ -51,6 +51,12 @@ class MetricPlan(MetricOptions):
         return [metric for name, metric in METRICS.items() if name in wanted]
 
     @property
+    def scores(self) -> tuple[str, ...] | None:
+        """The names of all scores; None where a metric does not say its own."""
+        gives = [metric.gives for metric in self.chosen]
+        return None if None in gives else tuple(name for names in gives for name in names or ())
+
+    @property
     def samples(self) -> Needs:
         """What one pass over the samples must leave."""
         return _join([metric.samples for metric in self.chosen])

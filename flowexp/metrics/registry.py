@@ -69,6 +69,7 @@ class RegisteredMetric:
         options: from the plan, for the card.
         fewest: the least number of samples, and of reference images where it needs their features.
         lowered_by: the plan's option that lowers it; empty where none does.
+        gives: the names of its scores; None where they are not known beforehand.
     """
 
     name: str
@@ -79,6 +80,7 @@ class RegisteredMetric:
     options: Options
     fewest: Callable[[MetricOptions], int]
     lowered_by: str = ""
+    gives: tuple[str, ...] | None = None
 
 
 METRICS: dict[str, RegisteredMetric] = {}
@@ -92,6 +94,7 @@ def metric(
     fewest: Callable[[MetricOptions], int] = lambda plan: 2,
     stream: int | None = None,
     lowered_by: str = "",
+    gives: tuple[str, ...] | None = None,
 ) -> Callable[[Scores], Scores]:
     """Registers a function that gives scores by name as the metric `name`.
 
@@ -100,6 +103,7 @@ def metric(
     fewest: how many samples it needs, and how many reference images where it takes their features.
     stream: of the random subsets; None makes it from the name.
     lowered_by: the plan's option that lowers `fewest`, for the sentence of who has too few.
+    gives: the names of the scores, which callbacks may watch by name; with None any name is taken for one of them.
     """
 
     def register(scores: Scores) -> Scores:
@@ -107,7 +111,9 @@ def metric(
         if known is not None and known.scores.__module__ != scores.__module__:
             raise ValueError(f"there is a metric {name} already, of {known.scores.__module__}: choose another name")
         own = 1000 + zlib.crc32(name.encode()) if stream is None else stream
-        METRICS[name] = RegisteredMetric(name, scores, samples, reference or Needs(), own, options, fewest, lowered_by)
+        METRICS[name] = RegisteredMetric(
+            name, scores, samples, reference or Needs(), own, options, fewest, lowered_by, gives
+        )
         return scores
 
     return register

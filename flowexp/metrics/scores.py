@@ -23,12 +23,12 @@ def subset_of(features: Tensor, num: int | None) -> Tensor:
     return features[torch.randperm(len(features), generator=keyed_generator(len(features)))[:num].sort().values]
 
 
-@metric("frechet", MOMENTS, MOMENTS, stream=0)
+@metric("frechet", MOMENTS, MOMENTS, stream=0, gives=("frechet",))
 def _frechet(work: Work) -> dict[str, float]:
     return {"frechet": work.distance("features")}
 
 
-@metric("sfid", Needs(("spatial",)), Needs(("spatial",)), stream=1)
+@metric("sfid", Needs(("spatial",)), Needs(("spatial",)), stream=1, gives=("sfid",))
 def _sfid(work: Work) -> dict[str, float]:
     return {"sfid": work.distance("spatial")}
 
@@ -38,6 +38,7 @@ def _sfid(work: Work) -> dict[str, float]:
     Needs(logits=True),
     options=lambda plan: {"split_size": plan.split_size, "shuffle": False},
     stream=2,
+    gives=("inception_score", "inception_score_std"),
 )
 def _inception_score(work: Work) -> dict[str, float]:
     assert work.samples.inception is not None  # as `Needs` asked
@@ -51,6 +52,7 @@ def _inception_score(work: Work) -> dict[str, float]:
     options=lambda plan: {"k": plan.k, "reference": plan.pairwise_reference, "distances": "fp32"},
     fewest=lambda plan: plan.k + 1,
     stream=3,
+    gives=("precision", "recall"),
     lowered_by="k",
 )
 def _precision_recall(work: Work) -> dict[str, float]:
@@ -70,6 +72,7 @@ def _precision_recall(work: Work) -> dict[str, float]:
     },
     fewest=lambda plan: plan.kid_subset_size,
     stream=4,
+    gives=("kid", "kid_std", "kid_full"),
     lowered_by="kid_subset_size",
 )
 def _kid(work: Work) -> dict[str, float]:
@@ -81,7 +84,7 @@ def _kid(work: Work) -> dict[str, float]:
     return {"kid": mean, "kid_std": std, "kid_full": full}
 
 
-@metric("nearest_neighbour", FEATURES, FEATURES, fewest=lambda plan: 1, stream=5)
+@metric("nearest_neighbour", FEATURES, FEATURES, fewest=lambda plan: 1, stream=5, gives=("nearest_neighbour",))
 def _nearest_neighbour(work: Work) -> dict[str, float]:
     return {"nearest_neighbour": float(nearest_neighbours(*work.features(), work.device).distances.mean())}
 
@@ -93,6 +96,7 @@ def _nearest_neighbour(work: Work) -> dict[str, float]:
     options=lambda plan: {"sizes": plan.infinity_sizes, "smallest": plan.infinity_smallest},
     fewest=lambda plan: max(plan.infinity_smallest or 0, plan.infinity_sizes) + plan.infinity_sizes,
     stream=6,
+    gives=("frechet_infinity", "frechet_infinity_error"),
 )
 def _frechet_infinity(work: Work) -> dict[str, float]:
     plan, reference = work.plan, work.reference.moments["features"]
@@ -108,6 +112,7 @@ def _frechet_infinity(work: Work) -> dict[str, float]:
     MOMENTS,
     options=lambda plan: {"resamples": plan.resamples, "confidence": plan.confidence},
     stream=7,
+    gives=("frechet_low", "frechet_high"),
 )
 def _frechet_interval(work: Work) -> dict[str, float]:
     plan, reference = work.plan, work.reference.moments["features"]

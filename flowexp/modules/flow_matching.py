@@ -12,12 +12,14 @@ from torch import Tensor
 from flowexp.backbones import Backbone, OnBlock, State
 from flowexp.couplings import Coupling, Independent
 from flowexp.draws import StepKey, TrainingBatch, draw_labels, draw_noise, draw_times
+from flowexp.ema import EMA
 from flowexp.interpolants import Interpolant, Linear
 from flowexp.losses import velocity_error
+from flowexp.lr_schedules import MakeSchedule
 from flowexp.modules.conditions import Captions, classes_for, text_for
 from flowexp.modules.learner import Learner
 from flowexp.modules.step_losses import Parts, StepLosses
-from flowexp.optimization import Optimization
+from flowexp.optimization import MakeOptimizer
 from flowexp.parameterization import Parameterization, VelocityNetwork
 from flowexp.sampling import Sampler, Samples, ssc_warnings, warn_once
 from flowexp.terms import Step, Tapped, Term
@@ -38,7 +40,7 @@ class FlowMatching(Learner):
         backbone: the network.
         interpolant: the path between data and noise.
         time_sampler: the law of t.
-        optimizer: learning rate, weight decay, warm-up, clipping and the EMA's decay.
+        optimizer, lr_schedule, ema: how the weights are updated and averaged, see `Learner`.
         sampler: how samples are drawn when they are asked for.
         parameterization: what the network predicts and in which space that is compared; the velocity, by default.
         coupling: which noise is paired with which data.
@@ -53,14 +55,16 @@ class FlowMatching(Learner):
         backbone: Backbone,
         interpolant: Interpolant | None = None,
         time_sampler: TimeSampler | None = None,
-        optimizer: Optimization | None = None,
+        optimizer: MakeOptimizer | None = None,
+        lr_schedule: MakeSchedule | None = None,
+        ema: EMA | None = None,
         sampler: Sampler | None = None,
         parameterization: Parameterization | None = None,
         coupling: Coupling | None = None,
         terms: Mapping[str, Term] | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(backbone, terms, optimizer)
+        super().__init__(backbone, terms, optimizer, lr_schedule, ema)
         self.interpolant = interpolant or Linear()
         self.time_sampler = time_sampler or Uniform()
         self.sampler = sampler or Sampler()
@@ -78,6 +82,10 @@ class FlowMatching(Learner):
         if self.coupling != Independent():
             about["coupling"] = type(self.coupling).__name__
         return about | {f"term {t.name}": f"{type(t).__name__}, weight {t.lam:g}" for t in self.each_term()}
+
+    def loss_names(self) -> tuple[str, ...]:
+        """The parts of the loss that `losses` names; an objective with further ones adds them."""
+        return ("velocity", *(term.name for term in self.each_term()))
 
     # --- the training step: draw, losses, log -------------------------------------------------------------------------
 

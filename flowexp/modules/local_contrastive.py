@@ -91,6 +91,9 @@ class LocalContrastiveFlow(FlowMatching):
             "features": f"output of block {self.tap} of {self.backbone.depth}",
         }
 
+    def loss_names(self) -> tuple[str, ...]:
+        return (*super().loss_names(), *(["contrast"] if self.lam else []))
+
     def losses(self, batch: TrainingBatch) -> StepLosses:
         """Algorithm 1, lines 3 to 8."""
         xt, t = self.noised(batch)  # line 3

@@ -41,6 +41,9 @@ class MagnitudeAwareFlowMatching(FlowMatching):
         self.weight = unit_weight(create_profile(profile))
         self.form = form
 
+    def loss_names(self) -> tuple[str, ...]:
+        return (*super().loss_names(), "magnitude")
+
     def losses(self, batch: TrainingBatch) -> StepLosses:
         step = self.forward_step(batch)
         error = self.error(step)

@@ -41,9 +41,10 @@ class FullySharded(ModelParallelStrategy):
         checkpoint = self.checkpoint_io.load_checkpoint(self.broadcast(checkpoint_path))
         whole = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_model_state_dict(self.model, checkpoint["state_dict"], options=whole)
-        names = dict(enumerate(name for name, value in self.model.named_parameters() if value.requires_grad))
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            set_optimizer_state_dict(self.model, optimizer, _renamed(state, names), options=whole)
+            ordered = (names[parameter] for group in optimizer.param_groups for parameter in group["params"])
+            set_optimizer_state_dict(self.model, optimizer, _renamed(state, dict(enumerate(ordered))), options=whole)
         return checkpoint
 
 

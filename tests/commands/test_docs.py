@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from flowexp.launch import COMMANDS, _accept_both_spellings, config_folder
+from flowexp.launch import COMMANDS, _accept_both_spellings, accept_averages, config_folder
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "results" not in path.parts)]
@@ -50,8 +50,13 @@ def is_of_the_reader(words: list[str], text: str) -> bool:
 
 def composed(words: list[str]) -> str:
     """Why the command would be refused; empty where it is not. Of a sweep the first job is looked at."""
-    overrides = [_accept_both_spellings(word) for word in words[1:] if "=" in word and not word.startswith("hydra")]
-    first = [re.sub(r"=([^\[\],]+),.*", r"=\1", override) for override in overrides]
+    overrides = [
+        _accept_both_spellings(word)
+        for word in words[1:]
+        if ("=" in word or word[0] == "~") and not word.startswith("hydra")
+    ]
+    overrides = [accept_averages(words[0], override) for override in overrides]
+    first = [re.sub(r"=([^\[\]{},]+),.*", r"=\1", override) for override in overrides]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         try:

@@ -31,6 +31,9 @@ def test_every_key_of_every_command_is_explained(command: str):
         (["sampler=heun", "ssc=linear"], [r"  num_steps: 25  # 49 network calls", r"  s0: 1.1  # SSC's scale"]),
         (["callbacks=jacobian"], [r"  jacobian:  # Gains of", r"    levels: \[0.005,.*\]  # t in"]),
         (["terms=[repa,dispersive]"], [r"    lam: 0.5  # weight; as in REPA"]),
+        (["optimizer=sit"], [r"optimizer:  # sit: AdamW as in SiT", r"  weight_decay: 0.0  # SiT", r"  warmup: false"]),
+        (["optimizer=muon", "lr_schedule=cosine"], [r"  ns_steps: 5  # steps of", r"  final_share: 0.0  # learn"]),
+        (["logger=[wandb,mlflow]"], [r"    project: flowexp", r"    run_id: null  # goes on"]),
         (["seed=3"], [r"seed: 3  # names every random draw", r"ckpt: null  # auto: continue"]),
     ],
 )  # fmt: skip

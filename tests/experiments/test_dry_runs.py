@@ -55,7 +55,7 @@ def test_a_child_wins_over_its_parents() -> None:
     assert config.backbone.name == "sit_xl2"  # the grandparent has sit_b2
     assert config.data.pictures.resolution == 512
     assert (config.terms.repa.tap, config.terms.repa.teacher) == (8, "dinov2_vitb14")
-    assert (config.optimizer.clip_norm, config.data.flip, config.trainer.max_steps) == (1.0, False, 400_000)
+    assert (config.trainer.gradient_clip_val, config.data.flip, config.trainer.max_steps) == (1.0, False, 400_000)
 
 
 @pytest.mark.slow
@@ -77,7 +77,7 @@ def test_the_command_line_wins_over_an_experiment() -> None:
             {"objective.T_min": 20, "objective.tau": 0.5, "objective.lam": 1.0},
         ),
         ("cifar10_fm_contrast", {"objective.T_min": 20, "objective.regress_below": True, "data.batch_size": 256}),
-        ("cifar10_truncated_fm", {"objective.lam": 0.0, "optimizer.warmup_epochs": 13, "trainer.max_epochs": 1200}),
+        ("cifar10_truncated_fm", {"objective.lam": 0.0, "lr_schedule.warmup_epochs": 13, "trainer.max_epochs": 1200}),
         ("tinyimagenet_lcf", {"objective.T_min": 100, "data.batch_size": 32, "optimizer.lr": 1e-4}),
         ("imagenet_pixel_lcf", {"objective.T_min": 200, "trainer.max_epochs": 40, "class_conditional": False}),
         ("imagenet256_xl_mafm", {"trainer.max_steps": 400_000, "sampler.solver": "euler_maruyama", "ssc": None}),

@@ -49,9 +49,11 @@ def test_all_lines_are_shortened_alike_and_timed_once(recipe: Recipe, monkeypatc
 
 def test_a_warm_up_in_steps_or_in_epochs_is_shortened_alike() -> None:
     config = compose_run(shortened(["experiment=fashion_fm"], num_steps=3000, share=0.5))
-    assert (config.trainer.max_steps, config.optimizer.warmup_steps) == (1500, 100)
+    assert (config.trainer.max_steps, config.lr_schedule.warmup_steps) == (1500, 100)
     config = compose_run(shortened(["experiment=cifar10_fm"], num_steps=11_760, share=0.5))
-    assert (config.trainer.max_steps, config.optimizer.warmup_epochs, config.optimizer.warmup_steps) == (5880, 6.5, 0)
+    schedule = config.lr_schedule
+    assert (config.trainer.max_steps, schedule.warmup_epochs, schedule.warmup_steps) == (5880, 6.5, 0)
+    assert shortened(["seed=1"], num_steps=10, share=0.5) == ["seed=1", "trainer.max_steps=5"]
 
 
 def test_a_fast_machine_changes_nothing(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

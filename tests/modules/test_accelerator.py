@@ -15,6 +15,7 @@ from flowexp.couplings import MinibatchOT
 from flowexp.draws import StepKey
 from flowexp.interpolants import INTERPOLANTS
 from flowexp.modules import FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
+from flowexp.optimization import clip_gradients, create_optimizer
 from flowexp.parameterization import Parameterization
 from flowexp.sampling import Sampler
 from flowexp.solvers import SOLVERS
@@ -65,8 +66,8 @@ def step(module: FlowMatching, device: torch.device) -> None:
     module.note(drawn, losses)
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    module.optimization.clip(module.parameters())
-    optimizer, _ = module.optimization.create(module.parameters())
+    clip_gradients(module.parameters())
+    optimizer = create_optimizer(module.make_optimizer, module.named_parameters())
     optimizer.step()
     module.after_step()
 

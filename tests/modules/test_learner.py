@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from torch import Tensor
 sys.path.append(str(Path(__file__).parent))
 from training_processes import Rows, dit
 
+from flowexp.ema import EMA
 from flowexp.modules import FlowMatching, LocalContrastiveFlow, NonFiniteGradientError
 from flowexp.modules.incident import Incident
-from flowexp.optimization import Optimization
 from flowexp.terms import SelfDistillation, Step, Term
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -56,9 +57,8 @@ def same(a: Any, b: Any) -> bool:
 
 def make(terms: bool = False, **options: Any) -> FlowMatching:
     parts = {"terms": {"self_distillation": SelfDistillation(tap=2, hidden=8, dim=4, momentum=0.5)}} if terms else {}
-    return LocalContrastiveFlow(
-        backbone=dit(), T_min=400, seed=3, optimizer=Optimization(lr=1e-3, ema_decay=0.5), **parts, **options
-    )
+    adamw = partial(torch.optim.AdamW, lr=1e-3)
+    return LocalContrastiveFlow(backbone=dit(), T_min=400, seed=3, optimizer=adamw, ema=EMA(0.5), **parts, **options)
 
 
 @pytest.mark.parametrize("num_steps", [BAD + 1, BAD + 3], ids=["the last step", "a step on the way"])

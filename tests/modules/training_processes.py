@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,10 @@ from flowexp.backbones import Backbone, create_backbone
 from flowexp.checkpoints import AtomicCheckpointIO, StepCheckpoint, latest_checkpoint
 from flowexp.couplings import MinibatchOT
 from flowexp.data import ImageDataModule, ImageSet
-from flowexp.ema import whole
+from flowexp.ema import EMA, whole
 from flowexp.encoders import TEACHERS, Teacher
 from flowexp.modules import ExplicitFlowMatching, FlowMatching, LocalContrastiveFlow
 from flowexp.modules.sharding import FullySharded
-from flowexp.optimization import Optimization
 from flowexp.terms import Dispersive, RepresentationAlignment, SelfDistillation, Term
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "docs/new_idea"))
@@ -181,7 +181,7 @@ def train(training: Training, world_size: int, folder: Path) -> Found:
 
 
 def _fit(training: Training, world_size: int, folder: Path, num_steps: int, gradients: Gradients) -> FlowMatching:
-    module = BUILD[training.name](seed=3, optimizer=Optimization(lr=1e-3, ema_decay=0.5)).double()
+    module = BUILD[training.name](seed=3, optimizer=partial(torch.optim.AdamW, lr=1e-3), ema=EMA(0.5)).double()
     strategy: Any = "auto" if world_size == 1 else FullySharded() if training.sharded else "ddp"
     checkpoints = [StepCheckpoint(folder, every_n_steps=1)] if training == RESUMED and world_size > 1 else []
     trainer = pl.Trainer(
