@@ -18,4 +18,4 @@ def dispensable(folder: Path, cost: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = str(error.strerror or error).lower()
-        warnings.warn(f"nothing can be kept in {folder.absolute()} ({reason}): {cost}", stacklevel=4)
+        warnings.warn(f"{folder.absolute()} cannot be written ({reason}): {cost}", stacklevel=4)

@@ -52,9 +52,7 @@ def moments(dim: int) -> Moments:
 @pytest.mark.parametrize("kind", ["moments", "features"])
 def test_a_full_cache_of_a_reference_costs_a_warning_and_leaves_nothing(disk: Path, kind: str):
     parts = {"moments": Statistics({"features": moments(200)}), "features": Statistics(features=torch.randn(500, 64))}
-    with pytest.warns(
-        UserWarning, match=r"nothing can be kept in .*disk/c \(no space left on device\): the statistics"
-    ):
+    with pytest.warns(UserWarning, match=r"disk/c cannot be written \(no space left on device\): the statistics"):
         ReferenceCache(disk / "c").save_statistics({"a": 1}, parts[kind])
     assert left_on(disk) <= {"c"}
 
@@ -77,7 +75,7 @@ def test_a_cache_that_cannot_be_made_counts_as_empty_and_costs_a_warning(tmp_pat
     cache = ReferenceCache(place(tmp_path))
     assert cache.load({"a": 1}) is None and cache.load_features({"a": 1}) is None
     for statistics in (Statistics({"features": moments(3)}), Statistics(features=torch.randn(5, 3))):
-        with pytest.warns(UserWarning, match=f"nothing can be kept in {cache.folder} "):
+        with pytest.warns(UserWarning, match=f"{cache.folder} cannot be written "):
             cache.save_statistics({"a": 1}, statistics)
 
 
@@ -85,16 +83,16 @@ def test_parts_of_a_measurement_that_cannot_be_kept_are_used(disk: Path, tmp_pat
     rows = torch.randn(500, 64)
     for folder in (disk / "kept", below_a_file(tmp_path)):
         kept = Kept(folder, {})
-        with pytest.warns(UserWarning, match="nothing can be kept in .*: the measurement goes on, and begins anew"):
+        with pytest.warns(UserWarning, match="cannot be written .*: the measurement goes on, and begins anew"):
             assert torch.equal(kept.features({}, lambda: rows), rows)
-        with pytest.warns(UserWarning, match="nothing can be kept in"):
+        with pytest.warns(UserWarning, match="cannot be written"):
             assert len(kept.numbers({}, lambda: {"a": "b" * ROOM})["a"]) == ROOM
     assert left_on(disk) <= {"kept"}
 
 
 def test_many_features_stay_in_memory_where_the_disk_has_no_room_for_them(disk: Path):
     features = torch.randn(500, 64)
-    with pytest.warns(UserWarning, match=r"nothing can be kept in .*disk \(no space left on device\): 0\.0 GB of feat"):
+    with pytest.warns(UserWarning, match=r"disk cannot be written \(no space left on device\): 0\.0 GB of feat"):
         store = FeatureStore(500, 64, disk, in_memory=1000)
     store.update(features, torch.arange(500))
     assert torch.equal(store.gather(), features) and not left_on(disk)

@@ -128,7 +128,7 @@ def test_moments_in_a_file_are_inceptions_and_its_features_are_cached_beside_the
 def test_a_cache_that_cannot_be_written_changes_no_number(tmp_path):
     (tmp_path / "file").write_text("in the way")
     expected = ReferenceSet().statistics(digits(), Quarters(), PLAN, 16, torch.device("cpu"))[0]
-    with pytest.warns(UserWarning, match=f"nothing can be kept in {tmp_path}/file/moments "):
+    with pytest.warns(UserWarning, match=f"{tmp_path}/file/moments cannot be written "):
         found = statistics(tmp_path / "file/moments")[0]
     assert torch.equal(found.features, expected.features)
     assert torch.equal(found.moments["features"].covariance, expected.moments["features"].covariance)

@@ -35,7 +35,7 @@ def full(workdir: Path) -> Iterator[Path]:
 
 def test_training_ends_with_all_its_numbers_where_no_cache_can_be_made(in_process, workdir: Path, tiny):
     (workdir / "data").write_text("a file in the way of data/moments, the cache by default")
-    with pytest.warns(UserWarning, match=rf"nothing can be kept in {workdir}/data/moments .*computed anew next time"):
+    with pytest.warns(UserWarning, match=rf"{workdir}/data/moments cannot be written .*computed anew next time"):
         assert in_process("train", *tiny, *MEASURED, "run_dir=run") == 0
     found = json.loads((workdir / "run/summary.json").read_text())["scalars"]
     assert math.isfinite(found["frechet/efficientnet_lite"]) and math.isfinite(found["noise_levels/loss"])
