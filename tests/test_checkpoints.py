@@ -129,7 +129,9 @@ def test_milestones_that_are_no_multiples_of_the_others_are_saved_too(tmp_path: 
 
 def test_the_end_is_noted_as_soon_as_the_last_step_is_saved(tmp_path: Path):
     noted: list[tuple[int, list[int]]] = []
-    keeper = StepCheckpoint(tmp_path / "kept", 2, note_end=lambda step: noted.append((step, names(tmp_path / "kept"))))
+    keeper = StepCheckpoint(
+        tmp_path / "kept", 2, note_end=lambda trainer: noted.append((trainer.global_step, names(tmp_path / "kept")))
+    )
     with pytest.raises(SystemExit):  # a signal in the last step does not make it less the last
         fit(tmp_path, 5, callbacks=[At(5, lambda: os.kill(os.getpid(), signal.SIGTERM)), keeper])
     assert noted == [(5, [4, 5])]

@@ -69,7 +69,7 @@ class Weight(Monitor):
 def test_a_monitor_measures_the_average_and_leaves_the_weights_as_trained(module, datamodule):
     module.seed = 5
     module.train()
-    module._create_ema()
+    module._create_averages()
     weight = trained_weight(module)
     average = float(weight.detach().flatten()[0])
     with torch.no_grad():

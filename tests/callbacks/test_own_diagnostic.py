@@ -45,7 +45,7 @@ def composed(*overrides: str):
 
 
 def test_a_diagnostic_of_ones_own_has_its_curve_number_sentence_and_section(own, module, datamodule, tmp_path):
-    config = composed("callbacks=none", f"+callbacks.own._target_={own}", "+callbacks.own.num_images=8")
+    config = composed("callbacks=none", f"+callbacks.own._target_={own}", "+callbacks.own.num_images=64")
     (monitor,) = build_monitors(config)
     monitor.run(module, datamodule, Recorder(tmp_path), 5)
     (tmp_path / "config.yaml").write_text("name: mine\n")

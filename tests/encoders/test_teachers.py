@@ -97,9 +97,9 @@ def test_autocast_changes_no_token(lite):
 
 
 def test_teachers_have_names_and_what_decides_their_tokens(lite):
-    assert sorted(TEACHERS) == ["dinov2_vitb14", "efficientnet_lite"]
+    assert {"dinov2_vitb14", "efficientnet_lite"} <= {*TEACHERS}  # other tests have teachers of their own
     assert EfficientNetLiteTeacher.name == lite.protocol()["teacher"] and len(lite.protocol()["weights_sha256"]) == 16
-    with pytest.raises(ValueError, match="dinov2_vitb14, efficientnet_lite, got 'clip'"):
+    with pytest.raises(ValueError, match=r"dinov2_vitb14, efficientnet_lite.*, got 'clip'"):
         create_teacher("clip")
     with pytest.raises(ValueError, match="uint8 pictures"):
         lite.tokens(torch.rand(2, 3, 8, 8), 3)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from experiments.catalogue import compose_experiment, first_comment, list_experiments
 from flowexp.building import build, build_module, build_monitors
 from flowexp.data import ImageDataModule, ImageSet, LatentCache, Latents, Manifest
+from flowexp.data.identity import identity_of
 from flowexp.encoders import TEACHERS, FeatureNet
 from flowexp.launch import _accept_both_spellings
 from flowexp.terms import repa
@@ -137,7 +138,7 @@ def write_latents(datamodule: Latents) -> None:
         dataset=datamodule.pictures.name,
         resolution=datamodule.pictures.resolution,
         num_images=sizes,
-        images=dict.fromkeys(sizes, "0" * 16),
+        images=dict.fromkeys(sizes, identity_of(few_images(datamodule.pictures)[0])),
         flips=2,
         vae=datamodule.vae.name,
         vae_weights="0" * 16,
@@ -160,7 +161,7 @@ def _write_shards(cache: LatentCache, text: tuple[int, int] | None) -> None:
         rows = shard.stop - shard.start
         cache.write(shard, [rng.random((rows, 2, 2, *cache.manifest.shape)).astype(np.float16)])
         if text is not None:
-            cache.write_text(shard, 2 * rows, [rng.random((2 * rows, *text)).astype(np.float16)])
+            cache.write_text(shard, [rng.random((2 * rows, *text)).astype(np.float16)])
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -15,6 +17,7 @@ from flowexp.data.latents import LatentSet
 from flowexp.data.npy_files import ShardedArray
 from flowexp.draws import StepKey, TrainingBatch
 from flowexp.modules import ExplicitFlowMatching
+from flowexp.npy import CheckedRows
 from flowexp.parameterization import Parameterization
 
 T = [0.3, 0.8, 0.95, 0.9]
@@ -82,7 +85,8 @@ class FewLatents(ImageDataModule):
     name, resolution, channels, num_classes = "few_latents", 4, 1, 3
 
     def load(self) -> tuple[LatentSet, LatentSet]:  # type: ignore[override]
-        store = ShardedArray([np.random.default_rng(0).normal(size=(12, 1, 2, 1, 4, 4)).astype(np.float16)])
+        rows = np.random.default_rng(0).normal(size=(12, 1, 2, 1, 4, 4)).astype(np.float16)
+        store = ShardedArray([CheckedRows(Path("few.npy"), rows, sums=None)])
         latents = LatentSet(store, torch.arange(12), torch.arange(12) % 3, scale=0.5)
         return latents, latents
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from flowexp.callbacks.noise_levels import NoiseLevelMonitor
 from flowexp.callbacks.step_log import StepLog
 from flowexp.checkpoints import AtomicCheckpointIO, StepCheckpoint, latest_checkpoint
 from flowexp.csv_log import CsvLog
+from flowexp.lr_schedules import warmup
 from flowexp.modules import FlowMatching
-from flowexp.optimization import Optimization
 from flowexp.recording import Measurement
 from flowexp.tables import read_csv
 
@@ -63,14 +64,15 @@ def fit(
     folder: Path, num_steps: int, *callbacks: pl.Callback, accumulate: int = 1, save_every: int = 1, **options: Any
 ) -> None:
     """Trains in `folder` as `flowexp.train` does, from the newest checkpoint on."""
-    optimization = Optimization(lr=1e-3, **options)
+    optimizer, schedule = partial(torch.optim.AdamW, lr=1e-3), partial(warmup, **options)
     trainer = pl.Trainer(
         max_steps=num_steps, accelerator="cpu", devices=1, accumulate_grad_batches=accumulate, logger=CsvLog(folder),
         callbacks=[*callbacks, StepLog(1), StepCheckpoint(folder / "checkpoints", save_every)],
         default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False, plugins=[AtomicCheckpointIO()],
     )  # fmt: skip
     start = latest_checkpoint(folder / "checkpoints")
-    trainer.fit(FlowMatching(dit(), optimizer=optimization, seed=3), datamodule=Rows(), ckpt_path=start)
+    module = FlowMatching(dit(), optimizer=optimizer, lr_schedule=schedule, seed=3)
+    trainer.fit(module, datamodule=Rows(), ckpt_path=start)
 
 
 def curve(folder: Path, column: str) -> dict[int, float]:

@@ -39,7 +39,8 @@ def logged() -> set[str]:
     keys = {word for word in monitors if re.fullmatch(r"[a-z_]+/[a-z_]+", word)}
     source = "".join(path.read_text() for path in (SOURCE / "callbacks").glob("*.py"))
     keys |= {f"probe/{key}" for key in re.findall(r'f"\{prefix\}/([a-z_]+)"', source)}
-    steps = strings_of(SOURCE / "modules/learner.py") & {"loss", "grad_norm"}
+    of_learner = strings_of(SOURCE / "modules/learner.py")
+    steps, keys = of_learner & {"loss", "grad_norm"}, keys | (of_learner & {"train/lr"})
     encoder = strings_of(*(SOURCE / "encoders").glob("*.py")) & {"frechet/efficientnet_lite", "efficientnet_lite"}
     names = monitors & {*CURVES, *LOW_NOISE, *DEFICIT, "samples"}
     keys |= {f"train/{word}" for word in steps} | {f"frechet/{word.split('/')[-1]}" for word in encoder}
@@ -85,6 +86,7 @@ def test_curves_over_levels_are_charts_of_logged_tables(sections):
     assert [chart["fieldSettings"] for chart in charts] == [{"x": "t", "y": "accuracy", "stroke": "tap"}]
 
 
+DIAGNOSTICS = VelocityNorms.__module__
 POINTS = {
     "condition_number": LevelCondition,
     "gradient_share": LevelGradient,
@@ -104,7 +106,7 @@ def test_the_columns_of_curves_are_those_of_the_monitors_tables(finished: Path):
 
 
 def test_every_monitor_has_its_curves_and_its_numbers(sections):
-    curves = {monitor.name for monitor in CurveMonitor.__subclasses__() if monitor.__module__.startswith("flowexp.")}
+    curves = {monitor.name for monitor in CurveMonitor.__subclasses__() if monitor.__module__ == DIAGNOSTICS}
     assert curves == POINTS.keys() == CURVES.keys() - {"noise_levels", "probe"}
     assert {*LOW_NOISE, *DEFICIT} == {*POINTS, "cross_terms", "ssc_calibration"}
     panels = [panel["config"] for part in ("Low-noise regime", "Velocity deficit") for panel in sections[part]]
