@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import flowexp
-from flowexp.callbacks.curves import CurveMonitor
+from flowexp.callbacks.curves import CurveMonitor, VelocityNorms
 from flowexp.diagnostics import LevelCondition, LevelGradient, LevelJacobian, LevelLag, LevelNorms
 from flowexp.recording import MAP
 from flowexp.reporting import workspace
