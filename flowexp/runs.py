@@ -115,7 +115,7 @@ class RunFolder:
         atomic.write_text(self.config_file, OmegaConf.to_yaml(config, resolve=True))
 
     def begin(self, config: DictConfig, *, is_first: bool = True) -> None:
-        """Writes the config of work that really begins; until then a job leaves its folder as it found it.
+        """Writes the config of work that really begins; until then a job leaves its folder as it was.
 
         A summary of other work is set aside: it belongs to the config that is replaced. is_first: whether this process
         is the one that writes.
@@ -390,10 +390,7 @@ def training_key(config: DictConfig) -> str:
 
 def course_key(config: DictConfig) -> str:
     """A hash of all settings that decide the trained weights but how long is trained: one run may become the other."""
-    trainer = {key: value for key, value in OmegaConf.to_container(config.trainer).items() if key not in _LENGTH}  # type: ignore[union-attr]
-    others = OmegaConf.create({key: config[key] for key in TRAINING_KEYS if key != "trainer"} | {"trainer": trainer})
-    assert isinstance(others, DictConfig)
-    return _hash_of(others, TRAINING_KEYS)
+    return _hash_of(config, TRAINING_KEYS, {**_PLACES_NOT_CONTENT, "trainer": _LENGTH})
 
 
 def num_steps_of(trainer: DictConfig, steps_per_epoch: int | None) -> int | None:
@@ -429,11 +426,13 @@ def measured_while_training(config: DictConfig) -> dict[str, int]:
     return {key: steps for key, steps in asked.items() if steps is not None}
 
 
-def _hash_of(config: DictConfig, keys: Iterable[str]) -> str:
+def _hash_of(
+    config: DictConfig, keys: Iterable[str], leaving_out: Mapping[str, tuple[str, ...]] = _PLACES_NOT_CONTENT
+) -> str:
     settings: dict[str, Any] = {}
     for key in keys:
         value = OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
-        settings[key] = _without(value, _PLACES_NOT_CONTENT.get(key, ()))
+        settings[key] = _without(value, leaving_out.get(key, ()))
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
