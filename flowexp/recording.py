@@ -188,13 +188,12 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     path = folder / "measurements.jsonl"
     if not path.exists():
         return []
-    lines = path.read_bytes().decode(errors="replace").splitlines()
-    entries = [entry for line in lines if (entry := _parsed(line))]
+    entries = [entry for line in path.read_bytes().splitlines() if (entry := _parsed(line))]
     latest = {(entry["name"], entry["step"]): entry for entry in entries}
     return sorted(latest.values(), key=lambda entry: entry["step"])
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _parsed(line: bytes) -> dict[str, Any] | None:
     """A line of the history; None for one that a kill cut off, or damage made another thing of."""
     try:
         entry = json.loads(line)
