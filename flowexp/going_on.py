@@ -78,12 +78,12 @@ def continue_a_run(config: DictConfig, folder: Path | None, sweep: Path | None) 
 
 
 def _best_run(config: DictConfig, sweep: Path | None) -> RunFolder | None:
-    """The newest run of this training, first of this name, then of any; else the newest shorter one of this name."""
+    """The newest run of this training, before others one from new weights, of this name; else a shorter one of it."""
     runs = [*trainings_below(Path(config.output_root))]
     key = training_key(config)
     same = [run for run, origin in runs if origin.get("training_key") == key and not shares_its_training(run)]
     if same:
-        return min(same, key=lambda run: (_name_of(run) is None, _name_of(run) != config.name))
+        return min(same, key=lambda run: (_name_of(run) is None, bool(_began(run)), _name_of(run) != config.name))
     shorter = [*_shorter_runs([run for run, _ in runs], config, sweep)]
     return next((run for run in shorter if _name_of(run) == config.name), None) or _point_to(shorter)
 
@@ -107,7 +107,7 @@ def _runs_of_jobs(sweep: Path) -> set[str]:
 
 
 def _point_to(shorter: list[RunFolder]) -> None:
-    """Names a run that would have to be asked for: that of another name is not taken further unasked."""
+    """Names a run that only `ckpt=PATH` takes further, since its name is another."""
     for run in shorter[:1]:
         say(
             f"{run.path} ({_name_of(run)}) trains the same for {run.num_steps()} steps: ckpt={run.path} goes on from it"

@@ -202,7 +202,8 @@ def _run_swept_job(command: str, config: DictConfig) -> float | None:
             raise
         JobResult(run=str(own), overrides=overrides, exit_code=2, refusal=sentence).write(own)
         return None
-    environment = {key: value for key, value in os.environ.items() if key not in _GIVEN_BY_A_LAUNCHER}
+    inherited = (*_GIVEN_BY_A_LAUNCHER, "HYDRA_FULL_ERROR")  # the latter is this door's, see _errors_as_exceptions
+    environment = {key: value for key, value in os.environ.items() if key not in inherited}
     environment |= _environment(command, config)
     code = _wait_for(subprocess.Popen(_job_command(command, run.path), env=environment))
     result = JobResult(run=str(run.path), overrides=overrides, exit_code=code)

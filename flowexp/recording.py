@@ -228,7 +228,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     path = folder / "measurements.jsonl"
     if not path.exists():
         return []
-    lines = [line for line in path.read_bytes().decode("utf-8", "replace").split("\n") if line.strip()]
+    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
     entries = [entry for line in lines if (entry := _parsed(line))]
     if len(entries) < len(lines):
         damaged = len(lines) - len(entries)
@@ -237,7 +237,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     return sorted(latest.values(), key=lambda entry: entry["step"])
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _parsed(line: bytes) -> dict[str, Any] | None:
     """A line of the history; None for one that a kill cut off, or damage made another thing of."""
     try:
         entry = json.loads(line)

@@ -54,8 +54,7 @@ _PLACES_NOT_CONTENT = {
     "terms": ("*.cache", "*.teacher_options.weights"),
     "callbacks": ("*.cache", "*.encoder.weights"),
 }  # fmt: skip
-# How long is trained: a run may be trained on with more. A setting that depends on the total, such as a learning rate
-# that falls to zero at the last step, must not be left out here: the longer training would have other first steps.
+# How long is trained: a run may be trained on with more, unless its learning rate depends on the total.
 _LENGTH = ("max_steps", "max_epochs")
 # What decides a measurement beside the weights and the monitor's own settings.
 _MEASURED_WITH = ("objective", "data", "class_conditional", "interpolant", "parameterization", "sampler", "seed")
@@ -119,7 +118,7 @@ class RunFolder:
         atomic.write_text(self.config_file, OmegaConf.to_yaml(config, resolve=True))
 
     def begin(self, config: DictConfig, *, is_first: bool = True) -> None:
-        """Writes the config of work that really begins; until then a job leaves its folder as it found it.
+        """Writes the config of work that really begins; until then a job leaves its folder as it was.
 
         A summary of other work is set aside: it belongs to the config that is replaced. is_first: whether this process
         is the one that writes.
@@ -404,10 +403,16 @@ def _of_lightning(target: str) -> bool:
 
 def course_key(config: DictConfig) -> str:
     """A hash of all settings that decide the trained weights but how long is trained: one run may become the other."""
-    trainer = {key: value for key, value in OmegaConf.to_container(config.trainer).items() if key not in _LENGTH}  # type: ignore[union-attr]
-    others = OmegaConf.create({key: config[key] for key in TRAINING_KEYS if key != "trainer"} | {"trainer": trainer})
-    assert isinstance(others, DictConfig)
-    return _hash_of(others, TRAINING_KEYS)
+    length = () if _depends_on_length(config.lr_schedule) else _LENGTH
+    return _hash_of(config, TRAINING_KEYS, _stopping(config), {**_PLACES_NOT_CONTENT, "trainer": length})
+
+
+def _depends_on_length(lr_schedule: DictConfig) -> bool:
+    """Whether a longer training has other first steps: the cosine of the whole run, or a schedule that may know it."""
+    target = str(lr_schedule.get("_target_"))
+    if target.endswith(".cosine"):
+        return lr_schedule.get("num_steps") is None and lr_schedule.get("num_epochs") is None
+    return not target.startswith(("flowexp.", "torch."))
 
 
 def num_steps_of(trainer: DictConfig, steps_per_epoch: int | None) -> int | None:
@@ -449,11 +454,16 @@ def measured_while_training(config: DictConfig) -> dict[str, int]:
     return {key: steps for key, steps in asked.items() if steps is not None}
 
 
-def _hash_of(config: DictConfig, keys: Iterable[str], further: Mapping[str, Any] | None = None) -> str:
+def _hash_of(
+    config: DictConfig,
+    keys: Iterable[str],
+    further: Mapping[str, Any] | None = None,
+    leaving_out: Mapping[str, tuple[str, ...]] = _PLACES_NOT_CONTENT,
+) -> str:
     settings: dict[str, Any] = {"further": further} if further else {}
     for key in keys:
         value = OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
-        settings[key] = _without(value, _PLACES_NOT_CONTENT.get(key, ()))
+        settings[key] = _without(value, leaving_out.get(key, ()))
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

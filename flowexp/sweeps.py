@@ -72,7 +72,7 @@ class JobResult:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the job found; nothing where it failed, though its folder may hold an earlier run's."""
+        """What the job ended with; nothing where it failed, though its folder may hold what an earlier one did."""
         return RunFolder(Path(self.run)).summary() if self.exit_code == 0 else {}
 
 

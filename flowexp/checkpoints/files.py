@@ -126,7 +126,7 @@ def _load(path: Path, **how: Any) -> dict[str, Any]:
 def _raise_if_of_the_system(error: BaseException, path: Path) -> None:
     """Raises OSError, with the file's name, where no damage but the system kept a file from being read.
 
-    torch wraps what the system said in a RuntimeError that ends in the same words.
+    torch wraps the system's error in a RuntimeError that ends in the same words.
     """
     if isinstance(error, FileNotFoundError):
         raise FileNotFoundError(f"no checkpoint at {path}") from error
