@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from flowexp.callbacks.measuring import leave_if_asked
 from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.precision import autocast, check_precision
 from flowexp.callbacks.reference_set import ReferenceSet
@@ -127,6 +128,7 @@ class SampleMetrics(Monitor):
         indices = share(range(self.num_samples))
         starts = range(0, len(indices), self.batch_size)
         for start in tqdm(starts, desc="sampling", unit="batch", leave=False, disable=True if rank else None):
+            leave_if_asked()
             part = indices[start : start + self.batch_size]
             with autocast(self.precision, module.device):
                 samples = module.sample(part, seed, labels=self.labels)

@@ -130,7 +130,7 @@ class Learner(pl.LightningModule):
         norm = whole(clip_gradients(self.parameters(), gradient_clip_val, gradient_clip_algorithm))
         if not torch.isfinite(norm):
             file = save_incident(self, [batch for batch, _ in self._accumulated], self.latest)
-            losses = self.all_gather(self.latest["loss"]).reshape(-1).tolist()  # of all processes
+            losses = self.trainer.strategy.all_gather(self.latest["loss"]).reshape(-1).tolist()  # of all processes
             failed = next((rank for rank, loss in enumerate(losses) if loss - loss != 0), self.global_rank)
             file = path_of_incident(file.parent, self.global_step, failed)
             raise NonFiniteGradientError(
