@@ -128,7 +128,10 @@ class Sampler:
         label: (B,) integers, (B, L, D) embeddings, or None.
         on_step: called with (t reached, x there) after every step of the solver.
         guide: the weaker network of autoguidance, on the same path and for the same labels; unused at scale 1.
+
+        Raises ValueError for a network whose velocity is infinite where sampling starts.
         """
+        _check_start(backbone, interpolant)
         noise, label = SampleNoise(seed, indices, shape), None if label is None else label.to(device)
         velocity = self.velocity_field(backbone, label, guide)
         with torch.no_grad():
@@ -202,6 +205,19 @@ class Sampler:
         t = torch.full((len(x),), self.final_jump, dtype=x.dtype, device=x.device)
         data = interpolant.data_from_velocity(velocity(x, t), x, t)
         return Solution(data.to(x.dtype), solution.nfe + 1)
+
+
+def _check_start(network: Network, interpolant: Interpolant) -> None:
+    """Refuses predicted noise without a clamp on a path that starts at pure noise, where its velocity divides by 0."""
+    if not isinstance(network, VelocityNetwork):
+        return
+    parameterization, start = network.parameterization, interpolant.ode_interval[1]
+    divided = parameterization.prediction == "noise" and parameterization.clamp == 0
+    if divided and float(interpolant.alpha(torch.tensor(start, dtype=torch.float64))) < 1e-12:
+        raise ValueError(
+            f"parameterization.clamp=0 makes the velocity of predicted noise infinite at t = {start:g}, where sampling "
+            "starts: raise it, as to 0.05"
+        )
 
 
 def _unclamped(network: Network) -> Network:

@@ -119,7 +119,12 @@ class StochasticSolver(Solver):
         is_quiet = self.last_step_kind != "none" and t_end < self.last_step
         end, num = (self.last_step, self.num_steps - 1) if is_quiet else (max(low, t_end), self.num_steps)
         if not self._diffusion(interpolant, torch.tensor([high], dtype=torch.float64)).isfinite().all():
-            one_step = (high - end) / (max(num, 1) + 1)
+            if num < 1 and self.start_eps is None:
+                raise ValueError(
+                    f"diffusion={self.diffusion} is infinite at the noise end of this path, and the first step starts "
+                    "one below: num_steps must be at least 2, or start_eps be given"
+                )
+            one_step = (high - end) / (num + 1)
             high -= one_step if self.start_eps is None else self.start_eps
         levels = linspace(high, end, num + 1)
         return ([*levels, t_end], True) if is_quiet else (levels, False)

@@ -24,11 +24,14 @@ from flowexp.callbacks.probe import ProbeMonitor
 from flowexp.callbacks.sample_metrics import SampleMetrics
 from flowexp.callbacks.samples import SampleGridMonitor
 from flowexp.callbacks.ssc_calibration import SSCCalibration
+from flowexp.diagnostics import cross_terms, encoder_jacobian, semantic_subspace, tapped_encoder
 from flowexp.encoders.base import FeatureNet
-from flowexp.metrics import distance_of, moments_of
+from flowexp.metrics import distance_of, kernel_distance, moments_of
+from flowexp.randomness import keyed_generator
 from flowexp.recording import Measurement
 
 sys.path.append(str(Path(__file__).parent))
+from processes import random_module
 
 
 class Quarters(FeatureNet):
@@ -249,3 +252,55 @@ def test_a_lag_is_that_of_the_modules_own_sampler(module, datamodule):
     plain = measure(monitor, module, datamodule).rows
     module.sampler = replace(module.sampler, s0=1.3, s1=1.3, profile="constant")
     assert measure(monitor, module, datamodule).rows != plain
+
+
+def test_a_jacobian_is_along_the_class_means_of_the_training_images_with_the_probes_that_are_named(module, datamodule):
+    found = measure(EncoderJacobian([0.3], 4, num_probes=2), module, datamodule)
+    train = datamodule.train
+    basis = semantic_subspace(train.images, train.labels, prepare=datamodule.to_data)
+    images = datamodule.test.subset(4).images
+    encode, path = tapped_encoder(module.backbone), module.interpolant
+    expected = encoder_jacobian(encode, path, images, [0.3], basis, 0, 2, prepare=datamodule.to_data)
+    assert found.rows[0] == pytest.approx(expected.rows()[0], rel=1e-4)
+
+
+def test_cross_terms_are_of_the_test_images(module, datamodule):
+    found = measure(CrossTerms(num_images=16), module, datamodule)
+    expected = cross_terms(datamodule.test.subset(16).images, 0, prepare=datamodule.to_data)
+    assert found.rows == expected.rows()
+
+
+def test_the_subsets_of_a_score_are_drawn_by_the_seed_of_the_measurement(module, datamodule):
+    options = {"kid_subsets": 3, "kid_subset_size": 5}
+    monitor = SampleMetrics(Quarters(), metrics="kid", num_samples=20, max_reference=30, cache=None, options=options)
+    found = measure(monitor, module, datamodule, seed=6)
+    own = Quarters()(datamodule.to_pictures(module.sample(range(20), 6).images))
+    reference = Quarters()(datamodule.train.subset(30).images)
+    expected, _ = kernel_distance(own, reference, keyed_generator(6, 4), 3, 5)
+    assert found.scalars["mmd/quarters"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["probe", "sample_metrics", "samples"])
+def test_the_network_works_in_the_precision_that_is_named(name, module, datamodule, monkeypatch):
+    makers = {
+        "probe": lambda: ProbeMonitor([0.1], epochs=1, max_train_images=40, precision="bf16-mixed"),
+        "sample_metrics": lambda: SampleMetrics(Quarters(), num_samples=4, cache=None, precision="bf16-mixed"),
+        "samples": lambda: SampleGridMonitor(num_samples=2, precision="bf16-mixed"),
+    }
+    seen = []
+    module.backbone.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    module.backbone.blocks[0].register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    measure(makers[name](), module, datamodule)
+    assert seen and all(seen)
+
+
+def test_a_lag_is_that_of_the_guided_sampler(module, datamodule):
+    monitor = IntegrationLag(num_samples=20, num_images=60, num_levels=3, max_dim=4)
+    module.sampler = replace(module.sampler, autoguidance_scale=2.0)
+    rows = []
+    for bias in (0.0, 0.5):
+        weaker = random_module()
+        torch.nn.init.constant_(weaker.backbone.final_layer.linear.bias, bias)
+        module.guide = weaker.velocity_network
+        rows.append(measure(monitor, module, datamodule).rows)
+    assert rows[0] != rows[1]
