@@ -54,7 +54,8 @@ class InFloat64(Callback):
 class Slow(Callback):
     """Sleeps between a step and its checkpoint, so that a signal can arrive anywhere.
 
-    At step `last`, if there is one, it sleeps until SIGTERM or a kill has come: however late the test is, the run has not ended before.
+    At step `last`, if there is one, it sleeps until SIGTERM or a kill has come: the run has not ended before, however
+    late the test is.
     """
 
     def __init__(self, seconds: float, last: int = -1) -> None:
