@@ -98,6 +98,8 @@ def total_steps(config: DictConfig, datamodule: ImageDataModule) -> int:
     limits = [config.trainer.max_steps] if config.trainer.max_steps > 0 else []
     if config.trainer.max_epochs is not None and config.trainer.max_epochs > 0:
         limits.append(config.trainer.max_epochs * per_epoch)
+    if fast := int(config.trainer.get("fast_dev_run", 0)):
+        limits.append(fast)
     if not limits:
         raise ValueError("give trainer.max_steps or trainer.max_epochs: both are unlimited")
     return min(limits)

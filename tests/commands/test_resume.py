@@ -61,7 +61,7 @@ def interrupted(shell, lcf) -> Interrupted:
     terminated = again.signal_when(reached(next_step), signal.SIGTERM)
     saved = list_checkpoints(checkpoints)[-1]
     dead_server = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
-    finished = shell.run("train", *lcf, "logger=wandb", "logger.connect_seconds=3", "ckpt=last", **dead_server)
+    finished = shell.run("train", *lcf, "logger=wandb", "logger.wandb.connect_seconds=3", "ckpt=last", **dead_server)
     return Interrupted(checkpoints.parent, killed, rows, damaged, terminated, saved, finished)
 
 
