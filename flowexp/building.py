@@ -20,6 +20,7 @@ from flowexp.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_chec
 from flowexp.data import DataError, ImageDataModule
 from flowexp.modules import FlowMatching
 from flowexp.runs import RunFolder, chosen_callbacks
+from flowexp.trainer_keys import limited, precision_of
 from flowexp.values import check_values
 
 
@@ -92,7 +93,8 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatchin
 
 def steps_per_epoch(config: DictConfig, datamodule: ImageDataModule) -> int:
     """Optimizer steps in one pass over the training images; Lightning takes the last one with however few batches."""
-    return math.ceil(datamodule.steps_per_epoch / config.trainer.get("accumulate_grad_batches", 1))
+    batches = limited(datamodule.steps_per_epoch, config.trainer.get("limit_train_batches"))
+    return math.ceil(batches / config.trainer.get("accumulate_grad_batches", 1))
 
 
 def build_backbone(config: DictConfig, datamodule: ImageDataModule) -> Backbone:
@@ -124,6 +126,7 @@ def build_trainer(
     """A Trainer that writes to the run's folder."""
     settings = dict(config.trainer)
     settings["accelerator"] = resolve_accelerator(settings["accelerator"])
+    settings["devices"] = resolve_devices(settings["devices"], settings["accelerator"])
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
     return pl.Trainer(
         **settings,
@@ -165,10 +168,18 @@ def resolve_accelerator(accelerator: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def resolve_devices(devices: Any, accelerator: str) -> Any:
+    """`devices` as plain containers. Raises ValueError for a CPU's that is no number of processes."""
+    devices = OmegaConf.to_container(devices) if OmegaConf.is_config(devices) else devices
+    if accelerator == "cpu" and devices != "auto" and not str(devices).isdigit():
+        raise ValueError(f"trainer.devices counts the processes of a CPU: give a number, got {devices}")
+    return devices
+
+
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """`auto` is bf16-mixed where the hardware multiplies in bf16, else 32-true; anything else is itself."""
+    """`auto` is bf16-mixed where the hardware multiplies in bf16, else 32-true; any other by its long name."""
     if precision != "auto":
-        return precision
+        return precision_of(precision)
     on_gpu = resolve_accelerator(accelerator) in ("gpu", "cuda")
     fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else cpu_multiplies_in_bf16()
     return "bf16-mixed" if fast else "32-true"

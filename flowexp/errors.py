@@ -9,9 +9,11 @@ from typing import Any
 
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from flowexp.composing import Configs
+from flowexp.overrides import is_override, key_of, read
+from flowexp.trainer_keys import INSTEAD, TAKEN
 
 _PLUGINS = {  # what Hydra calls it, and the package that has it
     "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
@@ -21,6 +23,11 @@ _PLUGINS = {  # what Hydra calls it, and the package that has it
 }
 
 
+_ADDED = {  # by target, what it takes beyond the keys of its yaml
+    "flowexp.backbones.create_backbone": (
+        "depth", "width", "heads", "patch", "mlp_ratio", "learn_sigma", "time_scale", "self_conditioning",
+    ),
+}  # fmt: skip
 _NO_OPTION = (r"Could not find '([^']+)'", r"Cannot find .*'([^']+)'", r"Could not load '([^']+)'")  # Hydra's words
 
 
@@ -46,12 +53,30 @@ def sentence_for(
     if group := _quoted(r"Multiple values for (\w+)\.", error):
         return f"there are several values for {group}: give one, and no plus before it, as in {group}=NAME"
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return " ".join(str(error).split())
+        return _of_hydra(error, command)
     if isinstance(error, OSError) and error.strerror:
         return _refused_by_the_system(error)
     if isinstance(error, ValueError | OSError):
         return str(error)
     return _of_a_library(error)
+
+
+def _of_hydra(error: BaseException, command: str) -> str:
+    """What Hydra or OmegaConf complains of, in a sentence that says what to do where it is known."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ConfigAttributeError | ConfigKeyError) and (key := _quoted(r"full_key: (\S+)", error)):
+        return (
+            f"the config has no key {key}: it was left out, or is that of a run of another version of flowexp, which its "
+            "run.json names"
+        )
+    if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)' 1\.", text):
+        key, value = match[1].lstrip("+"), match[2]
+        return f"{key}={value} are several values: add -m to sweep over them, or write '{key}=[{value}]' for a list"
+    if key := _quoted(r"An item is already at '([^']+)'", error):
+        return f"there is a key {key} already: leave the plus out to change it, or give two, ++{key}=..., where not all have it"
+    if key := _quoted(r"Could not delete from config\. '([^']+)'", error):
+        return f"there is no key {key} to leave out: `python -m flowexp.{command} --help` shows all keys"
+    return text
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -87,19 +112,27 @@ def _quoted(pattern: str, error: BaseException) -> str | None:
     return found.group(1) if found else None
 
 
-def check_added(command: str, arguments: Iterable[str], configs: Configs) -> None:
-    """Raises ValueError for `+key=value` where nothing reads it: a slip of the keyboard.
+def check_added(command: str, overrides: Iterable[str], configs: Configs) -> None:
+    """Raises ValueError for `+key=value` where nothing reads it: a slip of the keyboard, or a key of another command.
 
     A value that others refer to is not one: `+width=64 backbone.width=${width}`.
     """
-    said = " ".join(arguments)
-    added = {word.lstrip("+").split("=")[0]: word for word in said.split() if word.startswith("+")}
-    unread = [key for key in added if not configs.is_group(_top(key)) and f"${{{key}}}" not in said]
-    known = {str(key) for key in configs.compose(command)} | {"hydra"} if unread else set()
-    for key in unread:
-        if _top(key) not in known:
-            hint = nearest(_top(key), known) or ": leave it out."
-            raise ValueError(f"nothing reads {added[key]}{hint} `python -m flowexp.{command} --help` shows all keys")
+    said = [*overrides]
+    added = [each for each in read(said) if each.is_add() or each.is_force_add()]
+    unread = [each for each in added if not any(f"${{{each.key_or_group}}}" in text for text in said)]
+    known = _read_by(command, configs) if unread else set()
+    for override in unread:
+        top = _top(override.package or override.key_or_group)
+        if top not in known:
+            hint = f": flowexp.{command} has no {top}." if configs.is_group(top) else nearest(top, known)
+            help_ = f"`python -m flowexp.{command} --help` shows all keys"
+            raise ValueError(f"nothing reads {override.input_line}{hint or ': leave it out.'} {help_}")
+
+
+def _read_by(command: str, configs: Configs) -> set[str]:
+    """The first parts of the keys that a command reads, and its groups, of which none may be chosen."""
+    config = configs.compose(command, with_hydra=True)
+    return {*map(str, config), *map(_top, map(str, config.hydra.runtime.choices))}
 
 
 def _top(key: str) -> str:
@@ -111,6 +144,10 @@ def _unknown_key(key: str, command: str, config: DictConfig, configs: Configs) -
     """Names other choices of its group that have it; else the nearest key of `config`, by its last part or whole."""
     known = list(_keys(config))
     group, _, last = key.rpartition(".")
+    if group == "trainer" and last in {**INSTEAD, **dict.fromkeys(TAKEN)}:
+        return _key_of_the_trainer(last)
+    if (target := _target_of(config, group)) and last in _ADDED.get(target, ()):
+        return f"{key} is not among the keys of its yaml: add it with a plus, +{key}=..., with two where not all have it"
     inside = [name for name in known if name.rpartition(".")[0] == group]
     if others := [f"{group}={name}" for name in configs.names(group) if group and _has_key(configs, group, name, last)]:
         hint = f", which {' or '.join(others)} has."
@@ -119,6 +156,18 @@ def _unknown_key(key: str, command: str, config: DictConfig, configs: Configs) -
         listed = ", ".join(name.rpartition(".")[2] for name in inside if "._" not in name)
         hint = (hint or ".") + (f" {group} has {listed}." if group and listed else "")
     return f"there is no key {key}{hint} `python -m flowexp.{command} --help` shows all keys"
+
+
+def _key_of_the_trainer(key: str) -> str:
+    """What to write for an argument of Lightning's Trainer that conf/trainer does not list."""
+    if key in INSTEAD:
+        return f"trainer.{key} is not taken: {INSTEAD[key]}"
+    return f"trainer.{key} is not among the keys of its yaml: add it with a plus, +trainer.{key}=..."
+
+
+def _target_of(config: DictConfig, group: str) -> str | None:
+    node = OmegaConf.select(config, group) if group else None
+    return str(node.get("_target_")) if isinstance(node, DictConfig) else None
 
 
 def _has_key(configs: Configs, group: str, name: str, key: str) -> bool:
@@ -138,12 +187,16 @@ def _unknown_option(option: str, configs: Configs) -> str:
 
 def _config_of(configs: Configs, command: str, arguments: Iterable[str]) -> DictConfig:
     """The config with the groups chosen in `arguments`, whose keys they are, and all else by default."""
-    given = [argument for argument in arguments if "=" in argument and "," not in argument]
-    chosen = [argument for argument in given if configs.is_group(argument.split("=")[0])]
+    given = [argument for argument in arguments if is_override(argument) and configs.is_group(key_of(argument))]
+    chosen = [argument for argument in given if not _is_sweep(argument)]
     try:
         return configs.compose(command, chosen)
     except HydraException:  # a name that is wrong too
         return configs.compose(command)
+
+
+def _is_sweep(argument: str) -> bool:
+    return any(override.is_sweep_override() for override in read([argument]))
 
 
 def _keys(config: Any, prefix: str = "") -> Iterable[str]:

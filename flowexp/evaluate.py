@@ -62,7 +62,8 @@ def _finish(
 
     numbers = {name: (m.scalars, m.protocol) for name, m in measured.items()}
     summarise(folder, numbers, run=config.run, step=step, guide=guide)
-    own = folder.path.parent if folder.path.parent.name.startswith("sweep_") else folder.path  # its table warns itself
+    sweeps = (parent for parent in folder.path.parents if parent.name.startswith("sweep_"))
+    own = next(sweeps, folder.path)  # the table of a sweep warns itself
     earlier = summaries_of(Path(config.run), leaving_out=own)
     for sentence in keeps_apart({"this one": folder.summary(), **earlier}, only_with="this one"):
         print(f"warning: {sentence}", file=sys.stderr)

@@ -17,11 +17,11 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -29,9 +29,13 @@ from flowexp.completion import complete
 from flowexp.composing import Configs, config_folder
 from flowexp.errors import check_added, sentence_for
 from flowexp.help import help_page
+from flowexp.overrides import folder as folder_override
+from flowexp.overrides import in_any_sampler, is_override, last_of, read, readable
 from flowexp.runs import SAID, RunFolder
-from flowexp.settling import check_sweep, settle
+from flowexp.settling import OF_A_RUN, check_sweep, settle, unused_folder
+from flowexp.sweeping import check_subfolders, check_words, is_sweep, per_job
 from flowexp.sweeps import JobResult, print_table, swept_folders
+from flowexp.terminal import unbreakable
 
 COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt")
 _WITHOUT_A_JOB = ("report", "replay")  # they read a run's folder and make none
@@ -55,20 +59,28 @@ def main() -> int:
 
 def open_door(command: str, arguments: Sequence[str]) -> int:
     """Composes the config of `command` from `arguments` and runs it: once, or once for each job of a sweep."""
+    with unbreakable():
+        return _open_door(command, arguments)
+
+
+def _open_door(command: str, arguments: Sequence[str]) -> int:
     shows_errors_in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # argparse, which reads them for Hydra, gives up on key=value both before and after an option
-    ordered = [*map(_accept_both_spellings, sorted(arguments, key=_is_override))]
-    sys.argv = [f"flowexp.{command}", *ordered]
+    ordered = sorted(arguments, key=is_override)
     configs = Configs()
     try:
         configs = Configs.of(ordered)
+        ordered = _as_hydra_reads_them(command, ordered, configs)
+        overrides = [*filter(is_override, ordered)]
+        sys.argv = [f"flowexp.{command}", *ordered]
         if {"-h", "--help"} & {*arguments}:
-            print(help_page(command, [*filter(_is_override, ordered)], configs))
+            print(help_page(command, overrides, configs))
             return 0
-        check_added(command, ordered, configs)
-        if {"-m", "--multirun"} & {*arguments}:
-            check_sweep(ordered)
-            sys.argv += _folder_of_sweep(command, ordered)
+        check_added(command, overrides, configs)
+        if is_sweep(ordered):
+            check_sweep(overrides)
+            sys.argv += _folder_of_sweep(command, overrides, configs)
+            check_subfolders(command, overrides, configs)
         folder = _pass_through(command)
     except Exception as error:
         sentence = None if shows_errors_in_full else sentence_for(error, command, ordered, configs)
@@ -84,13 +96,33 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
     return _become_job(command, folder) if folder else 0
 
 
-def _folder_of_sweep(command: str, arguments: Sequence[str]) -> list[str]:
-    """Names one folder for a sweep over runs: that of each job would lie in its run's, and the table nowhere."""
-    given = [argument for argument in arguments if argument.startswith(("run=", "checkpoint=", "output_root="))]
-    named = any(argument.startswith("hydra.sweep.dir=") for argument in arguments)
-    if named or not any(override.is_sweep_override() for override in OverridesParser.create().parse_overrides(given)):
+def _as_hydra_reads_them(command: str, arguments: Sequence[str], configs: Configs) -> list[str]:
+    """The arguments with the quotes that Hydra's grammar needs. Raises ValueError for one that is no argument."""
+    sweeps = is_sweep(arguments)
+    check_words([argument for argument in arguments if not is_override(argument)])
+    overrides = [readable(_accept_both_spellings(word), sweeps) for word in filter(is_override, arguments)]
+    read(overrides)
+    if command in OF_A_RUN:
+        overrides = [*map(in_any_sampler, overrides)]
+    if sweeps:
+        overrides = per_job(overrides, configs)
+    return [*(argument for argument in arguments if not is_override(argument)), *overrides]
+
+
+def _folder_of_sweep(command: str, overrides: Sequence[str], configs: Configs) -> list[str]:
+    """Makes the folder of a sweep, which no other has: one that starts in the same second gets another.
+
+    A sweep over runs has one folder too: that of each job would lie in its run's, and the table nowhere.
+    """
+    if last_of("hydra.sweep.dir", overrides) is not None:
         return []
-    return [f"hydra.sweep.dir=outputs/{_SWEPT.get(command, 'sweeps')}/sweep_${{now:%Y-%m-%d_%H-%M-%S}}"]
+    of_folder = [override for override in read(overrides) if override.key_or_group in ("run", "checkpoint", "output_root")]
+    if any(override.is_sweep_override() for override in of_folder):
+        default = Path("outputs", _SWEPT.get(command, "sweeps"), f"sweep_{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    else:
+        said = [str(override.input_line) for override in of_folder]
+        default = Path(configs.compose(command, said, with_hydra=True).hydra.sweep.dir)
+    return [folder_override("hydra.sweep.dir", unused_folder(default))]
 
 
 def _pass_through(command: str) -> Path | None:
@@ -120,14 +152,9 @@ def _errors_as_exceptions() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-def _is_override(argument: str) -> bool:
-    """Whether it is key=value or ~key, and neither an option such as `--config-dir` nor the option's value."""
-    return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
-
-
 def _accept_both_spellings(argument: str) -> str:
     """`+experiment=x` is `experiment=x`, and `lambda`, which Python reserves, is `lam`."""
-    argument = argument.removeprefix("+") if argument.startswith("+experiment=") else argument
+    argument = re.sub(r"^\++experiment=", "experiment=", argument)
     return re.sub(r"^(\+{0,2}(?:objective|terms\.\w+)\.)lambda=", r"\1lam=", argument)
 
 

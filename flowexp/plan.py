@@ -8,14 +8,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
-from flowexp.building import build, resolve_accelerator, resolve_precision, steps_per_epoch
+from flowexp.building import build, resolve_accelerator, resolve_devices, resolve_precision, steps_per_epoch
 from flowexp.data import ImageDataModule
 from flowexp.data.loader import check_batch_size
 from flowexp.modules import FlowMatching
 from flowexp.processes import num_processes
+from flowexp.terminal import console
 
 
 def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     table = Table(title="the run", show_header=False)
     for name, value in plan.items():
         table.add_row(name, str(value))
-    Console().print(table)
+    console().print(table)
 
 
 class _Stopwatch(pl.Callback):
@@ -119,7 +119,7 @@ def seconds_per_step(
     watch = _Stopwatch()
     trainer = pl.Trainer(
         accelerator=resolve_accelerator(config.trainer.accelerator),
-        devices=config.trainer.devices,
+        devices=resolve_devices(config.trainer.devices, resolve_accelerator(config.trainer.accelerator)),
         num_nodes=config.trainer.num_nodes,
         strategy=build(config.strategy),
         precision=resolve_precision(config.trainer.precision, config.trainer.accelerator),  # type: ignore[arg-type]

@@ -8,17 +8,21 @@ from itertools import count
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from flowexp.composing import config_folder
 from flowexp.errors import nearest
+from flowexp.overrides import last_of, read
 from flowexp.processes import check_processes, check_sweeps_alone, name_in_common
 from flowexp.runs import RunFolder, find_run, training_key
+from flowexp.trainer_keys import check_trainer
 
-_OF_A_RUN = ("sample", "evaluate", "diagnose")
-_NAMES = (
-    "run_dir", "output_root", "name", "run", "checkpoint", "guide", "guide_checkpoint", "ckpt", "trained_run", "output",
-    "file",
-)  # fmt: skip
+OF_A_RUN = ("sample", "evaluate", "diagnose")
+_FOLDERS = {  # keys that name a folder or a file, and whether they may be left open
+    "run_dir": False, "output_root": False, "run": False, "output": False, "file": False, "checkpoint": True,
+    "guide": True, "guide_checkpoint": True, "ckpt": True, "trained_run": True,
+}  # fmt: skip
 _TO_GO_ON = ("auto", "last")  # values of ckpt
 
 
@@ -28,11 +32,13 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
     sweep: the folder of the sweep whose job this is.
     """
     with open_dict(config):
-        _keep_names(config)
-        if command in _OF_A_RUN:
+        _check_names(command, config)
+        _check_that_all_is_read(config)
+        if command in OF_A_RUN:
             _take_from_run(config)  # first: the folder lies in that of the run
         is_settled = _settle_folder(command, config, sweep)
         if command == "train":
+            check_trainer(config.trainer)
             is_settled = _continue_a_run(config, sweep) or is_settled
             _share_training(config, sweep)
             _check_trained_run(config)
@@ -46,12 +52,53 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
         return resolved
 
 
-def _keep_names(config: DictConfig) -> None:
-    """Folders and files have names, also where these look like numbers: `run_dir=2026_11` is no 202611."""
-    for override in HydraConfig.get().overrides.task:
-        key, _, text = override.lstrip("+").partition("=")
-        if key in _NAMES and isinstance(config.get(key), bool | int | float):
-            config[key] = text
+# --- what the command line says ---------------------------------------------------------------------------------------
+
+
+def _said() -> list[Override]:
+    """The overrides of this job."""
+    return read(HydraConfig.get().overrides.task)
+
+
+def _is_given(key: str) -> bool:
+    """Whether the command line sets `key`."""
+    override = last_of(key, HydraConfig.get().overrides.task)
+    return override is not None and not override.is_delete()
+
+
+def _check_names(command: str, config: DictConfig) -> None:
+    """Raises ValueError for a folder, file or name that is none: an unset variable of a script leaves it empty."""
+    for key, may_be_open in _FOLDERS.items():
+        if key == "checkpoint" and command not in OF_A_RUN:  # there it is how often a run is saved
+            continue
+        if key in config and not OmegaConf.is_missing(config, key):
+            _check_name(key, config[key], may_be_open)
+    if command in ("train", "adopt"):
+        _check_name("name", config.name, may_be_open=False)
+        if Path(config.name).is_absolute() or ".." in Path(config.name).parts:
+            raise ValueError(f"name must stay below output_root, got {config.name}: give another folder by output_root")
+
+
+def _check_name(key: str, value: object, may_be_open: bool) -> None:
+    what = "a name" if key == "name" else "the name of a file or a folder"
+    if value == "":
+        raise ValueError(f"{key} must be {what}, and is empty: give one, or leave {key}= out")
+    if not isinstance(value, str) and not (value is None and may_be_open):
+        raise ValueError(f"{key} must be {what}, got {'null' if value is None else value}")
+
+
+def _check_that_all_is_read(config: DictConfig) -> None:
+    """Raises ValueError for a setting of the command line of something that is not chosen: it would do nothing."""
+    for override in _said():
+        top, *below = override.key_or_group.split(".")
+        place = ".".join([top, *below[:1]]) if top in ("callbacks", "terms") else top
+        if override.is_delete() or not below or top not in ("callbacks", "terms", "logger", "data"):
+            continue
+        node = OmegaConf.select(config, place)
+        if place != override.key_or_group and isinstance(node, DictConfig) and "_target_" not in node:
+            name = place.rpartition(".")[2]
+            hint = "logger=wandb" if top == "logger" else f"{top}={'NAME' if top == 'data' else name}"
+            raise ValueError(f"{override.input_line} sets what is not chosen, and would do nothing: add {hint}")
 
 
 # --- the folder ------------------------------------------------------------------------------------------------------
@@ -68,11 +115,6 @@ def _settle_folder(command: str, config: DictConfig, sweep: Path | None) -> bool
         return False
     config.run_dir = str(Path(config.run_dir).with_name(name))
     return True
-
-
-def _is_given(key: str) -> bool:
-    """Whether the command line says `key=`."""
-    return any(override.lstrip("+").startswith(f"{key}=") for override in HydraConfig.get().overrides.task)
 
 
 def unused_folder(path: Path) -> Path:
@@ -108,7 +150,8 @@ def _check_folder(command: str, config: DictConfig) -> None:
 def check_sweep(arguments: Sequence[str]) -> None:
     """Raises ValueError where each of several processes would sweep on its own, or all jobs would share a folder."""
     check_sweeps_alone()
-    for folder in (argument.partition("=")[2] for argument in arguments if argument.startswith("run_dir=")):
+    if (override := last_of("run_dir", arguments)) is not None and not override.is_sweep_override():
+        folder = override.value()
         raise ValueError(
             f"run_dir={folder} cannot be the folder of every job of a sweep: give hydra.sweep.dir={folder}, in which "
             "each has its own"
@@ -176,14 +219,34 @@ def _take_from_run(config: DictConfig) -> None:
         config.run = str(_run_with(config.checkpoint))
     trained = RunFolder(_existing_run(Path(config.run))).config()
     config.run = str(Path(config.run).absolute())
-    overrides = list(HydraConfig.get().overrides.task)
-    chosen = {override.split("=")[0] for override in overrides}
-    if "sampler" not in chosen:
-        said = OmegaConf.from_dotlist([override for override in overrides if override.startswith("sampler.")])
-        scale = {key: config.sampler[key] for key in ("s0", "s1", "profile")} if "ssc" in chosen else {}
-        config.sampler = OmegaConf.merge(trained.sampler, scale, said.get("sampler", {}))
+    groups = {override.key_or_group for override in _said() if not isinstance(override.value(), dict)}
+    if "sampler" not in groups:
+        scale = {key: config.sampler[key] for key in ("s0", "s1", "profile")} if "ssc" in groups else {}
+        config.sampler = OmegaConf.merge(trained.sampler, scale)
+        _change(config, [override for override in _said() if override.key_or_group.partition(".")[0] == "sampler"])
+    _check_sampler(config.sampler)
     if config.get("name", "") is None:
         config.name = trained.get("name")
+
+
+def _change(config: DictConfig, said: list[Override]) -> None:
+    """Sets what the command line says, as Hydra would have, had it composed with these values."""
+    for override in said:
+        if not override.is_delete():
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
+            continue
+        group, _, key = override.key_or_group.rpartition(".")
+        if key not in (node := OmegaConf.select(config, group) or {}):
+            raise ValueError(f"there is no key {override.key_or_group} to leave out")
+        del node[key]
+
+
+def _check_sampler(sampler: DictConfig) -> None:
+    """Raises ValueError for a key that no sampler has."""
+    known = [str(key) for key in OmegaConf.load(config_folder() / "sampler" / "euler.yaml")]
+    for key in sampler:
+        if key not in known:
+            raise ValueError(f"there is no key sampler.{key}{nearest(str(key), known) or f': it has {known[1:]}'}")
 
 
 def _run_with(checkpoint: str | None) -> Path:

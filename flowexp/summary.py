@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from flowexp.cards import cards_of
 from flowexp.runs import RunFolder
+from flowexp.terminal import console
 
 Measured = Mapping[str, tuple[Mapping[str, float], Mapping[str, Any]]]  # scalars and protocol, by measurement
 
@@ -26,7 +26,7 @@ def summarise(folder: RunFolder, measured: Measured, **about: Any) -> None:
     for name, value in scalars.items():
         table.add_row(name, f"{value:.4g}", *([cards.get(name, "")] if cards else []))
     if scalars:
-        Console().print(table)
+        console().print(table)
     for what, where in _places(folder.path).items():
         print(f"{what}: {where}")
 

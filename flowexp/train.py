@@ -70,9 +70,11 @@ def _check(config: DictConfig) -> None:
     """Raises ValueError for settings that would fail only when training has begun."""
     from pytorch_lightning import Trainer
 
+    from flowexp.trainer_keys import check_trainer
     from flowexp.values import check_values
 
     check_values(config.trainer, Trainer)
+    check_trainer(config.trainer)
     if config.log_every_n_steps < 1:
         raise ValueError(f"log_every_n_steps must be at least 1, got {config.log_every_n_steps}")
     if not 0 <= config.seed < 2**32:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -92,18 +92,15 @@ class Learner(pl.LightningModule):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it the network has its EMA weights, is in eval mode and builds no graph."""
+        """Within it the network has its EMA weights in fp32, is in eval mode and builds no graph."""
         if self.ema is None and self._ema_to_restore is not None:
             self._create_ema()
         was_training = self.backbone.training
         self.backbone.eval()
         try:
             with torch.no_grad():
-                if self.ema is None:
+                with nullcontext() if self.ema is None else self.ema.swapped(), _in_fp32(self.backbone):
                     yield
-                else:
-                    with self.ema.swapped():
-                        yield
         finally:
             self.backbone.train(was_training)
 
@@ -131,3 +128,18 @@ class Learner(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._ema_to_restore = checkpoint.get("ema")
         self.ema = None
+
+
+@contextmanager
+def _in_fp32(network: nn.Module) -> Iterator[None]:
+    """Within it a network that is trained in fp64 computes in fp32, as it will when its run is evaluated later."""
+    wide = {name: tensor.clone() for name, tensor in network.state_dict().items() if tensor.dtype == torch.float64}
+    if not wide:
+        yield
+        return
+    network.float()
+    try:
+        yield
+    finally:
+        network.double()
+        network.load_state_dict(wide, strict=False)
