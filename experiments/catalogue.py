@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -232,6 +233,8 @@ def catalogue() -> str:
 
 
 def main() -> None:
+    if sys.argv[1:]:
+        raise SystemExit(f"error: the catalogue takes no arguments, got {' '.join(sys.argv[1:])}")
     PAGE.write_text(catalogue())
     print(f"wrote {PAGE}")
 

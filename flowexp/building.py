@@ -221,9 +221,11 @@ def restore(module: FlowMatching, file: Path) -> int:
 def resolve_device(device: str) -> torch.device:
     """`auto` as in `resolve_accelerator`. Raises ValueError for a device that torch does not know or does not find."""
     try:
-        found = torch.device(resolve_accelerator(device))
-    except RuntimeError as error:
-        raise ValueError(f"device must be auto, cpu or cuda, got {device!r}") from error
+        found = torch.device(str(resolve_accelerator(device)))
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device} needs a CUDA GPU, and torch finds none: take device=cpu or auto")
     return found

@@ -28,6 +28,7 @@ _ADDED = {  # by target, what it takes beyond the keys of its yaml
         "depth", "width", "heads", "patch", "mlp_ratio", "learn_sigma", "time_scale", "self_conditioning",
     ),
 }  # fmt: skip
+_MOST_CHOICES = 30  # that are listed in a sentence
 _NO_OPTION = (r"Could not find '([^']+)'", r"Cannot find .*'([^']+)'", r"Could not load '([^']+)'")  # Hydra's words
 
 
@@ -52,6 +53,8 @@ def sentence_for(
         return _unknown_option(option, configs)
     if group := _quoted(r"Multiple values for (\w+)\.", error):
         return f"there are several values for {group}: give one, and no plus before it, as in {group}=NAME"
+    if str(error).startswith("Config group override must be") and (group := _group_of_no_name(arguments, configs)):
+        return f"{group} must name one of {', '.join(configs.names(key_of(group)))}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _of_hydra(error, command)
     if isinstance(error, OSError) and error.strerror:
@@ -61,19 +64,27 @@ def sentence_for(
     return _of_a_library(error)
 
 
+def _group_of_no_name(arguments: Iterable[str], configs: Configs) -> str | None:
+    """The argument that gives a group no name, such as sampler=null."""
+    given = [argument for argument in arguments if is_override(argument) and configs.is_group(key_of(argument))]
+    return next((each for each in given if not isinstance(read([each])[0].value(), str | list | dict)), None)
+
+
 def _of_hydra(error: BaseException, command: str) -> str:
     """What Hydra or OmegaConf complains of, in a sentence that says what to do where it is known."""
     text = " ".join(str(error).split())
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and (key := _quoted(r"full_key: (\S+)", error)):
         return (
-            f"the config has no key {key}: it was left out, or is that of a run of another version of flowexp, which its "
+            f"the config has no key {key}: it was left out, or the run is of another version of flowexp, which its "
             "run.json names"
         )
+    if key := _quoted(r"Missing mandatory value: (\S+)", error):
+        return f"{key} is needed: give {key}=..., which `python -m flowexp.{command} --help` explains"
     if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)' 1\.", text):
         key, value = match[1].lstrip("+"), match[2]
         return f"{key}={value} are several values: add -m to sweep over them, or write '{key}=[{value}]' for a list"
     if key := _quoted(r"An item is already at '([^']+)'", error):
-        return f"there is a key {key} already: leave the plus out to change it, or give two, ++{key}=..., where not all have it"
+        return f"there is a key {key} already: leave the plus out, or give two, ++{key}=..., where not all have it"
     if key := _quoted(r"Could not delete from config\. '([^']+)'", error):
         return f"there is no key {key} to leave out: `python -m flowexp.{command} --help` shows all keys"
     return text
@@ -97,11 +108,15 @@ def _of_a_library(error: BaseException) -> str | None:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "MisconfigurationException" in kinds:
         return f"Lightning cannot train so: {' '.join(str(error).split())}"
+    if isinstance(error, MemoryError) or "t allocate memory" in str(error):
+        return f"this machine has too little memory ({' '.join(str(error).split()[-12:])}): lower a size or the batch"
     if "OutOfMemoryError" in kinds:
         return (
             "the device has too little memory: lower data.batch_size (trainer.accumulate_grad_batches keeps what an "
             "optimizer step sees), or the batch_size of what was being measured or sampled"
         )
+    if key := _quoted(r"DistributedDataParallel.__init__\(\) got an unexpected keyword argument '(\w+)'", error):
+        return f"there is no key strategy.{key}: DistributedDataParallel of torch takes none of that name"
     if isinstance(error, RuntimeError) and str(error).startswith("Error(s) in loading state_dict"):
         return f"the checkpoint is of another network than this config's: {str(error).split(chr(10))[1].strip()}"
     return None
@@ -144,15 +159,19 @@ def _unknown_key(key: str, command: str, config: DictConfig, configs: Configs) -
     """Names other choices of its group that have it; else the nearest key of `config`, by its last part or whole."""
     known = list(_keys(config))
     group, _, last = key.rpartition(".")
-    if group == "trainer" and last in {**INSTEAD, **dict.fromkeys(TAKEN)}:
+    if group == "trainer" and "trainer" in config and last in {**INSTEAD, **dict.fromkeys(TAKEN)}:
         return _key_of_the_trainer(last)
     if (target := _target_of(config, group)) and last in _ADDED.get(target, ()):
-        return f"{key} is not among the keys of its yaml: add it with a plus, +{key}=..., with two where not all have it"
+        return (
+            f"{key} is not among the keys of its yaml: add it with a plus, +{key}=..., with two where not all have it"
+        )
     inside = [name for name in known if name.rpartition(".")[0] == group]
     if others := [f"{group}={name}" for name in configs.names(group) if group and _has_key(configs, group, name, last)]:
         hint = f", which {' or '.join(others)} has."
     else:
+        leaves = {name.rpartition(".")[2]: name for name in known if not group}
         hint = nearest(last, [name.rpartition(".")[2] for name in inside]) if inside else nearest(key, known)
+        hint = f"; did you mean {leaves[key]}?" if key in leaves else hint
         listed = ", ".join(name.rpartition(".")[2] for name in inside if "._" not in name)
         hint = (hint or ".") + (f" {group} has {listed}." if group and listed else "")
     return f"there is no key {key}{hint} `python -m flowexp.{command} --help` shows all keys"
@@ -182,7 +201,11 @@ def _unknown_option(option: str, configs: Configs) -> str:
         return f"{group}={name} needs a package: pip install {_PLUGINS[option]}"
     group, _, name = option.rpartition("/")
     choices = configs.names(group)
-    return f"there is no {group or 'config'} named {name}{nearest(name, choices) or '.'} Choices: {', '.join(choices)}"
+    hint = f"there is no {group or 'config'} named {name}{nearest(name, choices) or '.'}"
+    if len(choices) <= _MOST_CHOICES:
+        return f"{hint} Choices: {', '.join(choices)}"
+    near = difflib.get_close_matches(name, choices, n=5, cutoff=0.3) or choices[:5]
+    return f"{hint} Some of {len(choices)} choices: {', '.join(near)}; --help lists them all"
 
 
 def _config_of(configs: Configs, command: str, arguments: Iterable[str]) -> DictConfig:

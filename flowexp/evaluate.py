@@ -22,6 +22,8 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from flowexp.callbacks.sharing import rank_and_world_size, start_processes
     from flowexp.guides import guided_by
 
+    if config.seed is not None and not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed must lie in 0..{2**32 - 1}, or be null for the run's own; got {config.seed}")
     alone = config.devices == 1
     device = building.resolve_device(config.device) if alone else start_processes(config.device, config.devices)
     is_first = rank_and_world_size()[0] == 0

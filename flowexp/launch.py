@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 
 from flowexp.completion import complete
 from flowexp.composing import Configs, config_folder
-from flowexp.errors import check_added, sentence_for
+from flowexp.errors import check_added, nearest, sentence_for
 from flowexp.help import help_page
 from flowexp.overrides import folder as folder_override
 from flowexp.overrides import in_any_sampler, is_override, last_of, read, readable
@@ -67,6 +67,7 @@ def _open_door(command: str, arguments: Sequence[str]) -> int:
     shows_errors_in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # argparse, which reads them for Hydra, gives up on key=value both before and after an option
     ordered = sorted(arguments, key=is_override)
+    sys.argv = [f"flowexp.{command}", *ordered]
     configs = Configs()
     try:
         configs = Configs.of(ordered)
@@ -114,9 +115,13 @@ def _folder_of_sweep(command: str, overrides: Sequence[str], configs: Configs) -
 
     A sweep over runs has one folder too: that of each job would lie in its run's, and the table nowhere.
     """
-    if last_of("hydra.sweep.dir", overrides) is not None:
+    if (given := last_of("hydra.sweep.dir", overrides)) is not None:
+        if given.value() in ("", None):
+            raise ValueError(f"{given.input_line} names no folder: give one, or leave it out")
         return []
-    of_folder = [override for override in read(overrides) if override.key_or_group in ("run", "checkpoint", "output_root")]
+    of_folder = [
+        override for override in read(overrides) if override.key_or_group in ("run", "checkpoint", "output_root")
+    ]
     if any(override.is_sweep_override() for override in of_folder):
         default = Path("outputs", _SWEPT.get(command, "sweeps"), f"sweep_{datetime.now():%Y-%m-%d_%H-%M-%S}")
     else:
@@ -200,7 +205,16 @@ def _run_swept_job(command: str, config: DictConfig) -> float | None:
     environment = {key: value for key, value in os.environ.items() if key not in _GIVEN_BY_A_LAUNCHER}
     code = _wait_for(subprocess.Popen(_job_command(command, run.path), env=environment))
     JobResult(run=str(run.path), overrides=overrides, exit_code=code).write(own)
-    return run.summary().get("scalars", {}).get(config.get("optimized_metric"))
+    return _optimized(config.get("optimized_metric"), run)
+
+
+def _optimized(metric: str | None, run: RunFolder) -> float | None:
+    """The number that a sweep's optimiser sees of a job; says so where the job has measured no such number."""
+    scalars = run.summary().get("scalars", {})
+    if metric is not None and scalars and metric not in scalars:
+        hint = nearest(metric, scalars) or f": it has {', '.join(scalars)}."
+        print(f"warning: optimized_metric={metric} is no number of {run.path}{hint}", file=sys.stderr)
+    return scalars.get(metric)
 
 
 def _wait_for(job: subprocess.Popen[bytes]) -> int:

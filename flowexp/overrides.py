@@ -61,7 +61,11 @@ def readable(argument: str, sweeps: bool = False) -> str:
         if sweeps and _sweeps_by_function(argument):
             return argument
         return f"{key}={','.join(_place(part, key_of(argument) in NAMES) for part in parts)}"
-    if _can_be_read(argument) or ("," in text and not sweeps) or any(part[:1] in ("", *_PAIRS, "'", '"') for part in parts):
+    if (
+        _can_be_read(argument)
+        or ("," in text and not sweeps)
+        or any(part[:1] in ("", *_PAIRS, "'", '"') for part in parts)
+    ):
         return argument
     return f"{key}={','.join(part if _can_be_read(f'key={part}') else _quoted(part) for part in parts)}"
 
@@ -96,16 +100,23 @@ def _parser() -> OverridesParser:
 @cache
 def _parsed(argument: str) -> Override:
     try:
-        return _parser().parse_override(argument)
+        override = _parser().parse_override(argument)
     except HydraException as error:
         raise ValueError(_cannot_be_read(argument)) from error
+    if not _is_key(key_of(argument)):
+        raise ValueError(_cannot_be_read(argument))
+    return override
+
+
+def _is_key(key: str) -> bool:
+    return re.fullmatch(r"\w[\w./@:-]*", key, re.ASCII) is not None
 
 
 def _cannot_be_read(argument: str) -> str:
     key, equals, text = argument.partition("=")
     if not equals:
         return f"{argument} is no setting: give key=value, or ~key to leave a key out"
-    if not re.fullmatch(r"[+~]{0,2}[\w./@$:-]+", key, re.ASCII):
+    if not _is_key(key_of(argument)):
         return f"{key!r} in {argument!r} is no key: keys are words with dots between them, as in sampler.num_steps=25"
     right = shlex.quote(f"{key}={QuotedString(text=text, quote=Quote.double).with_quotes()}")
     return f"{key.lstrip('+~')}={text} cannot be read: quote the value where it is meant as it stands, as in {right}"

@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_warn
 from rich.table import Table
 
 from flowexp.building import build, resolve_accelerator, resolve_devices, resolve_precision, steps_per_epoch
@@ -79,6 +80,16 @@ def total_steps(config: DictConfig, datamodule: ImageDataModule) -> int:
     if not limits:
         raise ValueError("give trainer.max_steps or trainer.max_epochs: both are unlimited")
     return min(limits)
+
+
+def warn_of_the_warmup(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule) -> None:
+    """Warns of a learning rate that training ends before it is reached."""
+    warmup, steps = module.optimization.warmup_steps, total_steps(config, datamodule)
+    if warmup > steps:
+        rank_zero_warn(
+            f"the warm-up of {warmup:,} steps (optimizer.warmup_steps or warmup_epochs) is longer than the training of "
+            f"{steps:,}: the learning rate ends at {100 * steps / warmup:.2g} % of optimizer.lr"
+        )
 
 
 def print_plan(plan: dict[str, Any]) -> None:

@@ -32,6 +32,8 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
     sweep: the folder of the sweep whose job this is.
     """
     with open_dict(config):
+        if command in ("train", "adopt") and "terms" not in config:  # terms=[]
+            config.terms = {}
         _check_names(command, config)
         _check_that_all_is_read(config)
         if command in OF_A_RUN:
@@ -71,7 +73,7 @@ def _check_names(command: str, config: DictConfig) -> None:
     for key, may_be_open in _FOLDERS.items():
         if key == "checkpoint" and command not in OF_A_RUN:  # there it is how often a run is saved
             continue
-        if key in config and not OmegaConf.is_missing(config, key):
+        if key in config and not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
             _check_name(key, config[key], may_be_open)
     if command in ("train", "adopt"):
         _check_name("name", config.name, may_be_open=False)
@@ -80,16 +82,17 @@ def _check_names(command: str, config: DictConfig) -> None:
 
 
 def _check_name(key: str, value: object, may_be_open: bool) -> None:
-    what = "a name" if key == "name" else "the name of a file or a folder"
+    what = "names a run" if key == "name" else "names a file or a folder"
     if value == "":
-        raise ValueError(f"{key} must be {what}, and is empty: give one, or leave {key}= out")
+        raise ValueError(f"{key} {what}, and is empty: give a name, or leave {key}= out")
     if not isinstance(value, str) and not (value is None and may_be_open):
-        raise ValueError(f"{key} must be {what}, got {'null' if value is None else value}")
+        raise ValueError(f"{key} {what}, and must be a word; got {'null' if value is None else value}")
 
 
 def _check_that_all_is_read(config: DictConfig) -> None:
     """Raises ValueError for a setting of the command line of something that is not chosen: it would do nothing."""
     for override in _said():
+        _check_that_none_is_twice(override)
         top, *below = override.key_or_group.split(".")
         place = ".".join([top, *below[:1]]) if top in ("callbacks", "terms") else top
         if override.is_delete() or not below or top not in ("callbacks", "terms", "logger", "data"):
@@ -99,6 +102,15 @@ def _check_that_all_is_read(config: DictConfig) -> None:
             name = place.rpartition(".")[2]
             hint = "logger=wandb" if top == "logger" else f"{top}={'NAME' if top == 'data' else name}"
             raise ValueError(f"{override.input_line} sets what is not chosen, and would do nothing: add {hint}")
+
+
+def _check_that_none_is_twice(override: Override) -> None:
+    """Raises ValueError for a group that is given one name twice, which would count once."""
+    names = override.value()
+    if override.key_or_group not in ("callbacks", "terms") or not isinstance(names, list):
+        return
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise ValueError(f"{override.input_line} names {twice[0]} twice: give it once")
 
 
 # --- the folder ------------------------------------------------------------------------------------------------------
@@ -219,7 +231,9 @@ def _take_from_run(config: DictConfig) -> None:
         config.run = str(_run_with(config.checkpoint))
     trained = RunFolder(_existing_run(Path(config.run))).config()
     config.run = str(Path(config.run).absolute())
-    groups = {override.key_or_group for override in _said() if not isinstance(override.value(), dict)}
+    groups = {each.key_or_group for each in _said() if not isinstance(each.value(), dict) and not each.is_delete()}
+    if any(each.is_delete() and each.key_or_group == "sampler" for each in _said()):
+        raise ValueError("~sampler would leave no sampler: without it the run's own is taken")
     if "sampler" not in groups:
         scale = {key: config.sampler[key] for key in ("s0", "s1", "profile")} if "ssc" in groups else {}
         config.sampler = OmegaConf.merge(trained.sampler, scale)

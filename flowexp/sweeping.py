@@ -56,7 +56,7 @@ def _for_each_job(override: Override, configs: Configs) -> str:
 
 
 def check_subfolders(command: str, overrides: Sequence[str], configs: Configs) -> None:
-    """Raises ValueError where `hydra.sweep.subdir` names one folder for several jobs: they would mix what they write."""
+    """Raises ValueError where `hydra.sweep.subdir` names one folder for several jobs, which would mix their files."""
     subfolder = last_of("hydra.sweep.subdir", overrides)
     if subfolder is None:
         return
@@ -64,8 +64,8 @@ def check_subfolders(command: str, overrides: Sequence[str], configs: Configs) -
     for name, jobs in named.items():
         if name is not None and jobs > 1:
             raise ValueError(
-                f"hydra.sweep.subdir={subfolder.value()} gives {jobs} jobs the folder {name}: name what is swept in it, "
-                "as in hydra.sweep.subdir='seed_${seed}', or leave it out"
+                f"hydra.sweep.subdir={subfolder.value()} gives {jobs} jobs the folder {name}: name what is swept in "
+                "it, as in hydra.sweep.subdir='seed_${seed}', or leave it out"
             )
 
 

@@ -140,7 +140,7 @@ def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def job_names(sweep: Path) -> list[str]:
-    """The jobs' folders in that of a sweep, however deep they lie, as names below it; sweeps inside jobs are not its."""
+    """The jobs' folders in that of a sweep, however deep they lie, as names below it; not those of sweeps inside."""
     found = [path.parent.relative_to(sweep) for path in sweep.rglob("job.json")]
     return [str(folder) for folder in found if not any(parent in found for parent in folder.parents)]
 

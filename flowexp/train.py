@@ -27,6 +27,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     module = building.build_module(config, datamodule)
     _check_guidance(config, module.backbone.takes)
     about = plan.describe(config, module, datamodule)
+    plan.warn_of_the_warmup(config, module, datamodule)
     origin = folder.origin_file
     if not origin.exists():
         folder.write_json(origin, describe_origin(config) | {"plan": about})
@@ -49,6 +50,7 @@ def _dry_run(config: DictConfig, folder: RunFolder) -> None:
             f"about {seconds * num_steps / 60:.1f} minutes of training" if seconds else f"not timed: {lacks or missing}"
         )
         about = plan.describe(config, module, datamodule)
+        plan.warn_of_the_warmup(config, module, datamodule)
         plan.print_plan({**about, "time left": left})
         timing = {"num_steps": num_steps, "seconds_per_step": seconds, "lacks": lacks, "missing_data": missing}
         folder.write_json(folder.plan_file, {"plan": about, **timing})

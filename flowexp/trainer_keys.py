@@ -87,7 +87,7 @@ def _check_precision(precision: Any) -> None:
     if str(precision) in _PRECISIONS and not isinstance(precision, bool):
         return
     name = {"16": "16-mixed"}.get(str(precision), str(precision))
-    why = f" ({name}: {_NOT_TAKEN[name]})" if name in _NOT_TAKEN else ""
+    why = f", and {_NOT_TAKEN[name]}" if name in _NOT_TAKEN else ""
     known = ", ".join(dict.fromkeys(_PRECISIONS.values()))
     raise ValueError(f"trainer.precision must be one of {known}; got {precision}{why}")
 
@@ -106,7 +106,8 @@ def _check_devices(devices: Any) -> None:
     if not good:
         shown = list(devices) if not isinstance(devices, str | int | float | None) else devices
         raise ValueError(
-            f"trainer.devices must be a number of at least 1, auto, or the numbers of different devices, as in [0,1]; got {shown}"
+            "trainer.devices must be a number of at least 1, auto, or the numbers of different devices, as in [0,1]; "
+            f"got {shown}"
         )
 
 

@@ -18,7 +18,8 @@ CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 
 DOORS = {  # run before torch is needed
     "launch", "sweeps", "jobs", "errors", "runs", "train", "sample", "evaluate", "encode", "adopt", "replay",
-    "diagnose", "report", "help", "completion", "values", "composing", "settling", "processes",
+    "diagnose", "report", "help", "completion", "values", "composing", "settling", "processes", "overrides", "sweeping",
+    "terminal", "trainer_keys", "kinds",
 }  # fmt: skip
 KNOW_HYDRA = DOORS | {"building", "plan"}
 MATHEMATICS = {

@@ -98,9 +98,9 @@ class Learner(pl.LightningModule):
         was_training = self.backbone.training
         self.backbone.eval()
         try:
-            with torch.no_grad():
-                with nullcontext() if self.ema is None else self.ema.swapped(), _in_fp32(self.backbone):
-                    yield
+            swapped = nullcontext() if self.ema is None else self.ema.swapped()
+            with torch.no_grad(), swapped, _in_fp32(self.backbone):
+                yield
         finally:
             self.backbone.train(was_training)
 
