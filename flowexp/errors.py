@@ -159,6 +159,8 @@ def _unknown_key(key: str, command: str, config: DictConfig, configs: Configs) -
     """Names other choices of its group that have it; else the nearest key of `config`, by its last part or whole."""
     known = list(_keys(config))
     group, _, last = key.rpartition(".")
+    if configs.is_group(_top(key)) and _top(key) not in _read_by(command, configs):
+        return f"there is no key {key}: flowexp.{command} has no {_top(key)}"
     if group == "trainer" and "trainer" in config and last in {**INSTEAD, **dict.fromkeys(TAKEN)}:
         return _key_of_the_trainer(last)
     if (target := _target_of(config, group)) and last in _ADDED.get(target, ()):

@@ -29,7 +29,7 @@ def check_kind(name: str, value: Any, hint: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value}")
     if kinds and kind not in kinds and not (kind is int and float in kinds):
-        raise ValueError(f"{name} must be {_in_words(kinds)}, got {_shown(value)}")
+        raise ValueError(f"{name} must be {_in_words(kinds)}, got {shown(value)}")
     if kind is list:
         _check_list(name, value, hint)
 
@@ -93,7 +93,7 @@ def _check_list(name: str, values: Sequence[Any], hint: Any) -> None:
             continue
         if base is tuple and Ellipsis not in entries:
             if len(values) != len(entries):
-                raise ValueError(f"{name} must have {len(entries)} values, got {_shown(values)}")
+                raise ValueError(f"{name} must have {len(entries)} values, got {shown(values)}")
         elif not issubclass(base, typing.Sequence):
             continue
         for value in values:
@@ -121,5 +121,8 @@ def _in_words(kinds: set[type]) -> str:
     return " or ".join(WORDS[kind] for kind in WORDS if kind in kinds)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """As it is typed: true and null, and not True and None."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     return str(list(value)) if kind_of(value) is list else str(dict(value)) if kind_of(value) is dict else repr(value)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from flowexp.kinds import shown
 
 TAKEN = (
     "accelerator", "devices", "num_nodes", "precision", "max_steps", "max_epochs", "min_steps", "min_epochs",
@@ -56,6 +59,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     for key in ("min_steps", "min_epochs"):
         if isinstance(value := trainer.get(key), int) and value < 0:
             raise ValueError(f"trainer.{key} must be at least 0, got {value}")
+    _check_time(trainer.get("max_time"))
     _check_limit(trainer.get("limit_train_batches"))
     _check_choice("deterministic", trainer.get("deterministic"), (None, True, False, "warn"))
     _check_choice("profiler", trainer.get("profiler"), (None, "simple", "advanced", "pytorch"))
@@ -89,7 +93,7 @@ def _check_precision(precision: Any) -> None:
     name = {"16": "16-mixed"}.get(str(precision), str(precision))
     why = f", and {_NOT_TAKEN[name]}" if name in _NOT_TAKEN else ""
     known = ", ".join(dict.fromkeys(_PRECISIONS.values()))
-    raise ValueError(f"trainer.precision must be one of {known}; got {precision}{why}")
+    raise ValueError(f"trainer.precision must be one of {known}; got {shown(precision)}{why}")
 
 
 def _check_devices(devices: Any) -> None:
@@ -104,17 +108,22 @@ def _check_devices(devices: Any) -> None:
         numbers = [str(each).strip() for each in listed] if not isinstance(listed, str | bool | float | None) else []
         good = bool(numbers) and all(each.isdigit() for each in numbers) and len({*numbers}) == len(numbers)
     if not good:
-        shown = list(devices) if not isinstance(devices, str | int | float | None) else devices
         raise ValueError(
             "trainer.devices must be a number of at least 1, auto, or the numbers of different devices, as in [0,1]; "
-            f"got {shown}"
+            f"got {shown(devices)}"
         )
 
 
 def _check_accelerator(accelerator: Any) -> None:
     known = ("auto", "cpu", "gpu", "cuda")
     if accelerator not in known:
-        raise ValueError(f"trainer.accelerator must be one of {', '.join(known)}; got {accelerator}")
+        raise ValueError(f"trainer.accelerator must be one of {', '.join(known)}; got {shown(accelerator)}")
+
+
+def _check_time(limit: Any) -> None:
+    """Days, hours, minutes and seconds, as Lightning takes them; or a group of such keys."""
+    if isinstance(limit, str) and not re.fullmatch(r"\d+:\d+:\d+:\d+", limit):
+        raise ValueError(f"trainer.max_time must be days, hours, minutes and seconds, as in 00:12:00:00; got {limit}")
 
 
 def _check_limit(limit: Any) -> None:
@@ -122,11 +131,11 @@ def _check_limit(limit: Any) -> None:
     is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
     if limit is not None and not (is_number and (limit >= 1 if isinstance(limit, int) else 0 < limit <= 1)):
         raise ValueError(
-            f"trainer.limit_train_batches must be a number of batches, or a share of them in (0, 1], got {limit}"
+            f"trainer.limit_train_batches must be a number of batches, or a share of them in (0, 1], got {shown(limit)}"
         )
 
 
 def _check_choice(key: str, value: Any, choices: tuple[Any, ...]) -> None:
     if value not in choices or (isinstance(value, int) and not isinstance(value, bool)):
         known = ", ".join("null" if choice is None else str(choice).lower() for choice in choices)
-        raise ValueError(f"trainer.{key} must be one of {known}; got {value}")
+        raise ValueError(f"trainer.{key} must be one of {known}; got {shown(value)}")
