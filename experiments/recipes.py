@@ -71,7 +71,9 @@ def read_recipe(file: str, arguments: Sequence[str], takes: Sequence[str] = ("re
     minutes = given.get("minutes", settings.get("minutes"))
     if minutes is not None and not (isinstance(minutes, int | float) and minutes > 0):
         raise SystemExit(f"error: minutes is the most that the recipe may take, such as 25, got {minutes}")
-    run = next((Path(word.partition("=")[2]).expanduser() for word in arguments if word.startswith("run=")), None)
+    run = next(
+        (Path(os.path.expanduser(word.partition("=")[2])) for word in arguments if word.startswith("run=")), None
+    )
     if run is not None and not RunFolder(run).config_file.exists():
         raise SystemExit(
             f"error: run={run} is no run folder: give the one that a training or `adopt` printed at its end"

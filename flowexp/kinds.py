@@ -47,6 +47,7 @@ def check_options(where: str, target: Callable[..., Any], options: Mapping[str, 
 
 
 def kind_of(value: Any) -> type:
+    """What a value of a config is: a list and a group of keys whatever their classes."""
     if isinstance(value, Mapping):
         return dict
     return list if isinstance(value, Sequence) and not isinstance(value, str) else type(value)
@@ -82,7 +83,7 @@ def signature(target: Callable[..., Any]) -> tuple[Hints, bool]:
         written_by = str(getattr(function, "__module__", ""))
         if written_by.startswith("pytorch_lightning"):  # DDPStrategy hands them to torch, not to its base
             return hints, True
-    return hints, bool(hints)  # none where nothing is written in Python: `str` of strategy=single
+    return hints, target is not str  # that of strategy=single
 
 
 def _check_list(name: str, values: Sequence[Any], hint: Any) -> None:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -82,7 +82,8 @@ def _open_door(command: str, arguments: Sequence[str]) -> int:
             check_sweep(overrides)
             sys.argv += _folder_of_sweep(command, overrides, configs)
             check_subfolders(command, overrides, configs)
-        folder = _pass_through(command)
+        with _alone_in_its_folder(sys.argv[1:]):
+            folder = _pass_through(command)
     except Exception as error:
         sentence = None if shows_errors_in_full else sentence_for(error, command, ordered, configs)
         if sentence is None:
@@ -128,6 +129,25 @@ def _folder_of_sweep(command: str, overrides: Sequence[str], configs: Configs) -
         said = [str(override.input_line) for override in of_folder]
         default = Path(configs.compose(command, said, with_hydra=True).hydra.sweep.dir)
     return [folder_override("hydra.sweep.dir", unused_folder(default))]
+
+
+@contextmanager
+def _alone_in_its_folder(arguments: Sequence[str]) -> Iterator[None]:
+    """Keeps another sweep out of the folder that `hydra.sweep.dir` names: each would write over the other's jobs."""
+    given = last_of("hydra.sweep.dir", filter(is_override, arguments)) if is_sweep(arguments) else None
+    if given is None:
+        yield
+        return
+    sweep = RunFolder(Path(str(given.value())))
+    sweep.path.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        try:
+            held.enter_context(sweep.held())
+        except ValueError as error:
+            raise ValueError(
+                f"another sweep works in {sweep.path}: wait until it ends, or name another folder by hydra.sweep.dir"
+            ) from error
+        yield
 
 
 def _pass_through(command: str) -> Path | None:

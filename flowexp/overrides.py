@@ -5,6 +5,7 @@ Nobody else compares the text of an argument: `++run=A`, `+run=A` and `run="A"` 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -60,7 +61,8 @@ def readable(argument: str, sweeps: bool = False) -> str:
     if is_place(key_of(argument)):
         if sweeps and _sweeps_by_function(argument):
             return argument
-        return f"{key}={','.join(_place(part, key_of(argument) in NAMES) for part in parts)}"
+        is_word = not key.endswith(".cache")
+        return f"{key}={','.join(_place(part, is_word) for part in parts)}"
     if (
         _can_be_read(argument)
         or ("," in text and not sweeps)
@@ -147,7 +149,7 @@ def _place(text: str, is_word: bool = True) -> str:
     value = _read_value(text)
     is_quoted = isinstance(value, QuotedString)
     name = value.text if isinstance(value, QuotedString) else text
-    home = str(Path(name).expanduser()) if name.startswith("~") else name
+    home = os.path.expanduser(name)  # of a user who is not there it stays as it is
     means_itself = value == text or (isinstance(value, bool) and not is_word) or (value is not None and "\\" in text)
     as_typed = is_quoted or text in ("", "null") or means_itself
     return text if as_typed and home == name else _quoted(home)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from glob import glob
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,9 +67,10 @@ def _with_runs_as_lists(arguments: list[str]) -> list[str]:
 
 def _as_list(argument: str) -> str:
     key, _, text = argument.partition("=")
-    if key not in ("run", "runs") or (key == "run" and Path(text).expanduser().exists()):
+    is_there = Path(expanduser(text)).exists()
+    if key not in ("run", "runs") or (key == "run" and is_there):
         return argument
-    names = [text] if Path(text).expanduser().exists() else places(text)
+    names = [expanduser(text)] if is_there else places(text)
     return argument if key == "run" and len(names) < 2 else listed("runs", names)
 
 

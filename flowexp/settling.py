@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
@@ -153,7 +154,7 @@ def _check_folder(command: str, config: DictConfig) -> None:
         if run.origin().get("training_key") != training_key(config) and not _is_within(config.ckpt, run.path):
             raise ValueError(
                 f"run_dir={run.path} holds a run with other training settings, whose checkpoints would be gone on "
-                f"with: choose another folder, or add ckpt={run.path} where that is meant"
+                f"with: choose another folder, or add {shlex.quote(f'ckpt={run.path}')} where that is meant"
             )
     elif run.config_file.exists() and "run" in (other := run.config()):
         raise ValueError(f"run_dir={run.path} holds what was measured of {other.run}: choose another folder")
@@ -216,7 +217,7 @@ def _check_trained_run(config: DictConfig) -> None:
     if training_key(run.config()) != training_key(config):
         raise ValueError(
             f"trained_run={run.path} was trained with other settings: give those too, or measure it by "
-            f"`python -m flowexp.evaluate run={run.path}`"
+            f"`python -m flowexp.evaluate {shlex.quote(f'run={run.path}')}`"
         )
     if not run.has_trained():
         raise ValueError(f"trained_run={run.path} has not finished its training: leave it out, and say ckpt=auto")
@@ -273,7 +274,7 @@ def _run_with(checkpoint: str | None) -> Path:
     if not RunFolder(run).config_file.exists():
         raise ValueError(
             f"{checkpoint} lies in no run's folder: add run=FOLDER, or make a run of published weights by "
-            f"`python -m flowexp.adopt file={checkpoint} +experiment=NAME`"
+            f"`python -m flowexp.adopt {shlex.quote(f'file={checkpoint}')} +experiment=NAME`"
         )
     return run
 
@@ -285,5 +286,7 @@ def _existing_run(path: Path) -> Path:
         known = [config.parent for depth in ("*", "*/*") for config in beside.glob(f"{depth}/config.yaml")]
         names = {str(run.relative_to(beside)): run for run in known}
         hint = nearest(str(path.absolute().relative_to(beside)), names)
-        raise ValueError(f"there is no run {path}{hint or ': give the folder that a training run printed at its end'}")
+        hint = hint or ": give the folder that a training run printed at its end"
+        several = ", or add -m for several" if "," in str(path) else ""
+        raise ValueError(f"there is no run {path}{hint}{several}")
     return path

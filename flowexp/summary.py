@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,5 +40,5 @@ def _places(folder: Path) -> dict[str, str]:
     found = {what: str(short / name) for what, name in places.items() if (folder / name).is_dir()}
     found["numbers with their protocol"] = str(short / "summary.json")
     if any(folder.glob("wandb/offline-run-*")):
-        found["W&B was offline; to send it"] = f"wandb sync {short}/wandb/offline-run-*"
+        found["W&B was offline; to send it"] = f"wandb sync {shlex.quote(str(short))}/wandb/offline-run-*"
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -194,7 +195,7 @@ def _finish(config: DictConfig, folder: RunFolder, trainer: Any, step: int) -> N
     last = [entry for entry in read_history(folder.path) if entry["step"] == step]
     measured = {entry["name"]: (entry["scalars"], entry["protocol"]) for entry in last}
     summarise(folder, measured, name=config.name, step=step, trained_run=config.trained_run)
-    print(f"to evaluate, sample, diagnose or report it: run={os.path.relpath(folder.path)}")
+    print(f"to evaluate, sample, diagnose or report it: {shlex.quote(f'run={os.path.relpath(folder.path)}')}")
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -73,7 +74,7 @@ class Learner(pl.LightningModule):
             raise NonFiniteGradientError(
                 f"step {self.global_step}: the gradient norm is {float(norm)} (loss {float(self.latest['loss'])}); "
                 "weights, optimizer and EMA are those before this step. Lower optimizer.lr, or look into the step: "
-                f"python -m flowexp.replay {file}"
+                f"python -m flowexp.replay {shlex.quote(str(file))}"
             )
         self.latest["grad_norm"] = norm
 
