@@ -164,7 +164,7 @@ def check_sweep(arguments: Sequence[str]) -> None:
     """Raises ValueError where each of several processes would sweep on its own, or all jobs would share a folder."""
     check_sweeps_alone()
     if (override := last_of("run_dir", arguments)) is not None and not override.is_sweep_override():
-        folder = override.value()
+        folder = str(override.value())
         raise ValueError(
             f"run_dir={folder} cannot be the folder of every job of a sweep: give hydra.sweep.dir={folder}, in which "
             "each has its own"
@@ -259,9 +259,10 @@ def _change(config: DictConfig, said: list[Override]) -> None:
 def _check_sampler(sampler: DictConfig) -> None:
     """Raises ValueError for a key that no sampler has."""
     known = [str(key) for key in OmegaConf.load(config_folder() / "sampler" / "euler.yaml")]
-    for key in sampler:
+    for key in map(str, sampler):
         if key not in known:
-            raise ValueError(f"there is no key sampler.{key}{nearest(str(key), known) or f': it has {known[1:]}'}")
+            hint = nearest(key, known) or f": it has {', '.join(known[1:])}"
+            raise ValueError(f"there is no key sampler.{key}{hint}")
 
 
 def _run_with(checkpoint: str | None) -> Path:
