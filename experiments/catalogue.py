@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -233,6 +234,8 @@ def catalogue() -> str:
 
 
 def main() -> None:
+    if sys.argv[1:]:
+        raise SystemExit(f"error: the catalogue takes no arguments, got {' '.join(sys.argv[1:])}")
     atomic.write_text(PAGE, catalogue())
     print(f"wrote {PAGE}")
 

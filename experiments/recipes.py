@@ -80,12 +80,25 @@ def read_recipe(file: str, arguments: Sequence[str], takes: Sequence[str] = ("re
     minutes = given.get("minutes", settings.get("minutes"))
     if minutes is not None and not (isinstance(minutes, int | float) and minutes > 0):
         raise SystemExit(f"error: minutes is the most that the recipe may take, such as 25, got {minutes}")
-    run = None if "run" not in given else Path(str(given.run))
+    run = next(
+        (Path(os.path.expanduser(word.partition("=")[2])) for word in arguments if word.startswith("run=")), None
+    )
     if run is not None:
         _check_run(RunFolder(run))
     name = path.relative_to(Path(__file__).parent).with_suffix("")
-    switches = {name: bool(given.get(name, False)) for name in takes if name not in _VALUES}
-    return Recipe(str(name), budget, settings, minutes=minutes, run=run, **switches)
+    switches = {name: _switch(name, given.get(name, False)) for name in takes if name not in _VALUES}
+    recipe = Recipe(str(name), budget, settings, minutes=minutes, run=run, **switches)
+    if recipe.redraw and not any(recipe.results.glob("*.csv")):
+        raise SystemExit(
+            f"error: redraw=true draws the table in {recipe.results}, and there is none: leave it out first"
+        )
+    return recipe
+
+
+def _switch(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise SystemExit(f"error: {name} must be true or false, got {value}")
+    return value
 
 
 def _check_run(run: RunFolder) -> None:

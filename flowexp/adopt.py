@@ -5,6 +5,7 @@ The run's folder is like that of a training, so that `evaluate`, `diagnose`, `sa
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -39,9 +40,8 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     adopted = {"file": path.name, "sha256": official.fingerprint, "convention": convention}
     folder.write_json(folder.origin_file, describe_origin(config) | {"adopted": adopted, "plan": {}})
     folder.write_json(folder.trained_file, {"step": config.step})
-    print(
-        f"the run of {path.name}, by {NAMES[convention]}: {folder.path}\npython -m flowexp.evaluate run={folder.path}"
-    )
+    run = shlex.quote(f"run={folder.path}")
+    print(f"the run of {path.name}, by {NAMES[convention]}: {folder.path}\npython -m flowexp.evaluate {run}")
 
 
 def main() -> int:

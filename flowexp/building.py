@@ -34,6 +34,7 @@ from flowexp.lr_schedules import MakeSchedule, RunLength, create_schedule
 from flowexp.modules import FlowMatching
 from flowexp.optimization import MakeOptimizer, check_optimizer
 from flowexp.runs import RunFolder, chosen_callbacks, monitor_key, training_key
+from flowexp.trainer_keys import limited, precision_of
 from flowexp.values import check_values
 
 
@@ -150,7 +151,8 @@ def _check_lr_schedule(make: MakeSchedule, optimizer: Optimizer) -> None:
 
 def steps_per_epoch(config: DictConfig, datamodule: ImageDataModule) -> int:
     """Optimizer steps in one pass over the training images; Lightning takes the last one with however few batches."""
-    return math.ceil(datamodule.steps_per_epoch / config.trainer.get("accumulate_grad_batches", 1))
+    batches = limited(datamodule.steps_per_epoch, config.trainer.get("limit_train_batches"))
+    return math.ceil(batches / config.trainer.get("accumulate_grad_batches", 1))
 
 
 def build_backbone(config: DictConfig, datamodule: ImageDataModule) -> Backbone:
@@ -198,6 +200,7 @@ def build_trainer(
     """A Trainer that writes to the run's folder."""
     settings = dict(config.trainer)
     settings["accelerator"] = resolve_accelerator(settings["accelerator"])
+    settings["devices"] = resolve_devices(settings["devices"], settings["accelerator"])
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
     return pl.Trainer(
         **settings,
@@ -271,10 +274,18 @@ def resolve_accelerator(accelerator: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def resolve_devices(devices: Any, accelerator: str) -> Any:
+    """`devices` as plain containers. Raises ValueError for a CPU's that is no number of processes."""
+    devices = OmegaConf.to_container(devices) if OmegaConf.is_config(devices) else devices
+    if accelerator == "cpu" and devices != "auto" and not str(devices).isdigit():
+        raise ValueError(f"trainer.devices counts the processes of a CPU: give a number, got {devices}")
+    return devices
+
+
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """`auto` is bf16-mixed where the hardware multiplies in bf16, else 32-true; anything else is itself."""
+    """`auto` is bf16-mixed where the hardware multiplies in bf16, else 32-true; any other by its long name."""
     if precision != "auto":
-        return precision
+        return precision_of(precision)
     on_gpu = resolve_accelerator(accelerator) in ("gpu", "cuda")
     fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else cpu_multiplies_in_bf16()
     return "bf16-mixed" if fast else "32-true"
@@ -354,9 +365,11 @@ def restore(module: FlowMatching, file: Path) -> int:
 def resolve_device(device: str) -> torch.device:
     """`auto` as in `resolve_accelerator`. Raises ValueError for a device that torch does not know or does not find."""
     try:
-        found = torch.device(resolve_accelerator(device))
-    except RuntimeError as error:
-        raise ValueError(f"device must be auto, cpu or cuda, got {device!r}") from error
+        found = torch.device(str(resolve_accelerator(device)))
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device} needs a CUDA GPU, and torch finds none: take device=cpu or auto")
     return found

@@ -12,6 +12,8 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from flowexp.overrides import readable
+
 
 def config_folder() -> Path:
     """`conf/`: beside the package in a checkout, inside it in an installed wheel."""
@@ -65,4 +67,4 @@ class Configs:
         search = [f"hydra.searchpath={searched}"] if self.own else []
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            return compose(command, [*overrides, *search], return_hydra_config=with_hydra)
+            return compose(command, [*map(readable, overrides), *search], return_hydra_config=with_hydra)

@@ -30,6 +30,9 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from flowexp.data import LatentCache
 
     rank, num_shares = share_of(config.shard)
+    for key in ("shard_size", "batch_size"):
+        if config[key] < 1:
+            raise ValueError(f"{key} must be at least 1, got {config[key]}")
     datamodule = building.build_datamodule(config)
     vae = building.build(config.vae)
     cache, device = LatentCache(config.output), _device(building.resolve_device(config.device))

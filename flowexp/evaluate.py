@@ -24,6 +24,8 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from flowexp.callbacks.sharing import rank_and_world_size, start_processes
     from flowexp.guides import guided_by
 
+    if config.seed is not None and not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed must lie in 0..{2**32 - 1}, or be null for the run's own; got {config.seed}")
     alone = config.devices == 1
     device = building.resolve_device(config.device) if alone else start_processes(config.device, config.devices)
     is_first = rank_and_world_size()[0] == 0
@@ -67,7 +69,8 @@ def _finish(
 
     numbers = {name: (m.scalars, m.protocol) for name, m in measured.items()}
     summarise(folder, numbers, run=config.run, step=step, guide=guide)
-    own = folder.path.parent if folder.path.parent.name.startswith("sweep_") else folder.path  # its table warns itself
+    sweeps = (parent for parent in folder.path.parents if parent.name.startswith("sweep_"))
+    own = next(sweeps, folder.path)  # the table of a sweep warns itself
     earlier = summaries_of(Path(config.run), leaving_out=own)
     for sentence in keeps_apart({"this one": folder.summary(), **earlier}, only_with="this one"):
         print(f"warning: {sentence}", file=sys.stderr)

@@ -17,24 +17,28 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp import stopping
 from flowexp.completion import complete
 from flowexp.composing import Configs, config_folder
-from flowexp.errors import check_added, sentence_for
+from flowexp.errors import check_added, nearest, sentence_for
 from flowexp.help import help_page
+from flowexp.overrides import folder as folder_override
+from flowexp.overrides import in_any_sampler, is_override, last_of, read, readable
 from flowexp.runs import CONFIG, SAID, RunFolder
-from flowexp.settling import check_sweep, settle
+from flowexp.settling import OF_A_RUN, check_sweep, settle, unused_folder
+from flowexp.sweeping import check_subfolders, check_words, is_sweep, per_job
 from flowexp.sweeps import JobResult, print_table, swept_folders
+from flowexp.terminal import unbreakable
 
 COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt")
 _WITHOUT_A_JOB = ("report", "replay")  # they read a run's folder and make none
@@ -62,23 +66,32 @@ def main() -> int:
 
 def open_door(command: str, arguments: Sequence[str]) -> int:
     """Composes the config of `command` from `arguments` and runs it: once, or once for each job of a sweep."""
+    with unbreakable():
+        return _open_door(command, arguments)
+
+
+def _open_door(command: str, arguments: Sequence[str]) -> int:
     shows_errors_in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # argparse, which reads them for Hydra, gives up on key=value both before and after an option
-    ordered = [*map(_accept_both_spellings, sorted(arguments, key=_is_override))]
-    ordered = [accept_averages(command, argument) for argument in ordered]
+    ordered = sorted(arguments, key=is_override)
     sys.argv = [f"flowexp.{command}", *ordered]
     configs = Configs()
     try:
         configs = Configs.of(ordered)
+        ordered = _as_hydra_reads_them(command, ordered, configs)
+        overrides = [*filter(is_override, ordered)]
+        sys.argv = [f"flowexp.{command}", *ordered]
         if {"-h", "--help"} & {*arguments}:
-            print(help_page(command, [*filter(_is_override, ordered)], configs))
+            print(help_page(command, overrides, configs))
             return 0
-        check_added(command, ordered, configs)
-        if {"-m", "--multirun"} & {*arguments}:
+        check_added(command, overrides, configs)
+        if is_sweep(ordered):
             stopping.work_begins()
-            check_sweep(ordered)
-            sys.argv += _folder_of_sweep(command, ordered)
-        job = _pass_through(command)
+            check_sweep(overrides)
+            sys.argv += _folder_of_sweep(command, overrides, configs)
+            check_subfolders(command, overrides, configs)
+        with _alone_in_its_folder(sys.argv[1:]):
+            job = _pass_through(command)
     except Exception as error:
         sentence = None if shows_errors_in_full else sentence_for(error, command, ordered, configs)
         if sentence is None:
@@ -93,13 +106,57 @@ def open_door(command: str, arguments: Sequence[str]) -> int:
     return _become_job(command, *job) if job else 0
 
 
-def _folder_of_sweep(command: str, arguments: Sequence[str]) -> list[str]:
-    """Names one folder for a sweep over runs: that of each job would lie in its run's, and the table nowhere."""
-    given = [argument for argument in arguments if argument.startswith(("run=", "checkpoint=", "output_root="))]
-    named = any(argument.startswith("hydra.sweep.dir=") for argument in arguments)
-    if named or not any(override.is_sweep_override() for override in OverridesParser.create().parse_overrides(given)):
+def _as_hydra_reads_them(command: str, arguments: Sequence[str], configs: Configs) -> list[str]:
+    """The arguments with the quotes that Hydra's grammar needs. Raises ValueError for one that is no argument."""
+    sweeps = is_sweep(arguments)
+    check_words([argument for argument in arguments if not is_override(argument)])
+    spelt = [accept_averages(command, _accept_both_spellings(word)) for word in filter(is_override, arguments)]
+    overrides = [readable(word, sweeps) for word in spelt]
+    read(overrides)
+    if command in OF_A_RUN:
+        overrides = [*map(in_any_sampler, overrides)]
+    if sweeps:
+        overrides = per_job(overrides, configs)
+    return [*(argument for argument in arguments if not is_override(argument)), *overrides]
+
+
+def _folder_of_sweep(command: str, overrides: Sequence[str], configs: Configs) -> list[str]:
+    """Makes the folder of a sweep, which no other has: one that starts in the same second gets another.
+
+    A sweep over runs has one folder too: that of each job would lie in its run's, and the table nowhere.
+    """
+    if (given := last_of("hydra.sweep.dir", overrides)) is not None:
+        if given.value() in ("", None):
+            raise ValueError(f"{given.input_line} names no folder: give one, or leave it out")
         return []
-    return [f"hydra.sweep.dir=outputs/{_SWEPT.get(command, 'sweeps')}/sweep_${{now:%Y-%m-%d_%H-%M-%S}}"]
+    of_folder = [
+        override for override in read(overrides) if override.key_or_group in ("run", "checkpoint", "output_root")
+    ]
+    if any(override.is_sweep_override() for override in of_folder):
+        default = Path("outputs", _SWEPT.get(command, "sweeps"), f"sweep_{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    else:
+        said = [str(override.input_line) for override in of_folder]
+        default = Path(configs.compose(command, said, with_hydra=True).hydra.sweep.dir)
+    return [folder_override("hydra.sweep.dir", unused_folder(default))]
+
+
+@contextmanager
+def _alone_in_its_folder(arguments: Sequence[str]) -> Iterator[None]:
+    """Keeps another sweep out of the folder that `hydra.sweep.dir` names: each would write over the other's jobs."""
+    given = last_of("hydra.sweep.dir", filter(is_override, arguments)) if is_sweep(arguments) else None
+    if given is None:
+        yield
+        return
+    sweep = RunFolder(Path(str(given.value())))
+    sweep.path.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        try:
+            held.enter_context(sweep.held())
+        except ValueError as error:
+            raise ValueError(
+                f"another sweep works in {sweep.path}: wait until it ends, or name another folder by hydra.sweep.dir"
+            ) from error
+        yield
 
 
 def _pass_through(command: str) -> tuple[Path, dict[str, str]] | None:
@@ -132,14 +189,9 @@ def _errors_as_exceptions() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-def _is_override(argument: str) -> bool:
-    """Whether it is key=value or ~key, and neither an option such as `--config-dir` nor the option's value."""
-    return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
-
-
 def _accept_both_spellings(argument: str) -> str:
     """`+experiment=x` is `experiment=x`, and `lambda`, which Python reserves, is `lam`."""
-    argument = argument.removeprefix("+") if argument.startswith("+experiment=") else argument
+    argument = re.sub(r"^\++experiment=", "experiment=", argument)
     return re.sub(r"^(\+{0,2}(?:objective|terms\.\w+)\.)lambda=", r"\1lam=", argument)
 
 
@@ -208,7 +260,15 @@ def _run_swept_job(command: str, config: DictConfig) -> float | None:
     code = _wait_for(subprocess.Popen(_job_command(command, run.path), env=environment))
     result = JobResult(run=str(run.path), overrides=overrides, exit_code=code)
     result.write(own)
-    return result.summary.get("scalars", {}).get(config.get("optimized_metric"))
+    return _optimized(config.get("optimized_metric"), run, result.summary.get("scalars", {}))
+
+
+def _optimized(metric: str | None, run: RunFolder, scalars: Mapping[str, float]) -> float | None:
+    """The number that a sweep's optimiser sees of a job; warns where the job has measured no such number."""
+    if metric is not None and scalars and metric not in scalars:
+        hint = nearest(metric, scalars) or f": it has {', '.join(scalars)}."
+        print(f"warning: optimized_metric={metric} is no number of {run.path}{hint}", file=sys.stderr)
+    return scalars.get(metric) if metric is not None else None
 
 
 def _wait_for(job: subprocess.Popen[bytes]) -> int:

@@ -8,16 +8,23 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
+from pytorch_lightning.utilities import rank_zero_warn
 from rich.table import Table
 
-from flowexp.building import build_strategy, resolve_accelerator, resolve_precision, steps_per_epoch
+from flowexp.building import (
+    build_strategy,
+    resolve_accelerator,
+    resolve_devices,
+    resolve_precision,
+    steps_per_epoch,
+)
 from flowexp.data import ImageDataModule
 from flowexp.data.loader import check_batch_size
 from flowexp.modules import FlowMatching
 from flowexp.optimization import describe_optimizer
 from flowexp.processes import num_processes
 from flowexp.steps import ends_a_step
+from flowexp.terminal import console
 
 
 def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, Any]:
@@ -105,12 +112,22 @@ def total_steps(config: DictConfig, datamodule: ImageDataModule) -> int:
     return min(limits)
 
 
+def warn_of_the_warmup(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule) -> None:
+    """Warns of a learning rate that training ends before it is reached."""
+    warmup, steps = module.optimization.warmup_steps, total_steps(config, datamodule)
+    if warmup > steps:
+        rank_zero_warn(
+            f"the warm-up of {warmup:,} steps (optimizer.warmup_steps or warmup_epochs) is longer than the training of "
+            f"{steps:,}: the learning rate ends at {100 * steps / warmup:.2g} % of optimizer.lr"
+        )
+
+
 def print_plan(plan: dict[str, Any]) -> None:
     """Prints a plan as a table."""
     table = Table(title="the run", show_header=False)
     for name, value in plan.items():
         table.add_row(name, str(value))
-    Console().print(table)
+    console().print(table)
 
 
 class _Stopwatch(pl.Callback):
@@ -142,7 +159,7 @@ def seconds_per_step(
     watch = _Stopwatch()
     trainer = pl.Trainer(
         accelerator=resolve_accelerator(config.trainer.accelerator),
-        devices=config.trainer.devices,
+        devices=resolve_devices(config.trainer.devices, resolve_accelerator(config.trainer.accelerator)),
         num_nodes=config.trainer.num_nodes,
         strategy=build_strategy(config),
         precision=resolve_precision(config.trainer.precision, config.trainer.accelerator),  # type: ignore[arg-type]

@@ -52,6 +52,8 @@ def check_sweeps_alone() -> None:
 def check_processes(command: str, config: DictConfig) -> None:
     """Raises ValueError where each of several processes would do the whole work, in one folder."""
     num = num_side_by_side()
+    if command == "train" and not config.dry_run:
+        _check_machines(int(config.trainer.num_nodes), num)
     if num == 1 or command == "encode":  # which shares it out by shards
         return
     said = f"flowexp.{command} was started {num} times side by side"
@@ -63,6 +65,16 @@ def check_processes(command: str, config: DictConfig) -> None:
         raise ValueError(
             f"{said}, and trainer.devices={config.trainer.devices} with trainer.num_nodes={config.trainer.num_nodes} "
             f"make {wanted}: add strategy=ddp and numbers whose product is {num}, or {_START_ONCE}"
+        )
+
+
+def _check_machines(wanted: int, num_processes: int) -> None:
+    """Raises ValueError where one process would wait half an hour for machines on which nobody starts the others."""
+    by_hand = {"MASTER_ADDR", "NODE_RANK"} <= {*os.environ}
+    if wanted > 1 and num_processes == 1 and not by_hand:
+        raise ValueError(
+            f"trainer.num_nodes={wanted} waits for processes on {wanted} machines, and this is one: start it by srun "
+            "or torchrun (docs/clusters.md), or leave trainer.num_nodes out"
         )
 
 

@@ -20,6 +20,7 @@ def replay(incident: Incident, module: FlowMatching) -> list[Extremes]:
     from flowexp.modules.incident import Extremes, largest, largest_gradients, watching_activations
 
     module.load_state_dict(incident.weights)
+    module.to(incident.batches[0].data.dtype)  # float64 of a training in 64-true
     module.train()
     module.zero_grad()
     with watching_activations(module) as activations:
@@ -51,12 +52,12 @@ def main() -> int:
 
 
 def _print(path: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from flowexp import building
     from flowexp.modules.incident import gradient_norm
     from flowexp.runs import RunFolder
+    from flowexp.terminal import console
 
     incident = _read(path)
     config = RunFolder(path.parent).trained_config()
@@ -69,7 +70,7 @@ def _print(path: Path) -> None:
     for place in found:
         shown = ["" if v is None else f"{v:.3g}" for v in (place.weight, place.activation, place.gradient)]
         table.add_row(place.place, *shown, style=None if place.is_finite() else "bold red")
-    Console().print(table)
+    console().print(table)
     print(verdict(found, incident, gradient_norm(module), path))
 
 

@@ -10,12 +10,17 @@ wandb=ENTITY/PROJECT   saves the W&B workspace of this code there instead (flowe
 from __future__ import annotations
 
 import sys
+from glob import glob
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowexp import atomic
 from flowexp.composing import Configs, config_folder
-from flowexp.errors import sentence_for
+from flowexp.errors import check_added, sentence_for
+from flowexp.overrides import is_override, listed, places, read, readable
+from flowexp.terminal import unbreakable
+from flowexp.values import check_like
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -31,8 +36,43 @@ def run(config: DictConfig) -> str:
         from flowexp.reporting.workspace import save_workspace
 
         return save_workspace(str(config.wandb))
-    folders = [Path(folder) for folder in config.runs] or [Path(config.run)]
-    return str(write_report(folders, config.output and Path(config.output), int(config.pictures)))
+    folders = _matching([str(folder) for folder in config.runs]) or [Path(config.run)]
+    return str(write_report(folders, config.output and Path(config.output), config.pictures))
+
+
+def _matching(names: list[str]) -> list[Path]:
+    """The folders of some names, with those that a pattern such as outputs/digits_fm/* stands for, in their order.
+
+    Raises ValueError for a pattern that no run or sweep matches.
+    """
+    folders: list[Path] = []
+    for name in names:
+        if Path(name).exists() or not set("*?[") & {*name}:
+            folders.append(Path(name))
+            continue
+        matching = [Path(path) for path in sorted(glob(name)) if _holds_something(Path(path))]
+        if not matching:
+            raise ValueError(f"no run matches {name}: give folders that training runs printed at their end")
+        folders += matching
+    return folders
+
+
+def _holds_something(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.yaml", "sweep.csv"))
+
+
+def _with_runs_as_lists(arguments: list[str]) -> list[str]:
+    """`runs=A`, `runs=A,B` and `run=[A,B]` are `runs=[A,B]`; a folder's own name may have any characters."""
+    return [_as_list(argument) for argument in arguments]
+
+
+def _as_list(argument: str) -> str:
+    key, _, text = argument.partition("=")
+    is_there = Path(expanduser(text)).exists()
+    if key not in ("run", "runs") or (key == "run" and is_there):
+        return argument
+    names = [expanduser(text)] if is_there else places(text)
+    return argument if key == "run" and len(names) < 2 else listed("runs", names)
 
 
 def write_report(folders: list[Path], output: Path | None = None, most_pictures: int = 12) -> Path:
@@ -65,7 +105,11 @@ def _write(output: Path, page: str) -> Path:
 
 def main() -> int:
     """The command line. Returns the exit code."""
-    arguments = sys.argv[1:]
+    with unbreakable():
+        return _main(sys.argv[1:])
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else 2
@@ -74,7 +118,14 @@ def main() -> int:
         return 0
     try:
         # no job's folder is made and no process started: a page takes seconds and belongs to its run
-        print(run(Configs().compose("report", arguments)))
+        for argument in arguments:
+            if not is_override(argument):
+                raise ValueError(f"{argument} is no setting: give run=FOLDER, or runs=[A,B] for several side by side")
+        read(arguments := [*map(readable, _with_runs_as_lists(arguments))])
+        check_added("report", arguments, Configs())
+        config = Configs().compose("report", arguments)
+        check_like(config, {"pictures": 12, "output": None, "wandb": None, "run": None})
+        print(run(config))
     except Exception as error:
         sentence = sentence_for(error, "report", arguments)
         if sentence is None:

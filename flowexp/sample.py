@@ -52,6 +52,8 @@ def _check(config: DictConfig) -> None:
     for key, least in {"num_samples": 1, "batch_size": 1, "seed": 0}.items():
         if config[key] < least:
             raise ValueError(f"{key} must be at least {least}, got {config[key]}")
+    if config.seed >= 2**32:
+        raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {config.seed}")
 
 
 def _draw(module: Any, datamodule: Any, config: DictConfig, folder: RunFolder) -> int:
@@ -71,10 +73,23 @@ def _draw(module: Any, datamodule: Any, config: DictConfig, folder: RunFolder) -
             shown.extend(pictures[: IN_GRID - len(shown)])
             yield pictures
 
+    _check_room(folder, config.num_samples, datamodule.picture_resolution)
     with module.averaged():
         write_adm_batches(folder.path / "samples.npz", batches(), config.num_samples)
     save_image(image_grid(torch.stack(shown)), folder.path / "samples.png")
     return nfe
+
+
+def _check_room(folder: RunFolder, num_samples: int, resolution: int) -> None:
+    """Raises ValueError where the disk cannot hold all samples: it would be full after hours."""
+    from shutil import disk_usage
+
+    needed, free = num_samples * resolution**2 * 3, disk_usage(folder.path).free
+    if needed > free:
+        raise ValueError(
+            f"num_samples={num_samples} takes {needed / 1e9:.1f} GB in {folder.path}, where {free / 1e9:.1f} GB are "
+            "left: draw fewer, or give run_dir=FOLDER on another disk"
+        )
 
 
 def _samples(module: Any, config: DictConfig) -> Iterator[Any]:

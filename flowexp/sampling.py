@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowexp.interpolants import Interpolant
+from flowexp.kinds import check_options
 from flowexp.parameterization import VelocityNetwork
 from flowexp.profiles import Profile, create_profile, scale_schedule
 from flowexp.randomness import SampleNoise
@@ -79,6 +80,7 @@ class Sampler:
 
     def __post_init__(self) -> None:
         solver = create_solver(self.solver) if isinstance(self.solver, str) else self.solver
+        check_options("sampler.solver_options", type(solver), self.solver_options)
         num_steps = solver.num_steps if self.num_steps is None else self.num_steps
         object.__setattr__(self, "solver", replace(solver, **{**self.solver_options, "num_steps": num_steps}))
         object.__setattr__(self, "num_steps", num_steps)
@@ -88,6 +90,9 @@ class Sampler:
 
     def _check(self) -> None:
         create_profile(self.profile)
+        for key in ("s0", "s1"):
+            if not getattr(self, key) > 0:
+                raise ValueError(f"sampler.{key} scales the velocity and must be positive, got {getattr(self, key)}")
         if self.ssc_target not in SSC_TARGETS:
             raise ValueError(f"ssc_target must be one of {', '.join(SSC_TARGETS)}, got {self.ssc_target!r}")
         for key in ("guidance_interval", "autoguidance_interval"):

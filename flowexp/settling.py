@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from flowexp.composing import config_folder
 from flowexp.errors import nearest
 from flowexp.going_on import (
     check_same_training,
@@ -20,15 +22,16 @@ from flowexp.going_on import (
     say,
     share_training,
 )
+from flowexp.overrides import last_of, read
 from flowexp.processes import check_processes, check_sweeps_alone, name_in_common
 from flowexp.runs import RunFolder
+from flowexp.trainer_keys import check_trainer
 
-_OF_A_RUN = ("sample", "evaluate", "diagnose")
-_NAMES = (
-    "run_dir", "output_root", "name", "run", "checkpoint", "guide", "guide_checkpoint", "ckpt", "trained_run", "output",
-    "file",
-)  # fmt: skip
-_MAY_BE_NULL = ("run", "checkpoint", "guide", "guide_checkpoint", "ckpt", "trained_run")
+OF_A_RUN = ("sample", "evaluate", "diagnose")
+_FOLDERS = {  # keys that name a folder or a file, and whether they may be left open
+    "run_dir": False, "output_root": False, "run": False, "output": False, "file": False, "checkpoint": True,
+    "guide": True, "guide_checkpoint": True, "ckpt": True, "trained_run": True,
+}  # fmt: skip
 
 
 def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
@@ -37,12 +40,15 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
     sweep: the folder of the sweep whose job this is.
     """
     with open_dict(config):
-        _keep_names(config)
-        _check_names(command, config, sweep)
-        if command in _OF_A_RUN:
+        if command in ("train", "adopt") and "terms" not in config:  # terms=[]
+            config.terms = {}
+        _check_names(command, config)
+        _check_that_all_is_read(config)
+        if command in OF_A_RUN:
             _take_from_run(config)  # first: the folder lies in that of the run
         is_settled = _settle_folder(command, config, sweep)
         if command == "train":
+            check_trainer(config.trainer)
             given = Path(config.run_dir) if sweep is None and _is_given("run_dir") else None
             is_settled = continue_a_run(config, given, sweep) or is_settled
             share_training(config, sweep)
@@ -60,29 +66,63 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
         return resolved
 
 
-def _keep_names(config: DictConfig) -> None:
-    """Folders and files have names, also where these look like numbers: `run_dir=2026_11` is no 202611."""
-    for override in HydraConfig.get().overrides.task:
-        key, _, text = override.lstrip("+").partition("=")
-        if key in _NAMES and isinstance(config.get(key), bool | int | float):
-            config[key] = text
+# --- what the command line says ---------------------------------------------------------------------------------------
 
 
-def _check_names(command: str, config: DictConfig, sweep: Path | None) -> None:
-    """Raises ValueError for a name that is empty, as an unset variable of a script leaves it, or leads elsewhere."""
-    given = OmegaConf.to_container(config)  # not resolved: run_dir may refer to a run that is still to be found
-    assert isinstance(given, dict)
-    for key, value in ((key, given[key]) for key in _NAMES if key in given):
-        is_open = key in _MAY_BE_NULL or (key == "name" and command not in ("train", "adopt"))
-        if (value is None and not is_open) or (isinstance(value, str) and not value.strip()):
-            raise ValueError(f"{key} is {'null' if value is None else 'empty'}: give a name, or leave {key} out")
-    if command in ("train", "adopt") and sweep is None and not _is_given("run_dir"):
-        root = os.path.abspath(config.output_root)
-        if not (place := os.path.abspath(os.path.join(root, config.name))).startswith(os.path.join(root, "")):
-            raise ValueError(
-                f"name={config.name} must name a folder below output_root={config.output_root}, and leads to {place}: "
-                "choose another name, or give run_dir=FOLDER"
-            )
+def _said() -> list[Override]:
+    """The overrides of this job."""
+    return read(HydraConfig.get().overrides.task)
+
+
+def _is_given(key: str) -> bool:
+    """Whether the command line sets `key`."""
+    override = last_of(key, HydraConfig.get().overrides.task)
+    return override is not None and not override.is_delete()
+
+
+def _check_names(command: str, config: DictConfig) -> None:
+    """Raises ValueError for a folder, file or name that is none: an unset variable of a script leaves it empty."""
+    for key, may_be_open in _FOLDERS.items():
+        if key == "checkpoint" and command not in OF_A_RUN:  # there it is how often a run is saved
+            continue
+        if key in config and not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
+            _check_name(key, config[key], may_be_open)
+    if command in ("train", "adopt"):
+        _check_name("name", config.name, may_be_open=False)
+        if Path(config.name).is_absolute() or ".." in Path(config.name).parts:
+            raise ValueError(f"name must stay below output_root, got {config.name}: give another folder by output_root")
+
+
+def _check_name(key: str, value: object, may_be_open: bool) -> None:
+    what = "names a run" if key == "name" else "names a file or a folder"
+    if isinstance(value, str) and not value.strip():
+        raise ValueError(f"{key} {what}, and is empty: give a name, or leave {key}= out")
+    if not isinstance(value, str) and not (value is None and may_be_open):
+        raise ValueError(f"{key} {what}, and must be a word; got {'null' if value is None else value}")
+
+
+def _check_that_all_is_read(config: DictConfig) -> None:
+    """Raises ValueError for a setting of the command line of something that is not chosen: it would do nothing."""
+    for override in _said():
+        _check_that_none_is_twice(override)
+        top, *below = override.key_or_group.split(".")
+        place = ".".join([top, *below[:1]]) if top in ("callbacks", "terms", "logger") else top
+        if override.is_delete() or not below or top not in ("callbacks", "terms", "logger", "data"):
+            continue
+        node = OmegaConf.select(config, place)
+        if place != override.key_or_group and isinstance(node, DictConfig) and "_target_" not in node:
+            name = place.rpartition(".")[2]
+            hint = f"{top}={'NAME' if top == 'data' else name}"
+            raise ValueError(f"{override.input_line} sets what is not chosen, and would do nothing: add {hint}")
+
+
+def _check_that_none_is_twice(override: Override) -> None:
+    """Raises ValueError for a group that is given one name twice, which would count once."""
+    names = override.value()
+    if override.key_or_group not in ("callbacks", "terms") or not isinstance(names, list):
+        return
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise ValueError(f"{override.input_line} names {twice[0]} twice: give it once")
 
 
 # --- the folder ------------------------------------------------------------------------------------------------------
@@ -99,11 +139,6 @@ def _settle_folder(command: str, config: DictConfig, sweep: Path | None) -> bool
         return False
     config.run_dir = str(Path(config.run_dir).with_name(name))
     return True
-
-
-def _is_given(key: str) -> bool:
-    """Whether the command line says `key=`."""
-    return any(override.lstrip("+").startswith(f"{key}=") for override in HydraConfig.get().overrides.task)
 
 
 def unused_folder(path: Path) -> Path:
@@ -135,7 +170,8 @@ def _check_folder(command: str, config: DictConfig) -> None:
 def check_sweep(arguments: Sequence[str]) -> None:
     """Raises ValueError where each of several processes would sweep on its own, or all jobs would share a folder."""
     check_sweeps_alone()
-    for folder in (argument.partition("=")[2] for argument in arguments if argument.startswith("run_dir=")):
+    if (override := last_of("run_dir", arguments)) is not None and not override.is_sweep_override():
+        folder = str(override.value())
         raise ValueError(
             f"run_dir={folder} cannot be the folder of every job of a sweep: give hydra.sweep.dir={folder}, in which "
             "each has its own"
@@ -151,14 +187,37 @@ def _take_from_run(config: DictConfig) -> None:
         config.run = str(_run_with(config.checkpoint))
     trained = RunFolder(_existing_run(Path(config.run))).trained_config()
     config.run = str(Path(config.run).absolute())
-    overrides = list(HydraConfig.get().overrides.task)
-    chosen = {override.split("=")[0] for override in overrides}
-    if "sampler" not in chosen:
-        said = OmegaConf.from_dotlist([override for override in overrides if override.startswith("sampler.")])
-        scale = {key: config.sampler[key] for key in ("s0", "s1", "profile")} if "ssc" in chosen else {}
-        config.sampler = OmegaConf.merge(trained.sampler, scale, said.get("sampler", {}))
+    groups = {each.key_or_group for each in _said() if not isinstance(each.value(), dict) and not each.is_delete()}
+    if any(each.is_delete() and each.key_or_group == "sampler" for each in _said()):
+        raise ValueError("~sampler would leave no sampler: without it the run's own is taken")
+    if "sampler" not in groups:
+        scale = {key: config.sampler[key] for key in ("s0", "s1", "profile")} if "ssc" in groups else {}
+        config.sampler = OmegaConf.merge(trained.sampler, scale)
+        _change(config, [override for override in _said() if override.key_or_group.partition(".")[0] == "sampler"])
+    _check_sampler(config.sampler)
     if config.get("name", "") is None:
         config.name = trained.get("name")
+
+
+def _change(config: DictConfig, said: list[Override]) -> None:
+    """Sets what the command line says, as Hydra would have, had it composed with these values."""
+    for override in said:
+        if not override.is_delete():
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
+            continue
+        group, _, key = override.key_or_group.rpartition(".")
+        if key not in (node := OmegaConf.select(config, group) or {}):
+            raise ValueError(f"there is no key {override.key_or_group} to leave out")
+        del node[key]
+
+
+def _check_sampler(sampler: DictConfig) -> None:
+    """Raises ValueError for a key that no sampler has."""
+    known = [str(key) for key in OmegaConf.load(config_folder() / "sampler" / "euler.yaml")]
+    for key in map(str, sampler):
+        if key not in known:
+            hint = nearest(key, known) or f": it has {', '.join(known[1:])}"
+            raise ValueError(f"there is no key sampler.{key}{hint}")
 
 
 def _run_with(checkpoint: str | None) -> Path:
@@ -171,7 +230,7 @@ def _run_with(checkpoint: str | None) -> Path:
     if not RunFolder(run).config_file.exists():
         raise ValueError(
             f"{checkpoint} lies in no run's folder: add run=FOLDER, or make a run of published weights by "
-            f"`python -m flowexp.adopt file={checkpoint} +experiment=NAME`"
+            f"`python -m flowexp.adopt {shlex.quote(f'file={checkpoint}')} +experiment=NAME`"
         )
     return run
 
@@ -183,5 +242,7 @@ def _existing_run(path: Path) -> Path:
         known = [config.parent for depth in ("*", "*/*") for config in beside.glob(f"{depth}/config.yaml")]
         names = {str(run.relative_to(beside)): run for run in known}
         hint = nearest(str(path.absolute().relative_to(beside)), names)
-        raise ValueError(f"there is no run {path}{hint or ': give the folder that a training run printed at its end'}")
+        hint = hint or ": give the folder that a training run printed at its end"
+        several = ", or add -m for several" if "," in str(path) else ""
+        raise ValueError(f"there is no run {path}{hint}{several}")
     return path

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from flowexp.cards import cards_of
 from flowexp.runs import RunFolder
+from flowexp.terminal import console
 
 Measured = Mapping[str, tuple[Mapping[str, float], Mapping[str, Any]]]  # scalars and protocol, by measurement
 
@@ -26,7 +27,7 @@ def summarise(folder: RunFolder, measured: Measured, **about: Any) -> None:
     for name, value in scalars.items():
         table.add_row(name, f"{value:.4g}", *([cards.get(name, "")] if cards else []))
     if scalars:
-        Console().print(table)
+        console().print(table)
     for what, where in _places(folder.path).items():
         print(f"{what}: {where}")
 
@@ -48,5 +49,5 @@ def _places(folder: Path) -> dict[str, str]:
     found = {what: str(short / name) for what, name in places.items() if (folder / name).is_dir()}
     found["numbers with their protocol"] = str(short / "summary.json")
     if any(folder.glob("wandb/offline-run-*")):
-        found["W&B was offline; to send it"] = f"wandb sync {short}/wandb/offline-run-*"
+        found["W&B was offline; to send it"] = f"wandb sync {shlex.quote(str(short))}/wandb/offline-run-*"
     return found

@@ -14,8 +14,10 @@ from rich.table import Table
 
 from flowexp.cards import card_column, cards_of, is_card_column, keeps_apart
 from flowexp.json_files import read_object
+from flowexp.overrides import key_of, read
 from flowexp.runs import RunFolder
 from flowexp.tables import write_csv
+from flowexp.terminal import console
 
 swept_folders: list[Path] = []
 
@@ -59,7 +61,7 @@ class JobResult:
 
     @property
     def settings(self) -> dict[str, str]:
-        return dict(override.lstrip("+").split("=", 1) for override in self.overrides if "=" in override)
+        return {key_of(text): _value_of(text) for text in self.overrides if "=" in text}
 
     @property
     def status(self) -> str:
@@ -82,8 +84,7 @@ def print_table(sweep: Path) -> int:
     Settings that all jobs share are not printed. Beside or below a number stands the hash of its card; numbers of one
     name and cards that differ in more than what is swept are warned of, and why jobs were refused is said below.
     """
-    folders = sorted((path.parent for path in sweep.glob("*/job.json")), key=_job_number)
-    jobs = {folder.name: JobResult.read(folder) for folder in folders}
+    jobs = {name: JobResult.read(sweep / name) for name in sorted(job_names(sweep), key=_job_number)}
     if not jobs:
         print(f"no job of the sweep {sweep} has ended", file=sys.stderr)
         return 1
@@ -91,8 +92,8 @@ def print_table(sweep: Path) -> int:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     hidden = _shared([job.settings for job in jobs.values()])
     shown = [column for column in columns if not is_card_column(column) and column not in hidden]
-    Console().print(_fitting(Console(), f"sweep {sweep}", shown, rows))
     write_csv(sweep / "sweep.csv", [{column: row.get(column) for column in columns} for row in rows])
+    console().print(_fitting(console(), f"sweep {sweep}", shown, rows))
     print(f"the same as CSV: {sweep / 'sweep.csv'}")
     for refusal in dict.fromkeys(job.refusal for job in jobs.values() if job.refusal):
         refused = ", ".join(name for name, job in jobs.items() if job.refusal == refusal)
@@ -144,8 +145,20 @@ def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
     return columns
 
 
-def _job_number(folder: Path) -> tuple[int, str]:
-    return (int(folder.name), "") if folder.name.isdigit() else (1 << 30, folder.name)
+def job_names(sweep: Path) -> list[str]:
+    """The jobs' folders in that of a sweep, however deep they lie, as names below it; not those of sweeps inside."""
+    found = [path.parent.relative_to(sweep) for path in sweep.rglob("job.json")]
+    return [str(folder) for folder in found if not any(parent in found for parent in folder.parents)]
+
+
+def _value_of(override: str) -> str:
+    """The value of an override as text, without the quotes of Hydra's grammar."""
+    value = read([override])[0].value()
+    return value if isinstance(value, str) else override.partition("=")[2]
+
+
+def _job_number(name: str) -> tuple[int, str]:
+    return (int(name), "") if name.isdigit() else (1 << 30, name)
 
 
 def _shown(value: Any, card: str | None, with_card: str) -> str:

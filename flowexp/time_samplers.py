@@ -12,6 +12,7 @@ from torch import Tensor
 from flowexp.time import progress
 
 Interval = tuple[float, float]
+FARTHEST = 100.0  # where sigmoid(m) has long been 0 or 1 in float32
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class LogitNormal(TimeSampler):
     def __post_init__(self) -> None:
         if not self.s > 0:
             raise ValueError(f"the logit-normal's s must be positive, got {self.s}")
+        if not (abs(self.m) <= FARTHEST and self.s <= FARTHEST):
+            raise ValueError(
+                f"time_sampler.m and s of the logit-normal must be at most {FARTHEST:g} in size, got {self.m} and "
+                f"{self.s}: beyond, every t is 0 or 1"
+            )
 
     def draw(self, num: int, generator: torch.Generator) -> Tensor:
         normal = torch.randn(num, generator=generator, device=generator.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     datamodule = building.build_datamodule(config)
     module = building.build_module(config, datamodule)
     _check_guidance(config, module.backbone.takes)
+    plan.warn_of_the_warmup(config, module, datamodule)
     origin = {
         **describe_origin(config),
         "plan": plan.describe(config, module, datamodule),
@@ -57,6 +59,7 @@ def _dry_run(config: DictConfig, folder: RunFolder) -> None:
             f"about {seconds * num_steps / 60:.1f} minutes of training" if seconds else f"not timed: {lacks or missing}"
         )
         about = plan.describe(config, module, datamodule)
+        plan.warn_of_the_warmup(config, module, datamodule)
         plan.print_plan({**about, "time left": left})
         timing = {"num_steps": num_steps, "seconds_per_step": seconds, "lacks": lacks, "missing_data": missing}
         if folder.plan_file.exists() or not folder.holds_work():
@@ -81,12 +84,12 @@ def _check(config: DictConfig) -> None:
     from pytorch_lightning import Trainer
 
     from flowexp.loggers import check_loggers
+    from flowexp.trainer_keys import check_trainer
     from flowexp.values import check_values
 
     check_values(config.trainer, Trainer)
     check_loggers(config)
-    if (limit := config.trainer.get("gradient_clip_val")) is not None and limit < 0:
-        raise ValueError(f"trainer.gradient_clip_val must be positive, or null for no limit; got {limit}")
+    check_trainer(config.trainer)
     if config.log_every_n_steps < 1:
         raise ValueError(f"log_every_n_steps must be at least 1, got {config.log_every_n_steps}")
     if not 0 <= config.seed < 2**32:
@@ -361,7 +364,7 @@ def _finish(config: DictConfig, folder: RunFolder, trainer: Any, step: int, meas
     numbers = {entry["name"]: (entry["scalars"], entry["protocol"]) for entry in last}
     numbers |= {name: (measurement.scalars, measurement.protocol) for name, measurement in measured.items()}
     summarise(folder, numbers, name=config.name, step=step, trained_run=config.trained_run)
-    print(f"to evaluate, sample, diagnose or report it: run={os.path.relpath(folder.path)}")
+    print(f"to evaluate, sample, diagnose or report it: {shlex.quote(f'run={os.path.relpath(folder.path)}')}")
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 DOORS = {  # run before torch is needed
     "launch", "sweeps", "jobs", "errors", "runs", "train", "sample", "evaluate", "encode", "adopt", "replay",
     "diagnose", "report", "help", "completion", "values", "composing", "settling", "processes", "going_on",
-    "json_files", "loggers",
+    "json_files", "loggers", "overrides", "sweeping", "terminal", "trainer_keys", "kinds",
 }  # fmt: skip
 KNOW_HYDRA = DOORS | {"building", "plan"}
 MATHEMATICS = {

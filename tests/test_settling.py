@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,78 @@ def test_a_sweep_started_again_in_its_folder_measures_again(workdir: Path) -> No
     for _ in range(2):
         RunFolder(workdir / "sweep/0").create(settled("evaluate", "run=run", sweep=workdir / "sweep"))
     assert json.dumps(OmegaConf.to_container(RunFolder(workdir / "sweep/0").config()))
+
+
+# --- the run's own sampler ------------------------------------------------------------------------------------------
+
+
+def sampler_of(run: str, in_process: Callable[..., int], command: str, *given: str) -> DictConfig:
+    """The sampler that a command on a run settles on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"flowexp.{command}.run", lambda config, folder: None)
+        assert in_process(command, f"run={run}", "run_dir=out", *given) == 0
+    return RunFolder(Path("out")).config().sampler
+
+
+@pytest.fixture(scope="module")
+def of_dopri5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dopri5")
+    HydraConfig.instance().cfg = None
+    run = trained(folder, "sampler=dopri5", "sampler.num_steps=7", "sampler.guidance_interval=[0.2,0.8]")
+    HydraConfig.instance().cfg = None
+    return run.path
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "diagnose"])
+@pytest.mark.parametrize(
+    ("given", "key", "value"),
+    [
+        ("sampler.s0=1.5", "s0", 1.5),
+        ("++sampler.s0=1.5", "s0", 1.5),
+        ("sampler.solver_options.rtol=1e-7", "solver_options.rtol", 1e-7),
+        ("+sampler.solver_options.rtol=1e-7", "solver_options.rtol", 1e-7),
+        ("++sampler.solver_options.rtol=1e-7", "solver_options.rtol", 1e-7),
+        ("sampler.solver_options={rtol:1e-5,atol:1e-8}", "solver_options", {"rtol": 1e-5, "atol": 1e-8}),
+        ("sampler={s0: 1.5, num_steps: 3}", "s0", 1.5),
+        ("++sampler={s0: 1.5}", "s0", 1.5),
+        ("ssc=linear", "s0", 1.1),
+    ],
+)
+def test_a_change_of_a_runs_sampler_has_an_effect_and_leaves_the_rest(
+    command: str, given: str, key: str, value: object, of_dopri5: Path, in_process: Callable[..., int]
+) -> None:
+    sampler = sampler_of(str(of_dopri5), in_process, command, given)
+    assert OmegaConf.select(sampler, key) == value
+    assert sampler.solver == "dopri5" and sampler.guidance_interval == [0.2, 0.8]
+
+
+def test_a_key_can_be_left_out_of_a_runs_sampler(of_dopri5: Path, in_process: Callable[..., int]) -> None:
+    sampler = sampler_of(str(of_dopri5), in_process, "sample", "~sampler.s0")
+    assert "s0" not in sampler and sampler.solver == "dopri5"
+
+
+def test_another_sampler_is_taken_as_a_whole(of_dopri5: Path, in_process: Callable[..., int]) -> None:
+    sampler = sampler_of(str(of_dopri5), in_process, "sample", "sampler=heun", "++sampler.s0=1.5")
+    assert (sampler.solver, sampler.s0, sampler.num_steps) == ("heun", 1.5, 25)
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "words"),
+    [
+        ("sample", "sampler.s00=1", "there is no key sampler.s00; did you mean s0"),
+        ("sample", "++sampler.foo=1", "there is no key sampler.foo"),
+        ("sample", "sampler={foo: 1}", "there is no key sampler.foo"),
+        ("sample", "sampler=heun sampler.foo=1", "there is no key sampler.foo"),
+        ("sample", "~sampler", "would leave no sampler"),
+        ("sample", "+objective.T_min=5", "nothing reads +objective.T_min=5: flowexp.sample has no objective"),
+        ("evaluate", "+optimizer.lr=1", "nothing reads +optimizer.lr=1"),
+        ("evaluate", "callbacks=none +callbacks.probe.levels=[0.5]", "sets what is not chosen"),
+        ("evaluate", "+logger.project=x", "add logger=wandb"),
+        ("diagnose", "+data.root=x", "sets what is not chosen"),
+    ],
+)
+def test_a_change_that_would_do_nothing_is_refused(
+    command: str, given: str, words: str, of_dopri5: Path, in_process: Callable[..., int], capsys
+) -> None:
+    assert in_process(command, f"run={of_dopri5}", *re.split(r" (?=[~+a-z]+[.=])", given)) == 2
+    assert words in capsys.readouterr().err

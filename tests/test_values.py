@@ -21,8 +21,8 @@ def node(target: str, **values: object):
     "target, values, words",
     [
         (SAMPLER, {"s0": "abc"}, "part.s0 must be a number, got 'abc'"),
-        (SAMPLER, {"s0": None}, "part.s0 must be a number, got None"),
-        (SAMPLER, {"s0": True}, "part.s0 must be a number, got True"),
+        (SAMPLER, {"s0": None}, "part.s0 must be a number, got null"),
+        (SAMPLER, {"s0": True}, "part.s0 must be a number, got true"),
         (SAMPLER, {"s0": float("nan")}, "part.s0 must be finite, got nan"),
         (SAMPLER, {"num_steps": 2.5}, "part.num_steps must be a whole number or null, got 2.5"),
         (SAMPLER, {"s0": [1.0, 1.1]}, "part.s0 must be a number, got"),

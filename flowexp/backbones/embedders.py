@@ -37,10 +37,10 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, width))
 
     def sinusoid(self, t: Tensor) -> Tensor:
-        """[cos | sin] of the scaled t at 128 frequencies from 1 to 1/10000, in float32."""
-        half = self.dim // 2
-        frequency = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(10000.0) / half))
-        angle = (self.time_scale * t.float())[:, None] * frequency
+        """[cos | sin] of the scaled t at 128 frequencies from 1 to 1/10000, in float32, or float64 as the MLP is."""
+        half, dtype = self.dim // 2, torch.promote_types(next(self.mlp.parameters()).dtype, torch.float32)
+        frequency = torch.exp(torch.arange(half, device=t.device, dtype=dtype) * (-math.log(10000.0) / half))
+        angle = (self.time_scale * t.to(dtype))[:, None] * frequency
         return torch.cat([angle.cos(), angle.sin()], dim=1)
 
     def forward(self, t: Tensor) -> Tensor:

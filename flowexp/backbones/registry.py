@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from flowexp.backbones.base import Backbone
+from flowexp.kinds import check_options
 
 Builder = Callable[..., Backbone]
+_SIZES = ("depth", "width", "heads", "patch", "mlp_ratio", "num_res", "head_width", "text_dim", "text_length")
 _BUILDERS: dict[str, Builder] = {}
 
 
@@ -52,6 +54,10 @@ def create_backbone(
     """
     if name not in _BUILDERS:
         raise ValueError(_unknown(name))
+    check_options("backbone", _BUILDERS[name], overrides)
+    for key in (key for key in _SIZES if key in overrides):
+        if overrides[key] < 1:
+            raise ValueError(f"backbone.{key} must be at least 1, got {overrides[key]}")
     network = _BUILDERS[name](
         resolution=resolution,
         channels=channels,

@@ -52,6 +52,8 @@ class CurveMonitor(Monitor):
         self.levels = sorted({as_noise_level(level, f"each of callbacks.{self.name}.levels") for level in levels})
         if not self.levels or num_images < 2:
             raise ValueError(f"{self.name} needs a noise level and at least 2 images, got {self.levels}, {num_images}")
+        if batch_size < 1:
+            raise ValueError(f"callbacks.{self.name}.batch_size must be at least 1, got {batch_size}")
         self.num_images = num_images
         self.batch_size = batch_size
 

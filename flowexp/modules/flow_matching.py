@@ -92,7 +92,8 @@ class FlowMatching(Learner):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         part = batch_idx % self.trainer.accumulate_grad_batches
         key = StepKey(self.seed, self.global_step, part, self.global_rank, self.trainer.world_size)
-        drawn = self.draw(batch["image"], batch["label"], key, batch.get("pixels"))
+        data = batch["image"].to(self.dtype)  # float64 in a training in 64-true
+        drawn = self.draw(data, batch["label"], key, batch.get("pixels"))
         losses = self.losses(drawn)
         self.note(drawn, losses)
         return {"loss": losses.loss, "error": losses.error, "t": losses.t}

@@ -6,7 +6,7 @@ import hashlib
 import math
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -198,18 +198,15 @@ class Learner(pl.LightningModule):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it the network has its EMA weights, is in eval mode and builds no graph."""
+        """Within it the network has its EMA weights in fp32, is in eval mode and builds no graph."""
         if not self.averages and self._saved_averages:
             self._create_averages()
         was_training = self.backbone.training
         self.backbone.eval()
         try:
-            with torch.no_grad():
-                if self.ema is None:
-                    yield
-                else:
-                    with self.ema.swapped():
-                        yield
+            swapped = nullcontext() if self.ema is None else self.ema.swapped()
+            with torch.no_grad(), swapped, _in_fp32(self.backbone):
+                yield
         finally:
             self.backbone.train(was_training)
 
@@ -299,3 +296,18 @@ def run_length(module: pl.LightningModule) -> RunLength:
     per_epoch = max(1, math.ceil(batches / trainer.accumulate_grad_batches))
     ends = [trainer.max_steps, (trainer.max_epochs or -1) * per_epoch]
     return RunLength(per_epoch, min((end for end in ends if end > 0), default=None))
+
+
+@contextmanager
+def _in_fp32(network: nn.Module) -> Iterator[None]:
+    """Within it a network that is trained in fp64 computes in fp32, as it will when its run is evaluated later."""
+    wide = {name: tensor.clone() for name, tensor in network.state_dict().items() if tensor.dtype == torch.float64}
+    if not wide:
+        yield
+        return
+    network.float()
+    try:
+        yield
+    finally:
+        network.double()
+        network.load_state_dict(wide, strict=False)

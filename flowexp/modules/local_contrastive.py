@@ -71,6 +71,10 @@ class LocalContrastiveFlow(FlowMatching):
         if contrasts not in ("global", "local"):
             raise ValueError(f"objective.contrasts must be global or local, got {contrasts!r}")
         self.t_min = threshold(T_min, t_min)
+        if self.t_min >= 1 and not regress_below:
+            raise ValueError(
+                f"objective.T_min must lie below pure noise: at level {self.t_min:g} no row is left to be regressed"
+            )
         self.lam = lam
         self.tap = self.backbone.default_tap if tap is None else tap
         if not 1 <= self.tap <= self.backbone.depth:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
@@ -111,6 +112,12 @@ class Dopri5(Solver):
 
     name: ClassVar[str] = "dopri5"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("atol", "rtol"):
+            if not 0 < getattr(self, key) < math.inf:
+                raise ValueError(f"sampler.solver_options.{key} must be positive, got {getattr(self, key)}")
+
     def integrate(
         self, field: Field, x: Tensor, interpolant: Interpolant, draw: Draw, on_step: OnStep, t_end: float
     ) -> Tensor:
@@ -125,7 +132,13 @@ class Dopri5(Solver):
         # Left alone it steps past the end and interpolates back, and its first guess of a step may lie anywhere: the
         # network would be asked for noise levels that do not exist.
         options = {"step_t": grid[-1:]}
-        states = odeint(velocity, x, grid, atol=self.atol, rtol=self.rtol, method="dopri5", options=options)
+        try:
+            states = odeint(velocity, x, grid, atol=self.atol, rtol=self.rtol, method="dopri5", options=options)
+        except AssertionError as error:  # torchdiffeq's only word for a step that cannot be made small enough
+            raise ValueError(
+                f"dopri5 can take no step of its tolerances ({error}): the velocity is NaN or infinite, as after a "
+                "training that has diverged, or sampler.solver_options.rtol and atol are too small"
+            ) from error
         for after, state in zip(levels[1:], states[1:], strict=True):
             on_step(after, state)
         return states[-1]
