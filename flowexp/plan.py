@@ -20,6 +20,7 @@ from flowexp.building import (
 )
 from flowexp.data import ImageDataModule
 from flowexp.data.loader import check_batch_size
+from flowexp.lr_schedules import RunLength, steps_of
 from flowexp.modules import FlowMatching
 from flowexp.optimization import describe_optimizer
 from flowexp.processes import num_processes
@@ -112,13 +113,14 @@ def total_steps(config: DictConfig, datamodule: ImageDataModule) -> int:
     return min(limits)
 
 
-def warn_of_the_warmup(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule) -> None:
+def warn_of_the_warmup(config: DictConfig, datamodule: ImageDataModule) -> None:
     """Warns of a learning rate that training ends before it is reached."""
-    warmup, steps = module.optimization.warmup_steps, total_steps(config, datamodule)
-    if warmup > steps:
+    given = (config.lr_schedule.get(key, 0) for key in ("warmup_steps", "warmup_epochs"))
+    warmup = steps_of(RunLength(steps_per_epoch(config, datamodule)), *given)
+    if warmup > (steps := total_steps(config, datamodule)):
         rank_zero_warn(
-            f"the warm-up of {warmup:,} steps (optimizer.warmup_steps or warmup_epochs) is longer than the training of "
-            f"{steps:,}: the learning rate ends at {100 * steps / warmup:.2g} % of optimizer.lr"
+            f"the warm-up of {warmup:,} steps (lr_schedule.warmup_steps or warmup_epochs) is longer than the training "
+            f"of {steps:,}: the learning rate ends at {100 * steps / warmup:.2g} % of optimizer.lr"
         )
 
 

@@ -89,7 +89,7 @@ def _check_names(command: str, config: DictConfig) -> None:
             _check_name(key, config[key], may_be_open)
     if command in ("train", "adopt"):
         _check_name("name", config.name, may_be_open=False)
-        if Path(config.name).is_absolute() or ".." in Path(config.name).parts:
+        if not Path(config.name).name or Path(config.name).is_absolute() or ".." in Path(config.name).parts:
             raise ValueError(f"name must stay below output_root, got {config.name}: give another folder by output_root")
 
 

@@ -29,7 +29,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     datamodule = building.build_datamodule(config)
     module = building.build_module(config, datamodule)
     _check_guidance(config, module.backbone.takes)
-    plan.warn_of_the_warmup(config, module, datamodule)
+    plan.warn_of_the_warmup(config, datamodule)
     origin = {
         **describe_origin(config),
         "plan": plan.describe(config, module, datamodule),
@@ -59,7 +59,7 @@ def _dry_run(config: DictConfig, folder: RunFolder) -> None:
             f"about {seconds * num_steps / 60:.1f} minutes of training" if seconds else f"not timed: {lacks or missing}"
         )
         about = plan.describe(config, module, datamodule)
-        plan.warn_of_the_warmup(config, module, datamodule)
+        plan.warn_of_the_warmup(config, datamodule)
         plan.print_plan({**about, "time left": left})
         timing = {"num_steps": num_steps, "seconds_per_step": seconds, "lacks": lacks, "missing_data": missing}
         if folder.plan_file.exists() or not folder.holds_work():

@@ -261,19 +261,21 @@ def test_a_training_that_another_run_measures_is_found_where_both_were_moved(wor
 @pytest.mark.parametrize("key", ["name", "run_dir", "output_root", "ckpt", "trained_run"])
 @pytest.mark.parametrize("value", ["", "' '"])
 def test_an_empty_name_is_refused(workdir: Path, key: str, value: str) -> None:
-    with pytest.raises(ValueError, match=f"{key} is empty: give a name, or leave {key} out"):
+    with pytest.raises(ValueError, match=rf"{key} names a .*, and is empty: give a name, or leave {key}= out"):
         settled(f"{key}={value}")
     assert not list(workdir.iterdir())
 
 
 @pytest.mark.parametrize("key", ["name", "run_dir", "output_root"])
 def test_a_name_that_must_be_is_not_null(workdir: Path, key: str) -> None:
-    with pytest.raises(ValueError, match=f"{key} is null: give a name"):
+    with pytest.raises(ValueError, match=rf"{key} names a .*, and must be a word; got null"):
         settled(f"{key}=null")
 
 
 @pytest.mark.parametrize("name", ["../../x", "..", ".", "a/../..", "/tmp/x"])
 def test_a_name_does_not_lead_out_of_the_output_root(workdir: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="must name a folder below output_root=outputs"):
+    with pytest.raises(
+        ValueError, match=r"name must stay below output_root, got .*: give another folder by output_root"
+    ):
         settled(f"name={name}")
     assert settled("name=a/b").run_dir.startswith("outputs/a/b/")

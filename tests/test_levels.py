@@ -64,7 +64,7 @@ def test_a_monitor_refuses_other_levels_and_names_its_key_and_the_unit(monitor, 
     ],
 )
 def test_t_min_is_of_a_thousand_and_a_level_has_a_key_of_its_own(given, level):
-    assert lcf(**given).t_min == level
+    assert lcf(**given, regress_below=True).t_min == level
 
 
 def test_a_t_min_below_one_means_what_it_says_and_warns_of_the_unit():

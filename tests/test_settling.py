@@ -173,7 +173,7 @@ def test_a_sweep_started_again_in_its_folder_measures_again(workdir: Path) -> No
 def sampler_of(run: str, in_process: Callable[..., int], command: str, *given: str) -> DictConfig:
     """The sampler that a command on a run settles on."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"flowexp.{command}.run", lambda config, folder: None)
+        patch.setattr(f"flowexp.{command}.run", lambda config, folder: folder.create(config))
         assert in_process(command, f"run={run}", "run_dir=out", *given) == 0
     return RunFolder(Path("out")).config().sampler
 
@@ -231,7 +231,7 @@ def test_another_sampler_is_taken_as_a_whole(of_dopri5: Path, in_process: Callab
         ("sample", "+objective.T_min=5", "nothing reads +objective.T_min=5: flowexp.sample has no objective"),
         ("evaluate", "+optimizer.lr=1", "nothing reads +optimizer.lr=1"),
         ("evaluate", "callbacks=none +callbacks.probe.levels=[0.5]", "sets what is not chosen"),
-        ("evaluate", "+logger.project=x", "add logger=wandb"),
+        ("evaluate", "+logger.wandb.project=x", "add logger=wandb"),
         ("diagnose", "+data.root=x", "sets what is not chosen"),
     ],
 )
