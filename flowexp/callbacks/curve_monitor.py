@@ -38,6 +38,7 @@ class CurveMonitor(Monitor):
     panels: ClassVar[tuple[Panel, ...]]  # of the picture
     log_x: ClassVar[bool] = False  # whether the picture spreads the low noise levels
     told: ClassVar[tuple[tuple[str, str, str], ...]] = ()  # scalars: key, end ("data" or "noise"), field
+    fewest_images: ClassVar[int] = 0  # for a verdict
     maps: ClassVar[tuple[tuple[str, str], ...]] = ()  # heat maps over (step, t): field, what its colours mean
 
     def __init__(
@@ -85,8 +86,8 @@ class CurveMonitor(Monitor):
 
     def _told(self, curve: Curve[Any], num: int) -> list[str]:
         sentences = self.verdicts(curve)
-        if sentences and num < FEWEST_IMAGES:
-            return [f"no verdict: {num} images are too few, {FEWEST_IMAGES} are needed; raise num_images"]
+        if sentences and num < self.fewest_images:
+            return [f"no verdict: {num} images are too few, {self.fewest_images} are needed; raise num_images"]
         return sentences
 
     def rows(self, curve: Curve[Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from flowexp.callbacks.curve_monitor import LEVELS, CurveMonitor
+from flowexp.callbacks.curve_monitor import FEWEST_IMAGES, LEVELS, CurveMonitor
 from flowexp.callbacks.monitor import Monitor
 from flowexp.callbacks.sampling_protocol import sampling_protocol
 from flowexp.data import ImageDataModule
@@ -38,6 +38,7 @@ class VelocityNorms(CurveMonitor):
     """|v| against |v*|, the noise's and the data's norm, the cosine and the deficit (VD Figs. 1 and 2)."""
 
     name = "velocity_norms"
+    fewest_images = FEWEST_IMAGES
     about = (
         "Lengths of the network's velocity v, of its target v* and of the target's two parts (VD Figs. 1 and 2), as "
         "norms divided by √d: 1 is one unit per pixel. A field that knows only xt is shorter than v* by necessity; "
@@ -70,6 +71,7 @@ class ConditionNumber(CurveMonitor):
     """The local condition number kappa_E of the target in closed form, and of the network as measured (LCF Prop. 1)."""
 
     name = "condition_number"
+    fewest_images = FEWEST_IMAGES
     about = (
         "Local condition number κ = |Δv| / |Δx| of velocity regression (LCF Proposition 1): how much the velocity "
         "changes where the state changes. The target's grows without bound towards clean data (t to 0); a network that "
@@ -105,6 +107,7 @@ class GradientShare(CurveMonitor):
     """How much of the flow-matching loss's gradient each noise level has. Every process computes all levels."""
 
     name = "gradient_share"
+    fewest_images = FEWEST_IMAGES
     about = (
         "Where the gradient g of the flow-matching loss comes from (LCF section 4.2): each level's share of the sum of "
         "norms, and its part along the whole gradient G, which is negative for a level that the others overrule. "
@@ -139,6 +142,7 @@ class EncoderJacobian(CurveMonitor):
     """
 
     name = "jacobian"
+    fewest_images = FEWEST_IMAGES
     about = (
         "How strongly the features react to a unit change of the input (LCF Fig. 9): E|J v|² for directions v between "
         "class means, and for all others. Features have no fixed length, so compare levels, or the two lines, and not "
@@ -191,6 +195,7 @@ class IntegrationLag(CurveMonitor):
     """
 
     name = "integration_lag"
+    fewest_images = FEWEST_IMAGES
     about = (
         "Whether the sampler's states are where their noise level says (VD Fig. 3): their Fréchet distance from clean "
         "data (FLD, in squared pixel units) beside that of as many samples of the exact marginal, and the level whose "

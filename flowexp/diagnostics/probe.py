@@ -326,8 +326,7 @@ def probe_curves(
         raise ValueError(f"a probe must be one of {', '.join(PROBES)}, got {', '.join(sorted(unknown))}")
     places = [(level, tap) for level in levels for tap in taps]
     data = (train_features, train_labels, test_features, test_labels, num_classes)
-    about = {"num_test": len(test_labels), "num_classes": num_classes, "chance": commonest_share(test_labels)}
-    found = {}
+    chance, found = commonest_share(test_labels), {}
     for probe in probes:
         if probe == "linear":
             chosen = create_protocol(protocol) if isinstance(protocol, str) else protocol
@@ -335,7 +334,8 @@ def probe_curves(
             shares, fits = result.accuracy.tolist(), dict(zip(places, result.fits(), strict=True))
         else:
             shares, fits = knn_accuracy(*data), {}
-        found[probe] = ProbeCurve(dict(zip(places, shares, strict=True)), fits=fits, **about)
+        accuracy = dict(zip(places, shares, strict=True))
+        found[probe] = ProbeCurve(accuracy, len(test_labels), num_classes, chance, fits)
     return found
 
 

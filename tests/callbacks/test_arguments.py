@@ -304,3 +304,9 @@ def test_a_lag_is_that_of_the_guided_sampler(module, datamodule):
         module.guide = weaker.velocity_network
         rows.append(measure(monitor, module, datamodule).rows)
     assert rows[0] != rows[1]
+
+
+@pytest.mark.parametrize("monitor", [VelocityNorms, ConditionNumber, GradientShare, EncoderJacobian])
+def test_so_few_images_have_no_verdict(monitor, module, datamodule):
+    verdicts = measure(monitor([0.05, 0.5], num_images=4), module, datamodule).verdicts
+    assert verdicts == ["no verdict: 4 images are too few, 16 are needed; raise num_images"]
