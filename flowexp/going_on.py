@@ -85,7 +85,10 @@ def _best_run(config: DictConfig, sweep: Path | None) -> RunFolder | None:
     if same:
         return min(same, key=lambda run: (_name_of(run) is None, bool(_began(run)), _name_of(run) != config.name))
     shorter = [*_shorter_runs([run for run, _ in runs], config, sweep)]
-    return next((run for run in shorter if _name_of(run) == config.name), None) or _point_to(shorter)
+    mine = next((run for run in shorter if _name_of(run) == config.name), None)
+    if mine is None and shorter:
+        _point_to(shorter[0])
+    return mine
 
 
 def _shorter_runs(runs: list[RunFolder], config: DictConfig, sweep: Path | None) -> Iterator[RunFolder]:
@@ -106,12 +109,9 @@ def _runs_of_jobs(sweep: Path) -> set[str]:
     return folders
 
 
-def _point_to(shorter: list[RunFolder]) -> None:
+def _point_to(run: RunFolder) -> None:
     """Names a run that only `ckpt=PATH` takes further, since its name is another."""
-    for run in shorter[:1]:
-        say(
-            f"{run.path} ({_name_of(run)}) trains the same for {run.num_steps()} steps: ckpt={run.path} goes on from it"
-        )
+    say(f"{run.path} ({_name_of(run)}) trains the same for {run.num_steps()} steps: ckpt={run.path} goes on from it")
 
 
 def describe(config: DictConfig) -> str | None:
