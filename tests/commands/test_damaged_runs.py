@@ -182,7 +182,7 @@ def test_a_given_checkpoint_that_is_damaged_is_named(run: Path, asked: Asked, ho
 def sweep(run: Path) -> Path:
     """The folder of a sweep of two jobs, one of which was refused."""
     folder = Path("sweep")
-    shutil.copytree(run, folder / "0")
+    shutil.copytree(run, folder / "0", ignore=shutil.ignore_patterns("measurements", "csv"))
     JobResult(str(folder / "0"), ["seed=1"], 0).write(folder / "0")
     JobResult(str(folder / "1"), ["seed=-1"], 2, "seed must lie in 0..4294967295, got -1").write(folder / "1")
     return folder
