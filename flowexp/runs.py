@@ -392,13 +392,13 @@ def training_key(config: DictConfig) -> str:
 
 
 def _stopping(config: DictConfig) -> dict[str, Any]:
-    """Lightning's own callbacks: those that end a training decide its weights, and others what lies beside them."""
-    chosen = {name: node for name, node in chosen_callbacks(config).items() if _of_lightning(str(node["_target_"]))}
+    """Lightning's own callbacks, of which some end a training or change its weights; checkpoints change nothing."""
+    chosen = {name: node for name, node in chosen_callbacks(config).items() if _may_stop(str(node["_target_"]))}
     return {name: OmegaConf.to_container(node, resolve=True) for name, node in chosen.items()}
 
 
-def _of_lightning(target: str) -> bool:
-    return target.startswith(("pytorch_lightning.", "lightning."))
+def _may_stop(target: str) -> bool:
+    return target.startswith(("pytorch_lightning.", "lightning.")) and not target.endswith("Checkpoint")
 
 
 def course_key(config: DictConfig) -> str:

@@ -98,9 +98,10 @@ class NoiseLevelMonitor(Monitor):
             "noise_levels/loss": _mean([velocity.loss for velocity in held_out.values()]),
             "noise_levels/velocity_ratio": _mean([velocity.velocity_ratio for velocity in held_out.values()]),
         }
+        weights = "EMA weights" if module.weights_name == "ema" else f"{module.weights_name} weights"
         protocol = {
             "train": "errors since the last report, raw weights",
-            "test": f"{min(self.num_images, len(datamodule.test))} images of {datamodule.name}, EMA weights",
+            "test": f"{min(self.num_images, len(datamodule.test))} images of {datamodule.name}, {weights}",
             "num_bins": self.sums.num_bins,
             "seed": seed,
         }

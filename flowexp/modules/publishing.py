@@ -22,7 +22,8 @@ class PublishSteps(pl.Callback):
         step = trainer.global_step
         if not ends_a_step(trainer, batch_idx) or pl_module.published.get(LOSS) == step:
             return
-        is_logged = trainer.log_every_n_steps > 0 and step % trainer.log_every_n_steps == 0
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        is_logged = every > 0 and step % every == 0
         if not is_logged and not trainer.is_last_batch:
             return
         values = pl_module.step_values()

@@ -105,6 +105,20 @@ def test_early_stopping_goes_on_counting_after_a_resume(run: Run):
     assert json.loads((counting / "trained.json").read_text())["step"] == 12  # 16, were the first epoch forgotten
 
 
+def test_early_stopping_waits_for_a_number_to_be_measured_again(run: Run):
+    """Measured after the second and the fourth epoch: that the third has no new number is no lack of improvement."""
+    early = STOP.replace("train/loss", NUMBER).replace("patience:0", "patience:1")
+    waiting = run(
+        "waiting",
+        "callbacks=velocity_norms",
+        *NORMS[1:],
+        "callbacks.velocity_norms.every_n_steps=8",
+        early,
+        "trainer.max_steps=20",
+    )
+    assert json.loads((waiting / "trained.json").read_text())["step"] == 16
+
+
 def measuring(num_steps: int) -> tuple[str, ...]:
     watched = (f"callbacks.best.monitor={NUMBER}", "callbacks.velocity_norms.every_n_steps=2")
     return (*NORMS, *watched, f"trainer.max_steps={num_steps}")
