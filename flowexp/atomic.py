@@ -61,22 +61,10 @@ def _name(error: BaseException, partial: Path, path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what killed processes of this machine left beside `path` of their attempts to write it."""
-    begin = f".{path.name}.{platform.node()}."
-    for partial in path.parent.glob(f"{glob.escape(begin)}*{PARTIAL}"):
-        number = partial.name.removeprefix(begin).split(".")[0]
-        if number.isdigit() and not _is_alive(int(number)):
+    """Removes what killed processes left beside `path` of their attempts to write it, see `remove_partials`."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+        if not _may_be_written(partial):
             _remove(partial)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
 
 
 def write_text(path: Path, text: str) -> None:
