@@ -61,7 +61,7 @@ def newest(run: Path) -> dict:
 @pytest.fixture(scope="module")
 def stopped(run: Run) -> Path:
     """A run that EarlyStopping ends at the end of its second epoch of four steps, 4 before `max_steps`."""
-    return run("stopped", STOP)
+    return run("stopped", STOP, "checkpoint.every_n_steps=3")
 
 
 def test_early_stopping_ends_a_training_which_is_then_finished(stopped: Path):
@@ -75,7 +75,7 @@ def test_a_training_that_was_stopped_early_is_not_gone_on_with(
     run: Run, stopped: Path, trained_state, assert_identical
 ):
     before = trained_state(stopped / "checkpoints/step_00000008.ckpt")
-    run("stopped", STOP, "ckpt=auto")
+    run("stopped", STOP, "checkpoint.every_n_steps=3", "ckpt=auto")
     assert max(stopped.glob("checkpoints/*.ckpt")).name == "step_00000008.ckpt"
     assert_identical(trained_state(stopped / "checkpoints/step_00000008.ckpt"), before)
 
