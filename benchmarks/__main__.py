@@ -22,9 +22,9 @@ from benchmarks.cases import CASES
 from benchmarks.report import describe, write_report
 from benchmarks.sizes import BUDGETS, CPU, Size
 from benchmarks.table import Result
-from flowexp import atomic
-from flowexp.building import resolve_device
-from flowexp.errors import nearest
+from flowexp.cli.assembly.building import resolve_device
+from flowexp.cli.errors import nearest
+from flowexp.records import atomic
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 REPORTS = {"cpu": RESULTS / "benchmarks.md", "gpu": RESULTS / "benchmarks_gpu.md"}

@@ -17,14 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.sizes import Size
 from benchmarks.timing import Contestant, Timings, wait_for
-from flowexp.building import build_trainer
-from flowexp.callbacks.progress import Progress
-from flowexp.callbacks.step_log import StepLog
-from flowexp.csv_log import CsvLog
+from flowexp.cli.assembly.building import build_trainer
+from flowexp.cli.launch import config_folder
 from flowexp.data import ImageDataModule
-from flowexp.launch import config_folder
-from flowexp.modules import FlowMatching
-from flowexp.runs import RunFolder
+from flowexp.measuring.callbacks.progress import Progress
+from flowexp.measuring.callbacks.step_log import StepLog
+from flowexp.objectives import FlowMatching
+from flowexp.records.csv_log import CsvLog
+from flowexp.records.run_folder import RunFolder
 
 
 class TakingTurns(pl.Callback):

@@ -15,10 +15,10 @@ from benchmarks.sizes import Size
 from benchmarks.table import Promise, Result, compare
 from benchmarks.timing import Comparison, Contestant, stopwatch
 from flowexp.backbones import Backbone
-from flowexp.callbacks.probe import LEVELS
 from flowexp.data import Images, to_float
-from flowexp.diagnostics import ProbeResult, extract_features, fit_probes
-from flowexp.interpolants import Linear
+from flowexp.flow.interpolants import Linear
+from flowexp.measuring.callbacks.probe import LEVELS
+from flowexp.measuring.diagnostics import ProbeResult, extract_features, fit_probes
 
 TWENTY_LEVELS = tuple(k / 20 for k in range(20))
 

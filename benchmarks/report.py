@@ -12,7 +12,7 @@ import torch
 from benchmarks.cases import CASES
 from benchmarks.sizes import Size
 from benchmarks.table import Result, to_markdown
-from flowexp.runs import git_commit
+from flowexp.records.run_folder import git_commit
 
 
 def describe(budget: str, size: Size) -> list[str]:

@@ -10,8 +10,8 @@ from benchmarks.sizes import Size
 from benchmarks.table import Promise, Result, compare
 from benchmarks.timing import Comparison, stopwatch
 from flowexp.backbones import Backbone
-from flowexp.interpolants import Linear
-from flowexp.sampling import Sampler
+from flowexp.flow.interpolants import Linear
+from flowexp.flow.sampler import Sampler
 
 
 def solver(size: Size, rounds: int) -> Result:

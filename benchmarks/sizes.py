@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from flowexp.backbones import Backbone, create_backbone
-from flowexp.building import resolve_device, resolve_precision
-from flowexp.callbacks.precision import autocast
+from flowexp.cli.assembly.building import resolve_device, resolve_precision
+from flowexp.measuring.callbacks.autocast import autocast
 
 CPU = torch.device("cpu")
 

@@ -13,10 +13,10 @@ from benchmarks.data import one_batch
 from benchmarks.sizes import Size
 from flowexp.backbones import Backbone
 from flowexp.data import Images, to_float
-from flowexp.draws import StepKey
-from flowexp.ema import ExponentialMovingAverage
-from flowexp.modules import FlowMatching
-from flowexp.optimization import ADAMW, clip_gradients, create_optimizer
+from flowexp.objectives import FlowMatching
+from flowexp.training.ema import ExponentialMovingAverage
+from flowexp.training.optimization import ADAMW, clip_gradients, create_optimizer
+from flowexp.training.step_draws import StepKey
 
 
 class Training:

@@ -18,8 +18,8 @@ from benchmarks.steps import BareLoop, Training, trained_parameters
 from benchmarks.table import Promise, Result, compare
 from benchmarks.timing import Comparison, stopwatch
 from flowexp.backbones import Backbone
-from flowexp.ema import ExponentialMovingAverage
-from flowexp.modules import FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
+from flowexp.objectives import FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
+from flowexp.training.ema import ExponentialMovingAverage
 
 
 def lightning(size: Size, rounds: int) -> Result:

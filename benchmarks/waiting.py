@@ -1,7 +1,7 @@
 """`python -m benchmarks.waiting [rounds=3]`: what a training step takes by how threads wait for each other.
 
 Each way of waiting times the same few steps in a process of its own (a dry run), in turns. Start it beside as many busy
-processes as are wanted: `flowexp.launch` sets the passive policy, unless the environment says something else.
+processes as are wanted: `flowexp.cli.launch` sets the passive policy, unless the environment says something else.
 """
 
 from __future__ import annotations

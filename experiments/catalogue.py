@@ -13,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from flowexp import atomic
 from flowexp.backbones import Backbone
-from flowexp.building import build, build_backbone
-from flowexp.composing import Configs, config_folder
+from flowexp.cli.assembly.building import build, build_backbone
+from flowexp.cli.composing import Configs, config_folder
 from flowexp.data import ImageDataModule
+from flowexp.records import atomic
 
 PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
 

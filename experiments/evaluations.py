@@ -9,9 +9,9 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.recipes import Recipe, measurement_of, run_of
-from flowexp import atomic
-from flowexp.runs import RunFolder
-from flowexp.tables import write_csv
+from flowexp.records import atomic
+from flowexp.records.run_folder import RunFolder
+from flowexp.records.tables import write_csv
 
 Cell = dict[str, Any]  # a value for each setting that is varied, by its key on the command line
 

@@ -30,16 +30,16 @@ from experiments.recipes import (
     read_recipe,
     run_of,
 )
-from flowexp import atomic
-from flowexp.building import build_datamodule, build_module, resolve_precision
-from flowexp.callbacks.precision import autocast
-from flowexp.cards import card_hash
+from flowexp.cli.assembly.building import build_datamodule, build_module, resolve_precision
 from flowexp.data import ImageDataModule, Pick
-from flowexp.draws import StepKey
-from flowexp.modules import FlowMatching
-from flowexp.optimization import clip_gradients, create_optimizer
-from flowexp.runs import RunFolder
-from flowexp.tables import read_csv, write_csv
+from flowexp.measuring.callbacks.autocast import autocast
+from flowexp.objectives import FlowMatching
+from flowexp.records import atomic
+from flowexp.records.protocol_card import card_hash
+from flowexp.records.run_folder import RunFolder
+from flowexp.records.tables import read_csv, write_csv
+from flowexp.training.optimization import clip_gradients, create_optimizer
+from flowexp.training.step_draws import StepKey
 
 BASE = "experiment=fashion_fm"
 STEPS_PER_ROUND = 3

@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from experiments.recipes import Recipe, call, compose_run
-from flowexp import atomic
-from flowexp.building import build_datamodule
+from flowexp.cli.assembly.building import build_datamodule
 from flowexp.data import DataError
-from flowexp.json_files import read_object
-from flowexp.runs import RunFolder
+from flowexp.records import atomic
+from flowexp.records.json_files import read_object
+from flowexp.records.run_folder import RunFolder
 
 SPARE = 0.05  # of the minutes: what no plan knows
 LEAST = 0.01  # of the steps: fewer learn nothing

@@ -14,12 +14,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from flowexp import atomic
-from flowexp.composing import Configs
-from flowexp.errors import nearest
-from flowexp.figures import plot_curves, save_figure
-from flowexp.recording import read_history
-from flowexp.runs import (
+from flowexp.cli.composing import Configs
+from flowexp.cli.errors import nearest
+from flowexp.records import atomic
+from flowexp.records.figures import plot_curves, save_figure
+from flowexp.records.recording import read_history
+from flowexp.records.run_folder import (
     UNREADABLE,
     RunFolder,
     measured_while_training,
@@ -29,7 +29,7 @@ from flowexp.runs import (
     training_key,
     warn,
 )
-from flowexp.tables import read_csv, write_csv
+from flowexp.records.tables import read_csv, write_csv
 
 _composing = Lock()  # Hydra composes one config at a time
 _VALUES = {"minutes": "15", "run": "FOLDER"}  # what recipes take that is no switch, with an example

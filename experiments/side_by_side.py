@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.recipes import markdown_table, measured_picture, measured_rows, read_recipe, run_of, write_protocol
-from flowexp import atomic
-from flowexp.figures import plot_curves, save_figure
-from flowexp.runs import RunFolder
-from flowexp.tables import read_csv, write_csv
+from flowexp.records import atomic
+from flowexp.records.figures import plot_curves, save_figure
+from flowexp.records.run_folder import RunFolder
+from flowexp.records.tables import read_csv, write_csv
 
 T = "noise level t"
 PANELS: dict[str, dict[str, Any]] = {

@@ -5,6 +5,6 @@ import sys
 __version__ = "0.1.0"
 
 if sys.argv[:1] == ["-m"]:  # Python's name for a program while `python -m flowexp.train` looks for it
-    from flowexp.stopping import leave_quietly
+    from flowexp.training.signals import leave_quietly
 
     leave_quietly()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from flowexp.runs import RunFolder
+    from flowexp.records.run_folder import RunFolder
 
 NAMES = {"sit": "SiT's convention (time runs from noise to data)", "repa": "REPA's convention"}
 
@@ -21,10 +21,10 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     """Converts `config.file` and writes it as the checkpoint of step `config.step` of a finished run."""
     from pathlib import Path
 
-    from flowexp import building
-    from flowexp.checkpoints import AtomicCheckpointIO, path_of
+    from flowexp.cli.assembly import building
     from flowexp.integrations.sit_checkpoints import check_training, convention_of, convert, read_official
-    from flowexp.runs import describe_origin
+    from flowexp.records.run_folder import describe_origin
+    from flowexp.training.checkpoints import AtomicCheckpointIO, path_of
 
     path = Path(config.file).expanduser()
     official = read_official(path)
@@ -46,7 +46,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
 def main() -> int:
     """The command line. Returns the exit code."""
-    from flowexp.launch import open_door
+    from flowexp.cli.launch import open_door
 
     return open_door("adopt", sys.argv[1:])
 

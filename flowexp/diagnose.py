@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from flowexp.data import ImageDataModule
-    from flowexp.modules import FlowMatching
-    from flowexp.runs import RunFolder
+    from flowexp.objectives import FlowMatching
+    from flowexp.records.run_folder import RunFolder
 
 SHORTHANDS = {"probe": "callbacks=probe_only", "ssc": "callbacks=ssc_calibration"}
 
 
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Measures `config.run` with the diagnostics of `config.callbacks`; writes curves, verdicts and report.html."""
-    from flowexp import building
-    from flowexp.callbacks.monitor import Monitor, measure_now, tell_failures
-    from flowexp.guides import guided_by
-    from flowexp.recording import Recorder
-    from flowexp.summary import summarise
+    from flowexp.cli.assembly import building
+    from flowexp.cli.assembly.autoguidance import guided_by
+    from flowexp.cli.summary import summarise
+    from flowexp.measuring.callbacks.monitor import Monitor, measure_now, tell_failures
+    from flowexp.records.recording import Recorder
 
     monitors = [m for m in building.build_monitors(config) if isinstance(m, Monitor)]
     module, datamodule, step = _load(config, monitors)
@@ -50,8 +50,8 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
 def _load(config: DictConfig, monitors: list[Any]) -> tuple[FlowMatching, ImageDataModule, int]:
     """The run's module with its own dataset, or with that of `data=`, in the shape that the network takes."""
-    from flowexp import building
-    from flowexp.data.fitted import fitted
+    from flowexp.cli.assembly import building
+    from flowexp.data.sets.resized import fitted
 
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
     if "data" not in config:
@@ -65,7 +65,7 @@ def _load(config: DictConfig, monitors: list[Any]) -> tuple[FlowMatching, ImageD
 
 def _check_that_labels_are_not_needed(module: FlowMatching, own: str, other: str, monitors: list[Any]) -> None:
     """A probe gives the network no label; other diagnostics would give it those of the other dataset."""
-    from flowexp.callbacks.probe import ProbeMonitor
+    from flowexp.measuring.callbacks.probe import ProbeMonitor
 
     if not all(isinstance(monitor, ProbeMonitor) for monitor in monitors):
         raise ValueError(
@@ -82,7 +82,7 @@ def _write_page(folder: RunFolder) -> None:
 
 def main() -> int:
     """The command line. Returns the exit code."""
-    from flowexp.launch import open_door
+    from flowexp.cli.launch import open_door
 
     first, *rest = sys.argv[1:] or [""]
     arguments = [SHORTHANDS[first], *rest] if first in SHORTHANDS else sys.argv[1:]

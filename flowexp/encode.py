@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from flowexp.data import COCO, CaptionedSet, ImageDataModule, Images, LatentCache, Manifest, Shard
     from flowexp.encoders.vae import VAE
-    from flowexp.runs import RunFolder
+    from flowexp.records.run_folder import RunFolder
 
 _CAPTIONS_AT_ONCE = 256
 
 
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Encodes this process's share of the shards that are not there yet."""
-    from flowexp import building
+    from flowexp.cli.assembly import building
     from flowexp.data import LatentCache
 
     rank, num_shares = share_of(config.shard)
@@ -73,7 +73,7 @@ def describe(datamodule: ImageDataModule, vae: VAE, shard_size: int, device: tor
             cannot be had.
     """
     from flowexp.data import COCO, Manifest
-    from flowexp.data.identity import identity_of
+    from flowexp.data.sets.identity import identity_of
 
     splits, text = _splits(datamodule), datamodule.text if isinstance(datamodule, COCO) else None
     return Manifest(
@@ -170,7 +170,7 @@ def _latents(
     import torch
 
     from flowexp.data import to_float
-    from flowexp.data.ahead import ahead
+    from flowexp.data.prefetch import ahead
 
     parts = torch.arange(shard.start, shard.stop).split(batch_size)
     for pictures in ahead(lambda rows: images.select(rows).images, parts, images.prefetch):
@@ -182,7 +182,7 @@ def _latents(
 
 def main() -> int:
     """The command line. Returns the exit code."""
-    from flowexp.launch import open_door
+    from flowexp.cli.launch import open_door
 
     return open_door("encode", sys.argv[1:])
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from flowexp.callbacks.monitor import Monitor
-    from flowexp.recording import Measurement
-    from flowexp.runs import RunFolder
+    from flowexp.measuring.callbacks.monitor import Monitor
+    from flowexp.records.recording import Measurement
+    from flowexp.records.run_folder import RunFolder
 
 
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Measures `config.run` with the monitors of `config.callbacks` and writes the results into `folder`."""
-    from flowexp import building
-    from flowexp.callbacks.monitor import Monitor, tell_failures
-    from flowexp.callbacks.sharing import rank_and_world_size, start_processes
-    from flowexp.guides import guided_by
+    from flowexp.cli.assembly import building
+    from flowexp.cli.assembly.autoguidance import guided_by
+    from flowexp.measuring.callbacks.monitor import Monitor, tell_failures
+    from flowexp.parallel.work import rank_and_world_size, start_processes
 
     if config.seed is not None and not 0 <= config.seed < 2**32:
         raise ValueError(f"seed must lie in 0..{2**32 - 1}, or be null for the run's own; got {config.seed}")
@@ -48,9 +48,9 @@ def _measure(
     config: DictConfig, folder: RunFolder | None, monitors: list[Monitor], module: Any, datamodule: Any, step: int
 ) -> dict[str, Measurement]:
     """What the monitors found. `folder` is None on every process but the first."""
-    from flowexp import building
-    from flowexp.callbacks.monitor import measure_now
-    from flowexp.recording import Recorder
+    from flowexp.cli.assembly import building
+    from flowexp.measuring.callbacks.monitor import measure_now
+    from flowexp.records.recording import Recorder
 
     recorder = None if folder is None else Recorder(folder.path, building.build_loggers(config, folder))
     measured = measure_now(monitors, module, datamodule, recorder, step)
@@ -63,9 +63,9 @@ def _finish(
     config: DictConfig, folder: RunFolder, measured: dict[str, Measurement], step: int, guide: dict[str, Any] | None
 ) -> None:
     """Writes and prints the numbers; warns where the run has numbers of other cards under the same names."""
-    from flowexp.cards import keeps_apart
-    from flowexp.runs import summaries_of
-    from flowexp.summary import summarise
+    from flowexp.cli.summary import summarise
+    from flowexp.records.protocol_card import keeps_apart
+    from flowexp.records.run_folder import summaries_of
 
     numbers = {name: (m.scalars, m.protocol) for name, m in measured.items()}
     summarise(folder, numbers, run=config.run, step=step, guide=guide)
@@ -78,7 +78,7 @@ def _finish(
 
 def main() -> int:
     """The command line. Returns the exit code."""
-    from flowexp.launch import open_door
+    from flowexp.cli.launch import open_door
 
     return open_door("evaluate", sys.argv[1:])
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flowexp.modules import FlowMatching
-    from flowexp.modules.incident import Extremes, Incident
+    from flowexp.objectives import FlowMatching
+    from flowexp.training.nonfinite_step import Extremes, Incident
 
 
 def replay(incident: Incident, module: FlowMatching) -> list[Extremes]:
     """The step's extremes at every place of the module, in the order in which the forward pass reaches them."""
-    from flowexp.callbacks.precision import autocast
-    from flowexp.modules.incident import Extremes, largest, largest_gradients, watching_activations
+    from flowexp.measuring.callbacks.autocast import autocast
+    from flowexp.training.nonfinite_step import Extremes, largest, largest_gradients, watching_activations
 
     module.load_state_dict(incident.weights)
     module.to(incident.batches[0].data.dtype)  # float64 of a training in 64-true
@@ -54,10 +54,10 @@ def main() -> int:
 def _print(path: Path) -> None:
     from rich.table import Table
 
-    from flowexp import building
-    from flowexp.modules.incident import gradient_norm
-    from flowexp.runs import RunFolder
-    from flowexp.terminal import console
+    from flowexp.cli.assembly import building
+    from flowexp.cli.terminal import console
+    from flowexp.records.run_folder import RunFolder
+    from flowexp.training.nonfinite_step import gradient_norm
 
     incident = _read(path)
     config = RunFolder(path.parent).trained_config()
@@ -76,7 +76,7 @@ def _print(path: Path) -> None:
 
 def _read(path: Path) -> Incident:
     """The saved step. Raises ValueError where the file holds none, or not the whole of it."""
-    from flowexp.modules.incident import Incident
+    from flowexp.training.nonfinite_step import Incident
 
     try:
         return Incident.load(path)
@@ -124,7 +124,7 @@ def _of_another_process(incident: Incident, path: Path | None) -> str:
 
 def _others_that_failed(incident: Incident, path: Path) -> list[Path]:
     """The files of other processes that had a loss or data that are not finite; where none has, all of theirs."""
-    from flowexp.modules.incident import path_of_incident
+    from flowexp.training.nonfinite_step import path_of_incident
 
     own = incident.batches[0].key
     files = [path_of_incident(path.parent, incident.step, rank) for rank in range(own.world_size) if rank != own.rank]

@@ -15,12 +15,12 @@ from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowexp import atomic
-from flowexp.composing import Configs, config_folder
-from flowexp.errors import check_added, sentence_for
-from flowexp.overrides import is_override, listed, places, read, readable
-from flowexp.terminal import unbreakable
-from flowexp.values import check_like
+from flowexp.cli.composing import Configs, config_folder
+from flowexp.cli.errors import check_added, sentence_for
+from flowexp.cli.overrides import is_override, listed, places, read, readable
+from flowexp.cli.terminal import unbreakable
+from flowexp.cli.validate import check_like
+from flowexp.records import atomic
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

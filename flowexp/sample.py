@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from flowexp.runs import RunFolder
+    from flowexp.records.run_folder import RunFolder
 
 IN_GRID = 256  # samples in the picture; all are in the file
 
@@ -18,8 +18,8 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     """Draws images; writes `samples.png` (a grid), `samples.npz` (N x H x W x 3, for ADM) and `summary.json`."""
     from pathlib import Path
 
-    from flowexp import building
-    from flowexp.guides import guided_by
+    from flowexp.cli.assembly import building
+    from flowexp.cli.assembly.autoguidance import guided_by
 
     _check(config)
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
@@ -60,8 +60,8 @@ def _draw(module: Any, datamodule: Any, config: DictConfig, folder: RunFolder) -
     """Writes the samples while they are drawn: of all, one batch is in memory. Returns the network calls of each."""
     import torch
 
-    from flowexp.figures import image_grid, save_image
-    from flowexp.metrics import write_adm_batches
+    from flowexp.measuring.metrics import write_adm_batches
+    from flowexp.records.figures import image_grid, save_image
 
     shown: list[Any] = []
     nfe = 0
@@ -105,14 +105,14 @@ def _samples(module: Any, config: DictConfig) -> Iterator[Any]:
 
 def _labels(module: Any, config: DictConfig) -> str:
     """What the samples are conditioned on, in the words of a card; or the one class of all."""
-    from flowexp.modules.conditions import labels_told
+    from flowexp.training.sample_labels import labels_told
 
     return labels_told(module.backbone.takes, config.labels if config.label is None else f"class {config.label}")
 
 
 def main() -> int:
     """The command line. Returns the exit code."""
-    from flowexp.launch import open_door
+    from flowexp.cli.launch import open_door
 
     return open_door("sample", sys.argv[1:])
 

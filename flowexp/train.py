@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-    from flowexp.recording import Measurement
-    from flowexp.runs import RunFolder
+    from flowexp.records.recording import Measurement
+    from flowexp.records.run_folder import RunFolder
 
 
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Trains as `config` says, in `folder`, from its newest checkpoint if it has one; ends with `summary.json`."""
-    from flowexp import building, plan
-    from flowexp.going_on import start_of
-    from flowexp.runs import describe_origin
+    from flowexp.cli.assembly import building, plan
+    from flowexp.cli.continuation import start_of
+    from flowexp.records.run_folder import describe_origin
 
     _check(config)
     if config.dry_run:
@@ -45,8 +45,8 @@ def _dry_run(config: DictConfig, folder: RunFolder) -> None:
 
     A folder in which something was trained or measured stays as it is.
     """
-    from flowexp import building, plan
-    from flowexp.callbacks.sharing import rank_and_world_size
+    from flowexp.cli.assembly import building, plan
+    from flowexp.parallel.work import rank_and_world_size
 
     datamodule, missing = building.look_for_data(config)
     module = building.build_module(config, datamodule)
@@ -69,8 +69,8 @@ def _dry_run(config: DictConfig, folder: RunFolder) -> None:
 
 def _lacks(config: DictConfig) -> str | None:
     """What this machine lacks for trying a few steps, but for the data; None where it lacks nothing."""
-    from flowexp import plan
-    from flowexp.processes import num_side_by_side
+    from flowexp.cli.assembly import plan
+    from flowexp.cli.launcher_ranks import num_side_by_side
 
     if plan.lacks_device(config.trainer.accelerator):
         return f"trainer.accelerator={config.trainer.accelerator}, and there is no GPU here"
@@ -83,9 +83,9 @@ def _check(config: DictConfig) -> None:
     """Raises ValueError for settings that would fail only when training has begun."""
     from pytorch_lightning import Trainer
 
-    from flowexp.loggers import check_loggers
-    from flowexp.trainer_keys import check_trainer
-    from flowexp.values import check_values
+    from flowexp.cli.loggers import check_loggers
+    from flowexp.cli.trainer_keys import check_trainer
+    from flowexp.cli.validate import check_values
 
     check_values(config.trainer, Trainer)
     check_loggers(config)
@@ -114,10 +114,12 @@ def _train_and_measure(
     config: DictConfig, folder: RunFolder, module: Any, datamodule: Any, origin: dict[str, Any]
 ) -> None:
     """Trains and measures, or is refused before anything in the folder has changed."""
-    from flowexp import atomic, building, plan, stopping
-    from flowexp.callbacks.beginning import BeforeFirstBatch
-    from flowexp.callbacks.monitor import Monitor, tell_failures
-    from flowexp.going_on import check_same_training
+    from flowexp.cli.assembly import building, plan
+    from flowexp.cli.continuation import check_same_training
+    from flowexp.measuring.callbacks.beginning import BeforeFirstBatch
+    from flowexp.measuring.callbacks.monitor import Monitor, tell_failures
+    from flowexp.records import atomic
+    from flowexp.training import signals
 
     monitors = building.build_monitors(config)
     building.identify(config, monitors)
@@ -126,7 +128,7 @@ def _train_and_measure(
     begins = BeforeFirstBatch(lambda trainer: _begin(config, folder, trainer, origin, trains=True))
     trainer = building.build_trainer(config, folder, [], [begins, *callbacks])
     measuring = [monitor for monitor in monitors if isinstance(monitor, Monitor)]
-    until_saved = stopping.listening(f"stops as soon as a step is saved in {folder.path}", trainer.is_global_zero)
+    until_saved = signals.listening(f"stops as soon as a step is saved in {folder.path}", trainer.is_global_zero)
     with folder.held() if trainer.is_global_zero else nullcontext(), until_saved:
         check_same_training(folder, config)  # again: another process may have trained here since the door looked
         checkpoint = _checkpoint_to_take(config, folder, module, datamodule, origin["num_steps"])
@@ -144,7 +146,7 @@ def _train_and_measure(
 
 def _measure(monitors: list[Any], trainer: Any, module: Any, datamodule: Any, step: int) -> dict[str, Measurement]:
     """What is known of the last step, when the monitors that have not measured it as training ended have done so."""
-    from flowexp.callbacks.monitor import measure_now, recorder_of
+    from flowexp.measuring.callbacks.monitor import measure_now, recorder_of
 
     module.to(trainer.strategy.root_device)  # at its end, training has left it on the CPU
     left = [monitor for monitor in monitors if monitor.at_end or monitor.is_cut_off]
@@ -181,8 +183,8 @@ def _shared_checkpoint(config: DictConfig) -> Path:
     """That of the training which this run shares. Raises ValueError where it is not that of its end."""
     from pathlib import Path
 
-    from flowexp.checkpoints import latest_checkpoint, step_of
-    from flowexp.runs import RunFolder
+    from flowexp.records.run_folder import RunFolder
+    from flowexp.training.checkpoints import latest_checkpoint, step_of
 
     trained = RunFolder(Path(config.trained_run))
     file, step = latest_checkpoint(trained.checkpoints), trained.trained_step()
@@ -197,7 +199,7 @@ def _shared_checkpoint(config: DictConfig) -> Path:
 
 def _check_checkpoint(file: Path, module: Any, datamodule: Any, num_steps: int) -> None:
     """Raises ValueError, or torch's error for weights of another network, where nothing can go on from a checkpoint."""
-    from flowexp.checkpoints import peek
+    from flowexp.training.checkpoints import peek
 
     content = peek(file)
     if "optimizer_states" not in content or "loops" not in content:
@@ -218,8 +220,8 @@ def _check_checkpoint(file: Path, module: Any, datamodule: Any, num_steps: int) 
 
 def _check_watched(config: DictConfig, module: Any, chosen: list[Any], callbacks: list[Any]) -> None:
     """Raises ValueError where a callback or the learning-rate schedule watches a number that there will not be."""
-    from flowexp.callbacks.watching import check_watchable, check_watched
-    from flowexp.runs import chosen_callbacks
+    from flowexp.measuring.callbacks.watching import check_watchable, check_watched
+    from flowexp.records.run_folder import chosen_callbacks
 
     if config.trained_run is not None:  # nothing is trained
         return
@@ -233,8 +235,8 @@ def _fit(
     config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datamodule: Any, checkpoint: Path | None
 ) -> int:
     """Trains, or restores the run that already trained this. Returns the step that was reached."""
-    from flowexp.building import restore, trained
-    from flowexp.callbacks.monitor import MeasuringError
+    from flowexp.cli.assembly.building import restore, trained
+    from flowexp.measuring.callbacks.monitor import MeasuringError
 
     if config.trained_run is not None:
         assert checkpoint is not None
@@ -255,8 +257,8 @@ def _has_stopped_early(config: DictConfig, folder: RunFolder, checkpoint: Path) 
     """Whether a callback such as EarlyStopping has ended this training with `checkpoint`, its last step."""
     import json
 
-    from flowexp.checkpoints import path_of
-    from flowexp.runs import training_key
+    from flowexp.records.run_folder import training_key
+    from flowexp.training.checkpoints import path_of
 
     trained = json.loads(folder.trained_file.read_text()) if folder.has_trained() else {}
     same = trained.get("stopped_early") and trained["training_key"] == training_key(config)
@@ -267,7 +269,7 @@ def _warn_of_what_is_not_measured(config: DictConfig) -> None:
     """Says what a run that measures another's weights was asked to measure on the way to them."""
     from pytorch_lightning.utilities import rank_zero_warn
 
-    from flowexp.runs import measured_while_training
+    from flowexp.records.run_folder import measured_while_training
 
     if asked := measured_while_training(config):
         said = ", ".join(f"{key}={steps}" for key, steps in asked.items())
@@ -284,8 +286,8 @@ def find_checkpoint(ckpt: str | None, folder: RunFolder) -> Any:
     """
     from pytorch_lightning.utilities import rank_zero_warn
 
-    from flowexp.checkpoints import latest_checkpoint
-    from flowexp.going_on import is_within
+    from flowexp.cli.continuation import is_within
+    from flowexp.training.checkpoints import latest_checkpoint
 
     own = latest_checkpoint(folder.checkpoints)
     if own is None and not is_within(ckpt, folder.path):
@@ -318,10 +320,10 @@ def _check_that_nothing_is_lost(folder: RunFolder) -> None:
 
 def _steps_on_record(folder: RunFolder) -> int:
     """The last step that a folder's records name, where a checkpoint must have been saved before it; else 0."""
-    from flowexp.checkpoints import list_checkpoints, step_of
-    from flowexp.going_on import shares_its_training
-    from flowexp.recording import read_history
+    from flowexp.cli.continuation import shares_its_training
+    from flowexp.records.recording import read_history
     from flowexp.reporting.reading import read_training
+    from flowexp.training.checkpoints import list_checkpoints, step_of
 
     if not folder.holds_work() or shares_its_training(folder):
         return 0
@@ -344,7 +346,7 @@ def _checkpoint_at(ckpt: str) -> Path:
     """The checkpoint that a path points to, or the newest of the run there. Raises ValueError where there is none."""
     from pathlib import Path
 
-    from flowexp.checkpoints import latest_checkpoint
+    from flowexp.training.checkpoints import latest_checkpoint
 
     path = Path(ckpt)
     found = latest_checkpoint(path / "checkpoints") if path.is_dir() else path
@@ -355,8 +357,8 @@ def _checkpoint_at(ckpt: str) -> Path:
 
 def _finish(config: DictConfig, folder: RunFolder, trainer: Any, step: int, measured: dict[str, Measurement]) -> None:
     """Closes the loggers and ends the run with what is known of its last step, now or from an earlier start."""
-    from flowexp.recording import read_history
-    from flowexp.summary import summarise
+    from flowexp.cli.summary import summarise
+    from flowexp.records.recording import read_history
 
     for logger in trainer.loggers:
         logger.finalize("success")
@@ -369,7 +371,7 @@ def _finish(config: DictConfig, folder: RunFolder, trainer: Any, step: int, meas
 
 def main() -> int:
     """The command line. Returns the exit code."""
-    from flowexp.launch import open_door
+    from flowexp.cli.launch import open_door
 
     return open_door("train", sys.argv[1:])
 

@@ -50,7 +50,7 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def in_this_process() -> Callable[..., int]:
     """Runs a command in the current folder without a new process, job included, and returns its exit code."""
-    from flowexp import jobs, launch
+    from flowexp.cli import jobs, launch
 
     def run(command: str, *arguments: str) -> int:
         with pytest.MonkeyPatch.context() as patch:

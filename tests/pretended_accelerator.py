@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
-from flowexp import draws
-from flowexp.randomness import keyed_generator
+from flowexp.flow.randomness import keyed_generator
+from flowexp.training import step_draws
 
 
 class AskedTheDevice(AssertionError):
@@ -61,7 +61,7 @@ class PretendedAccelerator(FakeTensorMode):
 def pretended_accelerator(answers: float | None = None) -> Iterator[torch.device]:
     """The device "cuda" of a machine without one."""
     with pytest.MonkeyPatch.context() as patch, PretendedAccelerator(answers):
-        patch.setattr(draws, "keyed_generator", lambda *key, device="cpu": keyed_generator(*key))
+        patch.setattr(step_draws, "keyed_generator", lambda *key, device="cpu": keyed_generator(*key))
         yield torch.device("cuda")
 
 

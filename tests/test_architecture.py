@@ -16,25 +16,14 @@ LIBRARY = sorted((ROOT / "flowexp").rglob("*.py"))
 PROGRAMS = [path for folder in ("experiments", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 
-DOORS = {  # run before torch is needed
-    "launch", "sweeps", "jobs", "errors", "runs", "train", "sample", "evaluate", "encode", "adopt", "replay",
-    "diagnose", "report", "help", "completion", "values", "composing", "settling", "processes", "going_on",
-    "json_files", "loggers", "overrides", "sweeping", "terminal", "trainer_keys", "kinds",
-}  # fmt: skip
-KNOW_HYDRA = DOORS | {"building", "plan"}
-MATHEMATICS = {
-    "time", "randomness", "profiles", "interpolants", "time_samplers", "velocity", "solvers", "sampling", "ema",
-    "backbones", "losses", "parameterization", "couplings", "draws", "optimization", "lr_schedules", "muon",
-}  # fmt: skip
+DOORS = [*(ROOT / "flowexp").glob("*.py"), *(ROOT / "flowexp/cli").glob("*.py")]  # run before torch is needed
+KNOW_HYDRA = {*DOORS, *(ROOT / "flowexp/cli/assembly").glob("*.py"), ROOT / "flowexp/records/run_folder.py"}
+MATHEMATICS = [path for room in ("flow", "backbones") for path in (ROOT / "flowexp" / room).rglob("*.py")]
+OF_MATHEMATICS = {"torch", "torchdiffeq", "numpy", "scipy", "einops", "timm", "flowexp"}  # beside the standard library
 
 
 def place(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def layer(path: Path) -> str:
-    """The module or package directly under flowexp that a file belongs to."""
-    return path.relative_to(ROOT / "flowexp").with_suffix("").parts[0]
 
 
 @cache
@@ -104,14 +93,13 @@ def test_the_library_knows_nothing_of_recipes_tests_and_benchmarks():
 
 
 def test_only_the_commands_and_what_builds_for_them_know_hydra():
-    guilty = [place(p) for p in LIBRARY if imported_packages(p) & {"hydra", "omegaconf"} and layer(p) not in KNOW_HYDRA]
+    guilty = [place(p) for p in LIBRARY if imported_packages(p) & {"hydra", "omegaconf"} and p not in KNOW_HYDRA]
     assert not guilty
 
 
-def test_the_mathematics_needs_neither_lightning_nor_trackers():
-    foreign = {"pytorch_lightning", "lightning", "wandb", "torchmetrics"}
-    guilty = [place(p) for p in LIBRARY if layer(p) in MATHEMATICS and imported_packages(p) & foreign]
-    assert not guilty
+def test_the_mathematics_needs_torch_alone():
+    known = OF_MATHEMATICS | sys.stdlib_module_names
+    assert not {place(path): foreign for path in MATHEMATICS if (foreign := imported_packages(path) - known)}
 
 
 @pytest.mark.parametrize(
@@ -127,13 +115,13 @@ def test_other_differences_are_no_flip_of_time(innocent: str):
 
 
 def test_only_time_py_turns_the_time_axis_around():
-    files = [path for path in LIBRARY + PROGRAMS if path != ROOT / "flowexp/time.py"]
+    files = [path for path in LIBRARY + PROGRAMS if path != ROOT / "flowexp/flow/time.py"]
     assert not {place(path): flips for path in files if (flips := flips_of_time(tree_of(path)))}
 
 
 def test_no_door_imports_torch():
     """`--help` and `--cfg job` answer before torch, four seconds of it, is loaded."""
-    doors = ["flowexp", *(f"flowexp.{path.stem}" for path in LIBRARY if layer(path) in DOORS)]
+    doors = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in DOORS]
     command = """if True:
         import importlib, sys
         for name in sys.argv[1:]:

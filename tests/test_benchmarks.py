@@ -22,11 +22,11 @@ from benchmarks.table import Promise, Result, Row, compare, to_markdown
 from benchmarks.timing import Comparison, Spread, Timings, left_out, stopwatch
 from benchmarks.training import update_by_loop
 from flowexp.data import Digits, to_float
-from flowexp.draws import StepKey
-from flowexp.ema import ExponentialMovingAverage
-from flowexp.modules import FlowMatching
-from flowexp.randomness import keyed_generator
-from flowexp.sampling import Sampler
+from flowexp.flow.randomness import keyed_generator
+from flowexp.flow.sampler import Sampler
+from flowexp.objectives import FlowMatching
+from flowexp.training.ema import ExponentialMovingAverage
+from flowexp.training.step_draws import StepKey
 
 TINY = smoke_size()
 

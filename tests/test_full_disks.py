@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from flowexp import atomic, report
-from flowexp.callbacks.kept import Kept
+from flowexp import report
+from flowexp.cli.errors import sentence_for
 from flowexp.data import DataError, LatentCache, Manifest
-from flowexp.data.image_cache import ImageCache, NoRoomError, Split
-from flowexp.errors import sentence_for
-from flowexp.figures import save_figure, save_image
-from flowexp.metrics import FeatureStore, Moments, ReferenceCache, Statistics, write_adm_batch
-from flowexp.npy import write_npy_atomically
-from flowexp.tables import write_csv
+from flowexp.data.storage.image_cache import ImageCache, NoRoomError, Split
+from flowexp.measuring.callbacks.resumable import Kept
+from flowexp.measuring.metrics import FeatureStore, Moments, ReferenceCache, Statistics, write_adm_batch
+from flowexp.records import atomic
+from flowexp.records.figures import save_figure, save_image
+from flowexp.records.npy import write_npy_atomically
+from flowexp.records.tables import write_csv
 
 ROOM = 64 * 1024  # bytes of the small disk
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowexp.sampling import Sampler
+from flowexp.flow.sampler import Sampler
 
 
 class Network:

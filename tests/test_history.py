@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowexp.recording import Measurement, Recorder, read_history
+from flowexp.records.recording import Measurement, Recorder, read_history
 
 
 def record(folder: Path, *steps: int) -> None:

@@ -10,14 +10,19 @@ import torch
 from omegaconf import OmegaConf
 
 from flowexp.backbones import create_backbone
-from flowexp.callbacks.curves import ConditionNumber, EncoderJacobian, GradientShare, VelocityNorms
-from flowexp.callbacks.probe import ProbeMonitor
-from flowexp.composing import Configs, config_folder
-from flowexp.diagnostics import velocity_norms
-from flowexp.interpolants import Linear
-from flowexp.modules import LocalContrastiveFlow
-from flowexp.modules.local_contrastive import threshold
-from flowexp.sampling import Sampler
+from flowexp.cli.composing import Configs, config_folder
+from flowexp.flow.interpolants import Linear
+from flowexp.flow.sampler import Sampler
+from flowexp.measuring.callbacks.diagnostics_along_t import (
+    ConditionNumber,
+    EncoderJacobian,
+    GradientShare,
+    VelocityNorms,
+)
+from flowexp.measuring.callbacks.probe import ProbeMonitor
+from flowexp.measuring.diagnostics import velocity_norms
+from flowexp.objectives import LocalContrastiveFlow
+from flowexp.objectives.lcf import threshold
 
 MONITORS = [ProbeMonitor, VelocityNorms, ConditionNumber, GradientShare, EncoderJacobian]
 # What T_min meant in each experiment before it was told apart from levels.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from flowexp.checkpoints import load_checkpoint
+from flowexp.training.checkpoints import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 IDEAS = ROOT / "docs/new_idea"

@@ -117,7 +117,7 @@ def test_the_installed_module_composes_its_config_anywhere(module: list[str], in
 @pytest.mark.slow
 def test_the_installed_command_composes_its_config_anywhere(installed: Path, tmp_path: Path):
     entry_points = next(installed.glob("*.dist-info/entry_points.txt")).read_text()
-    assert "flowexp = flowexp.launch:main" in entry_points
-    script = "import sys; from flowexp.launch import main; sys.argv[0] = 'flowexp'; sys.exit(main())"
+    assert "flowexp = flowexp.cli.launch:main" in entry_points
+    script = "import sys; from flowexp.cli.launch import main; sys.argv[0] = 'flowexp'; sys.exit(main())"
     output = run(sys.executable, "-c", script, "train", "--cfg", "job", cwd=tmp_path, PYTHONPATH=str(installed))
     assert "backbone:" in output

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowexp.interpolants import Linear
-from flowexp.kinds import check_kind, check_options
-from flowexp.sampling import Sampler
-from flowexp.solvers import Dopri5
-from flowexp.values import _OPEN, check_like
+from flowexp.cli.validate import _OPEN, check_like
+from flowexp.flow.argument_kinds import check_kind, check_options
+from flowexp.flow.interpolants import Linear
+from flowexp.flow.sampler import Sampler
+from flowexp.flow.solvers import Dopri5
 
 
 def test_every_key_that_a_command_leaves_open_has_its_kind() -> None:
     from omegaconf import OmegaConf
 
-    from flowexp.composing import config_folder
+    from flowexp.cli.composing import config_folder
 
     for file in config_folder().glob("*.yaml"):
         keys = OmegaConf.to_container(OmegaConf.load(file))
@@ -80,8 +80,8 @@ def test_a_warmup_longer_than_the_training_is_warned_of(
 def test_a_metric_that_no_job_measures_is_named(
     in_process: Callable[..., int], workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flowexp.launch import _optimized
-    from flowexp.runs import RunFolder
+    from flowexp.cli.launch import _optimized
+    from flowexp.records.run_folder import RunFolder
 
     RunFolder(workdir).write_json(workdir / "summary.json", {"scalars": {"noise_levels/loss": 1.5}})
     assert _optimized("noise_level/loss", RunFolder(workdir)) is None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from flowexp.callbacks.monitor import Monitor
 from flowexp.data import ImageDataModule
-from flowexp.modules import FlowMatching
-from flowexp.recording import Measurement
+from flowexp.measuring.callbacks.monitor import Monitor
+from flowexp.objectives import FlowMatching
+from flowexp.records.recording import Measurement
 
 
 class Brightness(Monitor):

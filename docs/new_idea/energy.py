@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from flowexp.terms import Step, Term
+from flowexp.objectives.terms import Step, Term
 
 
 class Energy(Term):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowexp.modules import FlowMatching, StepLosses, TrainingBatch
+from flowexp.objectives import FlowMatching, StepLosses, TrainingBatch
 
 
 class PseudoHuberFlow(FlowMatching):

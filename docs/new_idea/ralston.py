@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flowexp.solvers.ode import ODEStep, RungeKutta
-from flowexp.velocity import Field
+from flowexp.flow.solvers.ode import ODEStep, RungeKutta
+from flowexp.flow.velocity import Field
 
 
 @dataclass(frozen=True)

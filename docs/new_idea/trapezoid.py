@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from flowexp.lr_schedules import RunLength
+from flowexp.training.lr_schedules import RunLength
 
 
 def trapezoid(optimizer: Optimizer, run: RunLength, share: float = 0.2) -> LambdaLR:

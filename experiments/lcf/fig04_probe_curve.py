@@ -14,9 +14,9 @@ from typing import Any
 from experiments.lcf.dips import dips
 from experiments.minutes import fit_to_minutes
 from experiments.recipes import Recipe, markdown_table, measured_rows, panel_lines, read_recipe, run_of, write_protocol
-from flowexp import atomic
-from flowexp.figures import plot_curves, save_figure
-from flowexp.tables import read_csv, write_csv
+from flowexp.records import atomic
+from flowexp.records.figures import plot_curves, save_figure
+from flowexp.records.tables import read_csv, write_csv
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ from experiments.recipes import (
     scores_over_steps,
     write_protocol,
 )
-from flowexp import atomic
-from flowexp.figures import plot_curves, save_figure
-from flowexp.tables import read_csv, write_csv
+from flowexp.records import atomic
+from flowexp.records.figures import plot_curves, save_figure
+from flowexp.records.tables import read_csv, write_csv
 
 CURVE = {"panel": "data", "method": "method", "step": "training step"}  # what tells a probe's curve from another
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from experiments.recipes import draw_lines, read_recipe
-from flowexp.time_samplers import create_time_sampler
+from flowexp.flow.time_samplers import create_time_sampler
 
 
 def main() -> None:

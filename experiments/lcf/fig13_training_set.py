@@ -18,9 +18,9 @@ from experiments.recipes import (
     run_of,
     write_protocol,
 )
-from flowexp import atomic
-from flowexp.figures import plot_curves, save_figure
-from flowexp.tables import read_csv, write_csv
+from flowexp.records import atomic
+from flowexp.records.figures import plot_curves, save_figure
+from flowexp.records.tables import read_csv, write_csv
 
 
 def main() -> None:

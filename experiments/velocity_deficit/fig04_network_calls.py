@@ -11,8 +11,8 @@ import sys
 
 from experiments.evaluations import distance_in, distance_name, evaluate_grid, interval_in
 from experiments.recipes import markdown_table, read_recipe
-from flowexp.figures import plot_curves, save_figure
-from flowexp.tables import read_csv
+from flowexp.records.figures import plot_curves, save_figure
+from flowexp.records.tables import read_csv
 
 
 def main() -> None:

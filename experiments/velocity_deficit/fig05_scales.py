@@ -13,9 +13,9 @@ from pathlib import Path
 
 from experiments.evaluations import Cell, distance_in, distance_name, evaluate_grid
 from experiments.recipes import markdown_table, measured_picture, read_recipe
-from flowexp.figures import draw_map, save_figure
-from flowexp.runs import RunFolder
-from flowexp.tables import read_csv
+from flowexp.records.figures import draw_map, save_figure
+from flowexp.records.run_folder import RunFolder
+from flowexp.records.tables import read_csv
 
 S0, S1 = "sampler.s0", "sampler.s1"
 

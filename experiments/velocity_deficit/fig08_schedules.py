@@ -14,9 +14,9 @@ import torch
 from omegaconf import OmegaConf
 
 from experiments.recipes import draw_lines, read_recipe
-from flowexp.composing import config_folder
-from flowexp.profiles import scale_schedule
-from flowexp.time import progress
+from flowexp.cli.composing import config_folder
+from flowexp.flow.profiles import scale_schedule
+from flowexp.flow.time import progress
 
 
 def main() -> None:

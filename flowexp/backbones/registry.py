@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flowexp.backbones.base import Backbone
-from flowexp.kinds import check_options
+from flowexp.flow.argument_kinds import check_options
 
 Builder = Callable[..., Backbone]
 _SIZES = ("depth", "width", "heads", "patch", "mlp_ratio", "num_res", "head_width", "text_dim", "text_length")

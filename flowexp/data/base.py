@@ -12,9 +12,9 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from flowexp.data.errors import DataError
-from flowexp.data.images import to_float, to_uint8
 from flowexp.data.loader import BatchLoader
-from flowexp.data.pick import Batch, Images, SomeImages
+from flowexp.data.sets.batch_rows import Batch, Images, SomeImages
+from flowexp.data.sets.images import to_float, to_uint8
 
 
 class ImageDataModule(LightningDataModule, ABC):

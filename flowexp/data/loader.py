@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowexp.data.ahead import ahead
-from flowexp.data.pick import Batch, Images, Pick
-from flowexp.randomness import keyed_generator
+from flowexp.data.prefetch import ahead
+from flowexp.data.sets.batch_rows import Batch, Images, Pick
+from flowexp.flow.randomness import keyed_generator
 
 _ORDER, _FLIPS = 0x0DE4, 0xF11B  # keep these streams apart from others with the same seed
 

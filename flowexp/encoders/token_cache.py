@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.caches import dispensable
 from flowexp.encoders.teachers import Teacher
+from flowexp.records.caches import dispensable
 
 _KEY = 16  # bytes of a picture's digest
 _ENTRY = _KEY + 4  # ... and of the CRC-32 of its tokens

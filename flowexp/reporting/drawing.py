@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from flowexp.figures import LOG_COLOURS, draw_map, plot_curves
+from flowexp.records.figures import LOG_COLOURS, draw_map, plot_curves
 from flowexp.reporting.reading import Cells, Measured, number
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flowexp.cards import Difference, card_hash, differences, flatten
+from flowexp.records.protocol_card import Difference, card_hash, differences, flatten
 from flowexp.reporting.reading import Measured, Run
 
 MISSING = "–"

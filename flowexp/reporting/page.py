@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from flowexp.cards import is_card_column
+from flowexp.records.protocol_card import is_card_column
 from flowexp.reporting.drawing import sparkline
 from flowexp.reporting.numbers import MISSING, group_numbers, show
 from flowexp.reporting.reading import Cells, Run, number

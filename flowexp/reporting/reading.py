@@ -7,12 +7,12 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flowexp.recording import in_words
-from flowexp.runs import RunFolder
+from flowexp.records.recording import in_words
+from flowexp.records.run_folder import RunFolder
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"
@@ -186,24 +186,14 @@ def _measured(content: dict[str, Any], stem: Path) -> Measured:
     found = (*sentences(content.get("verdicts")), *sentences(protocol.get("verdicts")))
     protocol = {key: value for key, value in protocol.items() if key != "verdicts"}
     name, about = str(content.get("name", stem.parent.name)), str(content.get("about", ""))
-    return Measured(name, content["step"], scalars, protocol, found, stem, about, _maps(name, content.get("maps", ())))
+    return Measured(name, content["step"], scalars, protocol, found, stem, about, _maps(content.get("maps", ())))
 
 
-def _maps(name: str, maps: Any) -> Mapping[str, str]:
-    """The columns with their words; runs from before the words were written have those of today's monitor."""
+def _maps(maps: Any) -> Mapping[str, str]:
+    """The columns with their words; columns without words are their own."""
     if isinstance(maps, dict):
         return {str(column): str(words) for column, words in maps.items()}
-    return (_words_of_monitors().get(name) if maps else None) or in_words([str(column) for column in maps])
-
-
-@cache
-def _words_of_monitors() -> dict[str, Mapping[str, str]]:
-    from flowexp.callbacks import curves, noise_levels
-
-    monitors: dict[str, Mapping[str, str]] = {
-        monitor.name: dict(monitor.maps) for monitor in curves.CurveMonitor.__subclasses__()
-    }
-    return monitors | {"noise_levels": noise_levels.MAPS}
+    return in_words([str(column) for column in maps])
 
 
 def _written(entry: Measured) -> float:

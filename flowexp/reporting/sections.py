@@ -10,8 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from flowexp.cards import flatten
-from flowexp.figures import LINEAR_BELOW
+from flowexp.records.figures import LINEAR_BELOW
+from flowexp.records.protocol_card import flatten
 from flowexp.reporting.drawing import Row, columns_over_levels, draw_lines, heat_maps, level_rows
 from flowexp.reporting.reading import Cells, Measured, Run
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowexp.cards import card_column, is_card_column
+from flowexp.records.protocol_card import card_column, is_card_column
 from flowexp.reporting.drawing import draw_lines
 from flowexp.reporting.reading import Cells, number, read_cells
 from flowexp.reporting.sections import Chart

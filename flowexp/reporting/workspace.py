@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flowexp.recording import MAP
+from flowexp.records.recording import MAP
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
@@ -83,7 +83,7 @@ def save_workspace(target: str) -> str:
     if not (entity and slash and project) or "/" in project:
         raise ValueError(f"wandb takes ENTITY/PROJECT, such as wandb=my-team/flowexp, got {target!r}")
     workspace, report = build_workspace(entity, project), build_report(entity, project)
-    from flowexp.tracking import has_key
+    from flowexp.records.tracking import has_key
 
     if not has_key():
         raise ValueError("W&B has no key, or is set offline: run `wandb login` or set WANDB_API_KEY, then save again")

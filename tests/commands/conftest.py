@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import flowexp
-from flowexp.checkpoints import load_checkpoint
+from flowexp.training.checkpoints import load_checkpoint
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE))  # tests compare with what witnesses.py wrote

@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from flowexp.callbacks.monitor import Monitor
-from flowexp.recording import Measurement
+from flowexp.measuring.callbacks.monitor import Monitor
+from flowexp.records.recording import Measurement
 
 
 class Good(Monitor):

@@ -12,8 +12,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from flowexp.building import load_run
-from flowexp.checkpoints import list_checkpoints, load_checkpoint
+from flowexp.cli.assembly.building import load_run
+from flowexp.training.checkpoints import list_checkpoints, load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def without_torch(tmp_path_factory: pytest.TempPathFactory) -> str:
 def measured(shell, alone):
     """`sample` with another sampler, and `evaluate` with the run's own but for SSC, at the same time."""
     sampling = shell.start("sample", f"run={alone}", "sampler=heun", "sampler.s0=1.1", "num_samples=6", "device=cpu")
-    grid = ("callbacks=none", "+callbacks.grid._target_=flowexp.callbacks.samples.SampleGridMonitor")
+    grid = ("callbacks=none", "+callbacks.grid._target_=flowexp.measuring.callbacks.samples.SampleGridMonitor")
     grid = (*grid, "+callbacks.grid.num_samples=4")
     evaluating = shell.here("evaluate", f"run={alone}", "sampler.s0=1.1", "device=cpu", *grid)
     return sampling.wait().succeeded(), evaluating.succeeded()
@@ -49,7 +49,7 @@ def test_help_and_the_config_are_printed_without_torch(shell, without_torch: str
     help_page, config = (command.wait().succeeded().out for command in started)
     assert "objective: exfm, fm, fm_contrast, lcf, mafm, truncated_fm" in help_page
     assert "python -m flowexp.train objective=lcf" in help_page
-    assert OmegaConf.create(config).objective._target_ == "flowexp.modules.FlowMatching"
+    assert OmegaConf.create(config).objective._target_ == "flowexp.objectives.FlowMatching"
 
 
 @pytest.mark.slow
@@ -196,7 +196,8 @@ def test_a_run_keeps_its_sampler_but_for_what_is_said(in_process, workdir: Path,
 
 @pytest.mark.slow
 def test_a_run_that_trains_nothing_says_what_it_cannot_measure(in_process, lcf, alone, workdir: Path):
-    grid = ("+callbacks.grid._target_=flowexp.callbacks.samples.SampleGridMonitor", "+callbacks.grid.num_samples=4")
+    target = "flowexp.measuring.callbacks.samples.SampleGridMonitor"
+    grid = (f"+callbacks.grid._target_={target}", "+callbacks.grid.num_samples=4")
     asked = (*grid, "+callbacks.grid.every_n_steps=4", f"trained_run={alone}", "run_dir=shared")
     with pytest.warns(UserWarning, match=r"callbacks\.grid\.every_n_steps=4 asks for what only a training can show"):
         assert in_process("train", *lcf, *asked) == 0

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from flowexp import replay
 from flowexp.backbones import create_backbone
-from flowexp.checkpoints import list_checkpoints, load_checkpoint
-from flowexp.metrics import write_adm_batch
+from flowexp.measuring.metrics import write_adm_batch
+from flowexp.training.checkpoints import list_checkpoints, load_checkpoint
 
 sys.path.append(str(Path(__file__).parents[1] / "data"))
 from trees import put_coco, put_imagenet

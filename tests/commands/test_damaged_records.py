@@ -14,10 +14,10 @@ import pytest
 from experiments import recipes
 from experiments.recipes import read_recipe
 from flowexp import report
-from flowexp.checkpoints.folder import prepare
-from flowexp.recording import read_history
-from flowexp.runs import RunFolder, measuring_key, summaries_of, training_key
-from flowexp.sweeps import JobResult, print_table
+from flowexp.cli.sweep_table import JobResult, print_table
+from flowexp.records.recording import read_history
+from flowexp.records.run_folder import RunFolder, measuring_key, summaries_of, training_key
+from flowexp.training.checkpoints.folder import prepare
 
 pytestmark = pytest.mark.slow
 

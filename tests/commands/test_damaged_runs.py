@@ -12,9 +12,9 @@ import pytest
 from damage import DAMAGES, TRACE, Answer, Asked, assert_answered, damage
 
 from flowexp import report
-from flowexp.checkpoints import list_checkpoints
-from flowexp.runs import RunFolder
-from flowexp.sweeps import JobResult, print_table
+from flowexp.cli.sweep_table import JobResult, print_table
+from flowexp.records.run_folder import RunFolder
+from flowexp.training.checkpoints import list_checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flowexp import diagnose, launch
+from flowexp import diagnose
+from flowexp.cli import launch
 
 QUICK = ("callbacks.probe.levels=[0,0.2,0.8]", "callbacks.probe.taps=[1,2]", "callbacks.probe.max_train_images=64")
 

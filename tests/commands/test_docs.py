@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from flowexp.launch import COMMANDS, _accept_both_spellings, accept_averages, config_folder
+from flowexp.cli.launch import COMMANDS, _accept_both_spellings, accept_averages, config_folder
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "results" not in path.parts)]
@@ -69,7 +69,7 @@ def composed(words: list[str]) -> str:
 @pytest.fixture
 def forgotten_metrics() -> Iterator[None]:
     """Takes out again what a page registers, which other tests would find."""
-    from flowexp.metrics import METRICS
+    from flowexp.measuring.metrics import METRICS
 
     before = set(METRICS)
     yield

@@ -13,10 +13,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from flowexp.data.cifar10 import CIFAR10
-from flowexp.errors import nearest
-from flowexp.launch import COMMANDS, config_folder
-from flowexp.runs import RunFolder
+from flowexp.cli.errors import nearest
+from flowexp.cli.launch import COMMANDS, config_folder
+from flowexp.data.datasets.cifar10 import CIFAR10
+from flowexp.records.run_folder import RunFolder
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
 
@@ -205,7 +205,7 @@ def test_a_fault_of_the_code_keeps_its_stack_trace(in_process, monkeypatch: pyte
     def fault(*_: object) -> None:
         raise TypeError("a bug")
 
-    monkeypatch.setattr("flowexp.building.build_datamodule", fault)
+    monkeypatch.setattr("flowexp.cli.assembly.building.build_datamodule", fault)
     with pytest.raises(TypeError, match="a bug"):
         in_process("train", "run_dir=x")
     assert "TypeError: a bug" in (workdir / "x" / "log.txt").read_text()

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowexp.cards import cards_of
-from flowexp.checkpoints import list_checkpoints
+from flowexp.records.protocol_card import cards_of
+from flowexp.training.checkpoints import list_checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ SMALL = (
     "callbacks.frechet.cache=null", "callbacks.frechet.batch_size=8",
 )  # fmt: skip
 SPREAD = """
-from flowexp.metrics import Needs, Work, metric
+from flowexp.measuring.metrics import Needs, Work, metric
 
 @metric("spread", Needs(features=True))
 def spread(work: Work) -> dict[str, float]:

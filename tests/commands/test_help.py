@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flowexp import launch
-from flowexp.completion import complete
-from flowexp.composing import Configs
-from flowexp.help import help_page
-from flowexp.launch import COMMANDS
+from flowexp.cli import launch
+from flowexp.cli.completion import complete
+from flowexp.cli.composing import Configs
+from flowexp.cli.help import help_page
+from flowexp.cli.launch import COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)

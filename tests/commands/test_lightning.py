@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from flowexp.checkpoints import load_checkpoint
-from flowexp.tables import read_csv
+from flowexp.records.tables import read_csv
+from flowexp.training.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.slow
 STOP = (
@@ -92,7 +92,7 @@ def test_the_last_steps_of_a_stopped_training_can_be_trained_on(
 
 
 def test_jobs_that_stop_at_different_steps_train_for_themselves(stopped: Path):
-    from flowexp.runs import training_key
+    from flowexp.records.run_folder import training_key
 
     config = OmegaConf.load(stopped / "config.yaml")
     assert training_key(config) != training_key(OmegaConf.merge(config, {"callbacks": {"early": {"patience": 1}}}))
@@ -355,7 +355,7 @@ def test_a_logger_of_ones_own_and_several_at_once(run: Run):
 
 @pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboard"), ("mlflow", "mlflow")])
 def test_a_missing_package_is_named_before_training(refused, monkeypatch, name: str, package: str):
-    monkeypatch.setattr("flowexp.loggers.find_spec", lambda package: None)
+    monkeypatch.setattr("flowexp.cli.loggers.find_spec", lambda package: None)
     assert f"pip install {package}" in refused(f"logger={name}")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from flowexp.checkpoints import list_checkpoints, load_checkpoint, step_of
-from flowexp.runs import RunFolder, find_run, training_key
+from flowexp.records.run_folder import RunFolder, find_run, training_key
+from flowexp.training.checkpoints import list_checkpoints, load_checkpoint, step_of
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +90,8 @@ def test_a_run_that_is_half_trained_on_is_no_finished_training(shell, tiny, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("flowexp.checkpoints.saving.StepCheckpoint._remove_old", killed)  # after the first save, step 6
+        # after the first save, step 6
+        patch.setattr("flowexp.training.checkpoints.saving.StepCheckpoint._remove_old", killed)
         stopped = shell.here("train", *tiny, *steps(12, "half", "ckpt=half/A"))
     assert stopped.code != 0
     run = RunFolder(shell.folder / "half/A")

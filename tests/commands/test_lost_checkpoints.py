@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowexp import checkpoints
-from flowexp.checkpoints import latest_checkpoint, list_checkpoints, step_of, verify_checkpoint
-from flowexp.runs import RunFolder
+from flowexp.records.run_folder import RunFolder
+from flowexp.training import checkpoints
+from flowexp.training.checkpoints import latest_checkpoint, list_checkpoints, step_of, verify_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +151,7 @@ def test_a_checkpoint_that_is_removed_meanwhile_is_chosen_again(copy: Path, shel
             shutil.copy(last, folder / "step_00000014.ckpt")
             path.unlink()
 
-    monkeypatch.setattr("flowexp.checkpoints.folder.verify_checkpoint", verify_and_lose)
+    monkeypatch.setattr("flowexp.training.checkpoints.folder.verify_checkpoint", verify_and_lose)
     shell.here("sample", "run=copies/R", "num_samples=2", "sampler.num_steps=1").succeeded()
     assert removed == [last]
 
@@ -165,7 +165,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_verified_is_chosen_again(copy:
             newest.rename(folder / "step_00000013.ckpt")
         verify(path)
 
-    monkeypatch.setattr("flowexp.checkpoints.folder.verify_checkpoint", lose_first)
+    monkeypatch.setattr("flowexp.training.checkpoints.folder.verify_checkpoint", lose_first)
     assert latest_checkpoint(folder) == folder / "step_00000013.ckpt"
 
 

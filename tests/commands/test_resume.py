@@ -17,8 +17,8 @@ import pytest
 from witnesses import digest
 
 from flowexp import replay
-from flowexp.checkpoints import list_checkpoints, step_of, verify_checkpoint
-from flowexp.tables import read_csv
+from flowexp.records.tables import read_csv
+from flowexp.training.checkpoints import list_checkpoints, step_of, verify_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from flowexp.building import load_run, restore
-from flowexp.checkpoints import list_checkpoints, step_of
+from flowexp.cli.assembly.building import load_run, restore
+from flowexp.training.checkpoints import list_checkpoints, step_of
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ import signal
 
 import pytest
 
-from flowexp.checkpoints import list_checkpoints
-from flowexp.runs import RunFolder, find_run, training_key
+from flowexp.records.run_folder import RunFolder, find_run, training_key
+from flowexp.training.checkpoints import list_checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from flowexp.runs import RunFolder, training_key
+from flowexp.records.run_folder import RunFolder, training_key
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +79,7 @@ def test_a_dry_run_of_a_run_that_is_there_writes_nothing(run: Path, shell, tiny)
 
 def test_a_folder_in_which_another_process_trains_is_left_alone(run: Path, shell, tiny, monkeypatch):
     before = content_of(run)
-    monkeypatch.setattr("flowexp.runs._lock", lambda file: False)
+    monkeypatch.setattr("flowexp.records.run_folder._lock", lambda file: False)
     same = (*tiny, "output_root=untouched", "ckpt=auto", "sampler=heun", "logger=wandb")
     refused = shell.here("train", *same)
     assert refused.code == 2 and "another process trains in" in refused.err
@@ -111,7 +111,7 @@ def test_a_refused_measurement_leaves_the_run_as_it_was(run: Path, shell, comman
 
 def test_the_loser_of_two_starts_at_one_moment_writes_neither_config_nor_origin(shell, tiny, monkeypatch):
     """The door of the second looked before the first had begun, and its job comes when the first has ended."""
-    monkeypatch.setattr("flowexp.settling._check_folder", lambda command, config: None)
+    monkeypatch.setattr("flowexp.cli.resolve._check_folder", lambda command, config: None)
     shell.here("train", *tiny, "run_dir=untouched_twice").succeeded()
     folder = RunFolder(shell.folder / "untouched_twice")
     before = content_of(folder.path)

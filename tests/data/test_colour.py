@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from flowexp.data import DataError
-from flowexp.data.crop import read_square
+from flowexp.data.sets.crop import read_square
 
 DEEP = 4369  # of 65535: 17 of 255
 

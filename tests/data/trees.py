@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flowexp.data.digits import read_table
+from flowexp.data.datasets.digits import read_table
 
 WNIDS = ["n01440764", "n01443537", "n02119789"]
 

@@ -97,11 +97,11 @@ def test_the_commands_encode_photographs_and_read_them_back(
     from hydra import compose, initialize_config_dir
     from PIL import Image
 
-    from flowexp import building
+    from flowexp.cli.assembly import building
+    from flowexp.cli.launch import config_folder
     from flowexp.data import ImageNet
     from flowexp.encode import run
-    from flowexp.launch import config_folder
-    from flowexp.runs import RunFolder
+    from flowexp.records.run_folder import RunFolder
 
     monkeypatch.setattr(ImageNet, "num_classes", 1)
     for split in ("train", "val"):

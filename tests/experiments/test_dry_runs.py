@@ -14,12 +14,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.catalogue import compose_experiment, first_comment, list_experiments
-from flowexp.building import build, build_module, build_monitors
+from flowexp.cli.assembly.building import build, build_module, build_monitors
+from flowexp.cli.launch import _accept_both_spellings
 from flowexp.data import ImageDataModule, ImageSet, LatentCache, Latents, Manifest
-from flowexp.data.identity import identity_of
+from flowexp.data.sets.identity import identity_of
 from flowexp.encoders import TEACHERS, FeatureNet
-from flowexp.launch import _accept_both_spellings
-from flowexp.terms import repa
+from flowexp.objectives.terms import repa
 
 EXPERIMENTS = list_experiments()
 NUM_IMAGES, BATCH = 8, 4
@@ -62,7 +62,7 @@ def test_a_child_wins_over_its_parents() -> None:
 @pytest.mark.slow
 def test_the_command_line_wins_over_an_experiment() -> None:
     config = compose_experiment("imagenet256_b_mafm", "objective=fm", "sampler=heun", "ssc=linear", "data.batch_size=8")
-    assert config.objective._target_ == "flowexp.modules.FlowMatching"
+    assert config.objective._target_ == "flowexp.objectives.FlowMatching"
     assert (config.sampler.solver, config.sampler.s0, config.data.batch_size) == ("heun", 1.1, 8)
 
 

@@ -12,14 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments import methods
 from experiments.recipes import Recipe, compose_run, read_recipe
-from flowexp.losses.contrastive import DENOMINATORS
-from flowexp.losses.magnitude import FORMS
-from flowexp.modules import ExplicitFlowMatching, FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
-from flowexp.runs import RunFolder, training_key
-from flowexp.solvers import SOLVERS
-from flowexp.solvers.diffusions import DIFFUSIONS
-from flowexp.solvers.sde import LAST_STEPS
-from flowexp.tables import read_csv, write_csv
+from flowexp.flow.losses.contrastive import DENOMINATORS
+from flowexp.flow.losses.magnitude import FORMS
+from flowexp.flow.solvers import SOLVERS
+from flowexp.flow.solvers.diffusions import DIFFUSIONS
+from flowexp.flow.solvers.sde import LAST_STEPS
+from flowexp.objectives import ExplicitFlowMatching, FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
+from flowexp.records.run_folder import RunFolder, training_key
+from flowexp.records.tables import read_csv, write_csv
 
 FILE = str(methods.__file__)
 CONFIG = OmegaConf.load(Path(FILE).with_suffix(".yaml"))

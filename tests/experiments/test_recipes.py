@@ -18,7 +18,7 @@ from experiments.lcf import fig04_probe_curve, fig05_over_training, fig13_traini
 from experiments.lcf.dips import dips
 from experiments.recipes import compose_run, markdown_table, measured_over_steps, read_recipe, run_of
 from experiments.velocity_deficit import fig04_network_calls, fig05_scales
-from flowexp.tables import read_csv
+from flowexp.records.tables import read_csv
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path for path in (ROOT / "experiments").rglob("*.yaml"))

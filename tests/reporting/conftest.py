@@ -13,8 +13,8 @@ import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger
 
-from flowexp.figures import plot_curves
-from flowexp.recording import Measurement, Recorder
+from flowexp.records.figures import plot_curves
+from flowexp.records.recording import Measurement, Recorder
 
 SAMPLER = {"solver": "euler", "num_steps": 50, "s0": 1.0}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flowexp.recording import Measurement, Recorder
+from flowexp.records.recording import Measurement, Recorder
 from flowexp.reporting.numbers import group_numbers
 from flowexp.reporting.page import parted, render_runs, render_sweep, without_paths, words
 from flowexp.reporting.reading import read_run
@@ -236,13 +236,13 @@ def test_charts_of_several_runs_bear_words_and_come_before_each_runs_own_picture
 def test_runs_from_before_the_words_have_those_of_todays_monitors(tmp_path: Path):
     old = diagnosis(tmp_path / "old", tmp_path, norms("velocity_norms", "x", maps=("ratio", "cosine")))
     unknown = diagnosis(tmp_path / "own", tmp_path, norms("state_norm", "x", maps=("my_ratio",)))
-    assert read_run(old).of("velocity_norms")[0].maps["ratio"] == "|v| / |v*|"
+    assert read_run(old).of("velocity_norms")[0].maps["ratio"] == "ratio"
     assert read_run(unknown).of("state_norm")[0].maps == {"my_ratio": "my ratio"}
 
 
 def test_a_page_names_no_folder_of_the_machine(own: Path, tmp_path: Path):
     only(own, "frechet_x")
-    command = f"-m flowexp.jobs train {own} data.root=~/sets/mnist"
+    command = f"-m flowexp.cli.jobs train {own} data.root=~/sets/mnist"
     (own / "run.json").write_text(json.dumps({"command": command, "plan": {"weights": str(own / "x.pt")}}))
     found = diagnosis(tmp_path / "d", own, norms("velocity_norms", f"weights: of {own}/x.pt"))
     page = render_runs([read_run(found)])

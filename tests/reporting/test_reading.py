@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from flowexp.records.tables import read_csv
 from flowexp.reporting.reading import read_run, read_training, sentences
 from flowexp.reporting.side_by_side import read_runs
-from flowexp.tables import read_csv
 
 
 def test_measurements_come_by_name_in_the_order_of_the_run_and_by_step(finished: Path):

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import flowexp
-from flowexp.callbacks.curves import CurveMonitor, VelocityNorms
-from flowexp.diagnostics import LevelCondition, LevelGradient, LevelJacobian, LevelLag, LevelNorms
-from flowexp.recording import MAP
+from flowexp.measuring.callbacks.diagnostics_along_t import CurveMonitor, VelocityNorms
+from flowexp.measuring.diagnostics import LevelCondition, LevelGradient, LevelJacobian, LevelLag, LevelNorms
+from flowexp.records.recording import MAP
 from flowexp.reporting import workspace
 from flowexp.reporting.workspace import CURVES, DEFICIT, LOW_NOISE, build_report, build_workspace, save_workspace
 

@@ -1,0 +1,375 @@
+"""From a config to the parts of a run. Behind this file there is no config, only objects and plain numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_warn
+from torch.optim import Optimizer
+
+from flowexp.backbones import Backbone
+from flowexp.cli.loggers import chosen_loggers
+from flowexp.cli.trainer_keys import limited, precision_of
+from flowexp.cli.validate import check_values
+from flowexp.data import DataError, ImageDataModule
+from flowexp.measuring.callbacks.monitor import Monitor
+from flowexp.measuring.callbacks.progress import Progress
+from flowexp.measuring.callbacks.step_log import StepLog
+from flowexp.measuring.callbacks.watching import give_folders
+from flowexp.objectives import FlowMatching
+from flowexp.records.commit import git_commit
+from flowexp.records.csv_log import CsvLog
+from flowexp.records.run_folder import RunFolder, chosen_callbacks, monitor_key, training_key
+from flowexp.training.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint, step_of
+from flowexp.training.lr_schedules import MakeSchedule, RunLength, create_schedule
+from flowexp.training.optimization import MakeOptimizer, check_optimizer
+
+
+def build(config: DictConfig, **parts: Any) -> Any:
+    """Calls the `_target_` of `config` with its other keys and `parts`. The one place that instantiates."""
+    try:
+        # parts go to the constructor past Hydra, which would turn those that are dataclasses into configs
+        make = instantiate(config, _convert_="all", _partial_=True)
+    except InstantiationException as error:
+        if str(error).startswith("Error locating target"):
+            raise ValueError(_not_found(error)) from error
+        raise
+    check_values(config)
+    return make if config.get("_partial_") and not parts else make(**parts)
+
+
+def build_partial(config: DictConfig) -> Any:
+    """The `_target_` of `config` with its other keys, to be called with what is not known yet; `_partial_` or not."""
+    node = OmegaConf.merge(config, {"_partial_": True})
+    assert isinstance(node, DictConfig)
+    return build(node)
+
+
+def _not_found(error: InstantiationException) -> str:
+    reason = " ".join(str(error.__cause__).split())
+    return f"{reason} A file of one's own must lie in the folder where the command is started, or on PYTHONPATH"
+
+
+def build_datamodule(config: DictConfig) -> ImageDataModule:
+    """The dataset, read into memory."""
+    datamodule = build(config.data)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    return datamodule
+
+
+def look_for_data(config: DictConfig) -> tuple[ImageDataModule, str | None]:
+    """The dataset as far as it is here, and what is missing: nothing is downloaded. A dry run plans with either.
+
+    Raises:
+        DataError: it is not here, and how many images it has is not known, or it has captions.
+    """
+    datamodule = build(config.data)
+    try:
+        datamodule.setup("fit")
+    except DataError as error:
+        if datamodule.num_train is None or datamodule.text_shape is not None:  # the empty caption lies with the data
+            raise
+        return datamodule, str(error)
+    return datamodule, None
+
+
+def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatching:
+    """The LightningModule with freshly initialised weights, the same for the same seed on every process."""
+    pl.seed_everything(config.seed, verbose=False)
+    backbone = build_backbone(config, datamodule)
+    module = build(
+        config.objective,
+        backbone=backbone,
+        interpolant=build(config.interpolant),
+        time_sampler=build(config.time_sampler),
+        parameterization=build(config.parameterization),
+        coupling=build(config.coupling),
+        terms={name: build(term) for name, term in config.terms.items() if term is not None},
+        optimizer=build_optimizer(config),
+        lr_schedule=build_lr_schedule(config),
+        ema=build(config.ema),
+        sampler=build(config.sampler),
+        seed=config.seed,
+    )
+    module.conditions = datamodule.conditions
+    if backbone.takes == "text" and (empty_caption := datamodule.null_text()) is not None:
+        backbone.set_null_text(empty_caption)
+    if config.compile:
+        backbone.compile_blocks()
+    return module
+
+
+def build_optimizer(config: DictConfig) -> MakeOptimizer:
+    """A torch optimizer but for its parameters. Raises ValueError for settings that it refuses."""
+    make: MakeOptimizer = build_partial(config.optimizer)
+    check_optimizer(make)
+    return make
+
+
+def build_lr_schedule(config: DictConfig) -> MakeSchedule:
+    """From an optimizer to its schedule, with Lightning's keys `interval` (step or epoch), `frequency` and `monitor`.
+
+    Raises:
+        ValueError: settings that the schedule refuses, or another interval.
+    """
+    node = config.lr_schedule.copy()
+    with open_dict(node):
+        keys = {key: node.pop(key) for key in ("interval", "frequency", "monitor", "strict") if key in node}
+    if keys.get("interval", "step") not in ("step", "epoch"):
+        raise ValueError(f"lr_schedule.interval must be step or epoch, got {keys['interval']!r}")
+    make = build_partial(node)
+
+    def scheduled(optimizer: Optimizer, **run: RunLength) -> dict[str, Any]:
+        return {**keys, "scheduler": make(optimizer, **run)}
+
+    scheduled.__signature__ = inspect.signature(make)  # type: ignore[attr-defined]
+    _check_lr_schedule(scheduled, check_optimizer(build_partial(config.optimizer)))
+    return scheduled
+
+
+def _check_lr_schedule(make: MakeSchedule, optimizer: Optimizer) -> None:
+    """Tries a schedule: what it refuses, it refuses before a dataset is read."""
+    try:
+        create_schedule(make, optimizer, lambda: RunLength(10**6, 10**9))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the learning-rate schedule cannot be made: {error}") from error
+
+
+def steps_per_epoch(config: DictConfig, datamodule: ImageDataModule) -> int:
+    """Optimizer steps in one pass over the training images; Lightning takes the last one with however few batches."""
+    batches = limited(datamodule.steps_per_epoch, config.trainer.get("limit_train_batches"))
+    return math.ceil(batches / config.trainer.get("accumulate_grad_batches", 1))
+
+
+def build_backbone(config: DictConfig, datamodule: ImageDataModule) -> Backbone:
+    """The network for a dataset's pictures, and its classes or the size of its embedded captions."""
+    if config.class_conditional and datamodule.text_shape is not None:
+        raise ValueError(
+            "class_conditional=true needs labels that are classes, and this dataset's are captions: leave it out, "
+            "with a network that takes text, or choose a dataset without captions"
+        )
+    node = config.backbone.copy()
+    if datamodule.text_shape is not None and "text_dim" in config.backbone:
+        node.text_length, node.text_dim = datamodule.text_shape
+    return build(
+        node,
+        resolution=datamodule.resolution,
+        channels=datamodule.channels,
+        num_classes=datamodule.num_classes if config.class_conditional else None,
+    )
+
+
+def build_monitors(config: DictConfig) -> list[pl.Callback]:
+    """The chosen entries of `callbacks`, in their order: monitors, and any other callback."""
+    return [build(node) for node in chosen_callbacks(config).values()]
+
+
+def identify(config: DictConfig, monitors: list[pl.Callback]) -> None:
+    """Gives each monitor the hash of its settings and code, by which a measurement on the disk is known again."""
+    for name, monitor in zip(chosen_callbacks(config), monitors, strict=True):
+        if isinstance(monitor, Monitor):
+            monitor.settings = f"{monitor_key(config, name)}-{_code_of(type(monitor))}"
+
+
+def _code_of(kind: type) -> str:
+    """A hash of the file that a class stands in, and of the commit."""
+    try:
+        source = Path(inspect.getfile(kind)).read_bytes()
+    except (OSError, TypeError):  # a class of a notebook
+        source = b""
+    return hashlib.sha256(source + str(git_commit()).encode()).hexdigest()[:8]
+
+
+def build_trainer(
+    config: DictConfig, run: RunFolder, loggers: list[Logger], callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    """A Trainer that writes to the run's folder."""
+    settings = dict(config.trainer)
+    settings["accelerator"] = resolve_accelerator(settings["accelerator"])
+    settings["devices"] = resolve_devices(settings["devices"], settings["accelerator"])
+    settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
+    return pl.Trainer(
+        **settings,
+        strategy=build_strategy(config),
+        log_every_n_steps=config.log_every_n_steps,
+        default_root_dir=run.path,
+        logger=loggers,
+        callbacks=callbacks,
+        enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,  # the loader gives each rank its share of the global batch
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+
+
+def build_strategy(config: DictConfig) -> Any:
+    """How processes share the training; without a `_target_` Lightning takes the one of a single device."""
+    return build(config.strategy) if "_target_" in config.strategy else "auto"
+
+
+def build_callbacks(
+    config: DictConfig, run: RunFolder, monitors: list[pl.Callback], num_steps: int
+) -> list[pl.Callback]:
+    """The monitors, the training curves, the progress bar, and the checkpoints, which come last."""
+    give_folders(monitors, str(run.path / "best"))
+    callbacks: list[pl.Callback] = [StepLog(config.log_every_n_steps), *monitors]
+    if config.progress_bar:
+        callbacks.append(Progress(num_steps, config.log_every_n_steps))
+
+    def note_end(trainer: pl.Trainer) -> None:
+        run.write_json(run.trained_file, trained(config, trainer))
+
+    return [*callbacks, build(config.checkpoint, folder=run.checkpoints, note_end=note_end)]
+
+
+def trained(config: DictConfig, trainer: pl.Trainer) -> dict[str, Any]:
+    """Content of `trained.json`. A training that a callback ended is finished, and is known by its settings."""
+    early = {"stopped_early": True, "training_key": training_key(config)} if trainer.should_stop else {}
+    return {"step": trainer.global_step, **early}
+
+
+def build_loggers(config: DictConfig, run: RunFolder) -> list[Logger]:
+    """CSV always, and those of `logger`.
+
+    What a logger's signature takes and its yaml leaves out is given: `save_dir`, or `folder`, `name` and `settings`.
+    """
+    settings = cast("dict[str, Any]", OmegaConf.to_container(config))
+    offered = {"save_dir": str(run.path), "folder": run.path, "name": config.name, "settings": settings}
+    further = [_build_logger(node, offered) for node in chosen_loggers(config).values()]
+    return [CsvLog(run.path), *further]
+
+
+def _build_logger(config: DictConfig, offered: dict[str, Any]) -> Logger:
+    takes = inspect.signature(get_object(config["_target_"])).parameters
+    wanted = ("folder", "name", "settings") if "settings" in takes else ("save_dir",)
+    parts = {name: offered[name] for name in wanted if name in takes and name not in config}
+    try:
+        logger = build(config, **parts)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{config['_target_']} needs a package that is not installed: {error}") from error
+    if "settings" not in takes:
+        logger.log_hyperparams(offered["settings"])
+    return logger
+
+
+def resolve_accelerator(accelerator: str) -> str:
+    """`auto` is a CUDA GPU where there is one, else the CPU: MPS has no float64, which sums of many numbers need."""
+    if accelerator != "auto":
+        return accelerator
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def resolve_devices(devices: Any, accelerator: str) -> Any:
+    """`devices` as plain containers. Raises ValueError for a CPU's that is no number of processes."""
+    devices = OmegaConf.to_container(devices) if OmegaConf.is_config(devices) else devices
+    if accelerator == "cpu" and devices != "auto" and not str(devices).isdigit():
+        raise ValueError(f"trainer.devices counts the processes of a CPU: give a number, got {devices}")
+    return devices
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """`auto` is bf16-mixed where the hardware multiplies in bf16, else 32-true; any other by its long name."""
+    if precision != "auto":
+        return precision_of(precision)
+    on_gpu = resolve_accelerator(accelerator) in ("gpu", "cuda")
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else cpu_multiplies_in_bf16()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def cpu_multiplies_in_bf16() -> bool:
+    """Whether this CPU has AVX512-BF16 or AMX, where bf16 is several times faster than fp32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def load_run(
+    path: Path, checkpoint: Path | None = None, with_data: bool = True
+) -> tuple[FlowMatching, ImageDataModule, int]:
+    """Rebuilds a trained module from its run folder alone; without `with_data` the dataset is not read.
+
+    A run that measured another one's weights, as jobs of a sweep over training-free keys do, takes them from there.
+    Returns the module with its raw weights and its EMA (`module.averaged()` swaps it in), the dataset and the step.
+    Raises ValueError where the folder has no usable checkpoint.
+    """
+    run = RunFolder(path)
+    config, trained = run.trained_config(), run.trained_by()
+    if checkpoint is None:
+        _check_newest(trained)  # before the data are read, which takes time
+    with _named_if_of_another_version(run):
+        datamodule = build_datamodule(config) if with_data else build(config.data)
+        module = build_module(config, datamodule)
+    return module, datamodule, restore(module, checkpoint) if checkpoint else _restore_newest(module, trained)
+
+
+@contextmanager
+def _named_if_of_another_version(run: RunFolder) -> Iterator[None]:
+    """A config that this flowexp cannot build is refused with the version that wrote it."""
+    try:
+        yield
+    except (DataError, OSError):
+        raise
+    except ValueError as error:  # of a value, or of something that is not here: the version may be why
+        about = run.made_by() if run.is_of_another_version() else f"in {run.config_file}"
+        raise ValueError(f"{error} ({about})") from error
+    except (TypeError, KeyError, AttributeError, HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        reason = " ".join(str(cause).split())
+        raise ValueError(
+            f"{run.config_file} cannot be built ({reason}): it is damaged, or of another version ({run.made_by()})"
+        ) from error
+
+
+def _check_newest(run: RunFolder) -> None:
+    """Raises ValueError where a run has no usable checkpoint; warns where it is not that of the training's end."""
+    if (file := latest_checkpoint(run.checkpoints)) is None:
+        raise ValueError(
+            f"{run.checkpoints} holds no usable checkpoint: it is gone, none is saved yet, or all are damaged"
+        )
+    if (step := run.trained_step()) not in (None, step_of(file)):
+        rank_zero_warn(
+            f"{run.path} has trained {step} steps, and its newest whole checkpoint is that of step {step_of(file)}: "
+            "this older one is taken"
+        )
+
+
+def _restore_newest(module: FlowMatching, run: RunFolder) -> int:
+    """Restores the newest checkpoint; chosen again where a training removes it between the choice and the reading."""
+    while (file := latest_checkpoint(run.checkpoints)) is not None:
+        with suppress(FileNotFoundError):
+            return restore(module, file)
+    raise ValueError(f"{run.checkpoints} holds no usable checkpoint any more")
+
+
+def restore(module: FlowMatching, file: Path) -> int:
+    """Puts the weights and the EMA of a checkpoint into `module`; returns its step."""
+    content = load_checkpoint(file)
+    module.load_state_dict(content["state_dict"])
+    module.on_load_checkpoint(content)
+    return int(content["global_step"])
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` as in `resolve_accelerator`. Raises ValueError for a device that torch does not know or does not find."""
+    try:
+        found = torch.device(str(resolve_accelerator(device)))
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device} needs a CUDA GPU, and torch finds none: take device=cpu or auto")
+    return found

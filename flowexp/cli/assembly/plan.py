@@ -1,0 +1,178 @@
+"""What a run is about to do, printed before step 0: batch, anchors, parameters, steps and, in a dry run, the time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_warn
+from rich.table import Table
+
+from flowexp.cli.assembly.building import (
+    build_strategy,
+    resolve_accelerator,
+    resolve_devices,
+    resolve_precision,
+    steps_per_epoch,
+)
+from flowexp.cli.launcher_ranks import num_processes
+from flowexp.cli.terminal import console
+from flowexp.data import ImageDataModule
+from flowexp.data.loader import check_batch_size
+from flowexp.objectives import FlowMatching
+from flowexp.training.lr_schedules import RunLength, steps_of
+from flowexp.training.optimization import describe_optimizer
+from flowexp.training.steps import ends_a_step
+
+
+def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, Any]:
+    """The plan of a run as named values."""
+    backbone = module.backbone
+    trained = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    return {
+        "objective": type(module).__name__,
+        "data": f"{datamodule.name}, {datamodule.num_train_images:,} images of {datamodule.channels} x "
+        f"{datamodule.resolution} x {datamodule.resolution}",
+        "backbone": f"{backbone.name}, {trained:,} trained parameters",
+        "batch (over all processes)": _batch(config, datamodule),
+        **module.describe(datamodule.batch_size),
+        "steps": f"{total_steps(config, datamodule):,} ({steps_per_epoch(config, datamodule):,} per epoch)",
+        "precision": _precision(config),
+        "device": device_name(config.trainer.accelerator),
+        "optimizer": _optimizer(config, module),
+        "weights measured": _weights(module),
+    }
+
+
+def _optimizer(config: DictConfig, module: FlowMatching) -> str:
+    """`AdamW, lr 0.002, weight decay 0.01; warmup 100 steps; gradients clipped at norm 1`."""
+    schedule = ", ".join(f"{key} {value}" for key, value in config.lr_schedule.items() if _is_set(str(key), value))
+    name = str(config.lr_schedule["_target_"]).rpartition(".")[2]
+    limit, kind = config.trainer.get("gradient_clip_val"), config.trainer.get("gradient_clip_algorithm") or "norm"
+    clipping = f"gradients clipped at {kind} {limit:g}" if limit else "gradients are not clipped"
+    return f"{describe_optimizer(module.make_optimizer)}; {name} {schedule}".rstrip() + f"; {clipping}"
+
+
+def _is_set(key: str, value: Any) -> bool:
+    return not key.startswith("_") and isinstance(value, int | float) and value != 0
+
+
+def _weights(module: FlowMatching) -> str:
+    decays = module.averaging.decays
+    further = f"; {', '.join(f'{decay:g}' for decay in decays[1:])} beside it" if decays[1:] else ""
+    return f"EMA, decay {decays[0]:g}{further}" if decays else "as trained, no EMA"
+
+
+def _batch(config: DictConfig, datamodule: ImageDataModule) -> str:
+    """What an optimizer step sees, and how it is shared out. Raises ValueError where it does not divide."""
+    size, parts = datamodule.batch_size, config.trainer.get("accumulate_grad_batches", 1)
+    text = str(size) if parts == 1 else f"{size * parts:,}, in {parts} batches of {size}"
+    num = num_processes(config)
+    if num is None or num == 1:
+        return text
+    check_batch_size(size, datamodule.num_train_images, num)
+    return f"{text}, {size // num} on each of {num} processes"
+
+
+def _precision(config: DictConfig) -> str:
+    if config.trainer.precision == "auto" and lacks_device(config.trainer.accelerator):
+        return "bf16-mixed where the GPU has it"
+    return resolve_precision(config.trainer.precision, config.trainer.accelerator)
+
+
+def lacks_device(accelerator: str) -> bool:
+    """Whether a GPU is asked for and none is here."""
+    return accelerator in ("gpu", "cuda") and not torch.cuda.is_available()
+
+
+def device_name(accelerator: str) -> str:
+    """The accelerator's name, or the threads of a CPU."""
+    if lacks_device(accelerator):
+        return "a GPU, and none is here"
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def total_steps(config: DictConfig, datamodule: ImageDataModule) -> int:
+    """Optimizer steps of the whole run, from `trainer.max_steps` and `trainer.max_epochs`, whichever ends first."""
+    per_epoch = steps_per_epoch(config, datamodule)
+    for key in ("max_steps", "max_epochs"):
+        if (limit := config.trainer[key]) is not None and limit < 1 and limit != -1:
+            raise ValueError(f"trainer.{key} must be at least 1, or -1 for no limit; got {limit}")
+    limits = [config.trainer.max_steps] if config.trainer.max_steps > 0 else []
+    if config.trainer.max_epochs is not None and config.trainer.max_epochs > 0:
+        limits.append(config.trainer.max_epochs * per_epoch)
+    if fast := int(config.trainer.get("fast_dev_run", 0)):
+        limits.append(fast)
+    if not limits:
+        raise ValueError("give trainer.max_steps or trainer.max_epochs: both are unlimited")
+    return min(limits)
+
+
+def warn_of_the_warmup(config: DictConfig, datamodule: ImageDataModule) -> None:
+    """Warns of a learning rate that training ends before it is reached."""
+    given = (config.lr_schedule.get(key, 0) for key in ("warmup_steps", "warmup_epochs"))
+    warmup = steps_of(RunLength(steps_per_epoch(config, datamodule)), *given)
+    if warmup > (steps := total_steps(config, datamodule)):
+        rank_zero_warn(
+            f"the warm-up of {warmup:,} steps (lr_schedule.warmup_steps or warmup_epochs) is longer than the training "
+            f"of {steps:,}: the learning rate ends at {100 * steps / warmup:.2g} % of optimizer.lr"
+        )
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """Prints a plan as a table."""
+    table = Table(title="the run", show_header=False)
+    for name, value in plan.items():
+        table.add_row(name, str(value))
+    console().print(table)
+
+
+class _Stopwatch(pl.Callback):
+    """Seconds per optimizer step, with all batches that it accumulates, after the first steps, which are slower.
+
+    Ends the training when the timed steps have taken `patience` seconds, but not before five of them.
+    """
+
+    def __init__(self, warmup_steps: int = 3, patience: float = 10.0) -> None:
+        self.warmup_steps = warmup_steps
+        self.patience = patience
+        self.seconds: list[float] = []
+        self._last = 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if not ends_a_step(trainer, batch_idx):
+            return
+        float(pl_module.latest["loss"])  # waits for the device
+        before, self._last = self._last, time.perf_counter()
+        if trainer.global_step > self.warmup_steps:
+            self.seconds.append(self._last - before)
+            trainer.should_stop = len(self.seconds) >= 5 and sum(self.seconds) > self.patience
+
+
+def seconds_per_step(
+    config: DictConfig, module: FlowMatching, datamodule: ImageDataModule, num_steps: int = 33
+) -> float:
+    """Trains a few steps that are thrown away and returns the median time of one."""
+    watch = _Stopwatch()
+    trainer = pl.Trainer(
+        accelerator=resolve_accelerator(config.trainer.accelerator),
+        devices=resolve_devices(config.trainer.devices, resolve_accelerator(config.trainer.accelerator)),
+        num_nodes=config.trainer.num_nodes,
+        strategy=build_strategy(config),
+        precision=resolve_precision(config.trainer.precision, config.trainer.accelerator),  # type: ignore[arg-type]
+        max_steps=num_steps,
+        accumulate_grad_batches=config.trainer.get("accumulate_grad_batches", 1),
+        callbacks=[watch],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(module, datamodule=datamodule)
+    return sorted(watch.seconds)[len(watch.seconds) // 2]

@@ -1,0 +1,166 @@
+"""Sweeps: what each job of a Hydra multirun ended with, and the one table at the end."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from flowexp.cli.overrides import key_of, read
+from flowexp.cli.terminal import console
+from flowexp.records.json_files import read_object
+from flowexp.records.protocol_card import card_column, cards_of, is_card_column, keeps_apart
+from flowexp.records.run_folder import RunFolder
+from flowexp.records.tables import write_csv
+
+swept_folders: list[Path] = []
+
+
+class NoteSweep(Callback):
+    """Hydra callback that notes the folder of a finished sweep for `flowexp.cli.launch`, which prints the table."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        swept_folders.append(Path(config.hydra.sweep.dir))
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How one job of a sweep ended.
+
+    Arguments:
+        run: the folder it worked in, which with ckpt=auto may be that of an earlier sweep.
+        overrides: of the command line, this job's values for those that are swept.
+        exit_code: of its process.
+        refusal: why it was not started; None where it was.
+    """
+
+    run: str
+    overrides: list[str]
+    exit_code: int
+    refusal: str | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> JobResult:
+        """Of a damaged note, that the job is to be started again."""
+        try:
+            return cls(**read_object(folder / "job.json"))
+        except (ValueError, TypeError) as error:
+            sentence = str(error) if isinstance(error, ValueError) else f"{folder / 'job.json'} is no note of a job"
+            return cls(run=str(folder), overrides=[], exit_code=2, refusal=f"{sentence}; start the job again")
+
+    def write(self, folder: Path) -> None:
+        """Into the job's folder in the sweep's."""
+        folder.mkdir(parents=True, exist_ok=True)
+        RunFolder(folder).write_json(folder / "job.json", asdict(self))
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {key_of(text): _value_of(text) for text in self.overrides if "=" in text}
+
+    @property
+    def status(self) -> str:
+        if self.exit_code == 0:
+            return "finished"
+        if self.refusal is not None:
+            return "refused"
+        log = ", see log.txt" if (Path(self.run) / "log.txt").exists() else ""
+        return f"failed ({self.exit_code}){log}"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the job ended with; nothing where it failed, though its folder may hold what an earlier one did."""
+        return RunFolder(Path(self.run)).summary() if self.exit_code == 0 else {}
+
+
+def print_table(sweep: Path) -> int:
+    """Prints and writes (`sweep.csv`) one row per job: overrides, numbers, how it ended. Returns the exit code.
+
+    Settings that all jobs share are not printed. Beside or below a number stands the hash of its card; numbers of one
+    name and cards that differ in more than what is swept are warned of, and why jobs were refused is said below.
+    """
+    jobs = {name: JobResult.read(sweep / name) for name in sorted(job_names(sweep), key=_job_number)}
+    if not jobs:
+        print(f"no job of the sweep {sweep} has ended", file=sys.stderr)
+        return 1
+    rows = [_row(name, job) for name, job in jobs.items()]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    hidden = _shared([job.settings for job in jobs.values()])
+    shown = [column for column in columns if not is_card_column(column) and column not in hidden]
+    write_csv(sweep / "sweep.csv", [{column: row.get(column) for column in columns} for row in rows])
+    console().print(_fitting(console(), f"sweep {sweep}", shown, rows))
+    print(f"the same as CSV: {sweep / 'sweep.csv'}")
+    for refusal in dict.fromkeys(job.refusal for job in jobs.values() if job.refusal):
+        refused = ", ".join(name for name, job in jobs.items() if job.refusal == refusal)
+        print(f"error: job {refused}: {refusal}", file=sys.stderr)
+    varied = {key for job in jobs.values() for key in job.settings} - hidden
+    for sentence in keeps_apart({f"job {name}": job.summary for name, job in jobs.items()}, varied=varied):
+        print(f"warning: {sentence}", file=sys.stderr)
+    return 1 if any(row["status"] != "finished" for row in rows) else 0
+
+
+def _fitting(console: Console, title: str, shown: list[str], rows: list[dict[str, Any]]) -> Table:
+    """A line per job, or a column per job where only that fits the screen without breaking words."""
+    turned = _table(title, [list(line) for line in zip(*_lines(shown, rows, "{}\n{}"), strict=True)])
+    table = _table(title, _lines(shown, rows, "{} ({})"))
+    unbounded = console.options.update(max_width=10_000)
+    widths = [console.measure(each, options=unbounded).maximum for each in (table, turned)]
+    return turned if widths[1] <= console.width < widths[0] else table
+
+
+def _lines(shown: list[str], rows: list[dict[str, Any]], with_card: str) -> list[list[str]]:
+    return [shown, *([_shown(row.get(name), row.get(card_column(name)), with_card) for name in shown] for row in rows)]
+
+
+def _table(title: str, lines: list[list[str]]) -> Table:
+    table = Table(title=title)
+    for name in lines[0]:
+        table.add_column(name, overflow="fold")
+    for line in lines[1:]:
+        table.add_row(*line)
+    return table
+
+
+def _row(name: str, job: JobResult) -> dict[str, Any]:
+    return {"job": name, **job.settings, **_numbers(job.summary), "status": job.status}
+
+
+def _shared(settings: list[dict[str, str]]) -> set[str]:
+    """The keys that have one value in all jobs."""
+    return {key for job in settings[:1] for key in job if len({job.get(key) for job in settings}) == 1}
+
+
+def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a job, each with the hash of its card where it has one."""
+    cards, columns = cards_of(summary), dict[str, Any]()
+    for key, value in summary.get("scalars", {}).items():
+        columns[key] = value
+        if key in cards:
+            columns[card_column(key)] = cards[key]
+    return columns
+
+
+def job_names(sweep: Path) -> list[str]:
+    """The jobs' folders in that of a sweep, however deep they lie, as names below it; not those of sweeps inside."""
+    found = [path.parent.relative_to(sweep) for path in sweep.rglob("job.json")]
+    return [str(folder) for folder in found if not any(parent in found for parent in folder.parents)]
+
+
+def _value_of(override: str) -> str:
+    """The value of an override as text, without the quotes of Hydra's grammar."""
+    value = read([override])[0].value()
+    return value if isinstance(value, str) else override.partition("=")[2]
+
+
+def _job_number(name: str) -> tuple[int, str]:
+    return (int(name), "") if name.isdigit() else (1 << 30, name)
+
+
+def _shown(value: Any, card: str | None, with_card: str) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    return text if card is None else with_card.format(text, card)

@@ -1,0 +1,1 @@
+"""A LightningDataModule for each dataset."""

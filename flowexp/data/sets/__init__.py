@@ -1,0 +1,1 @@
+"""Images, captions and latents in memory, as batches of rows."""

@@ -1,0 +1,1 @@
+"""Datasets on disk: downloads, archives, and memory-mapped caches."""

@@ -1,0 +1,86 @@
+"""What every solver is: an integrator of a velocity field that counts its network calls (NFE)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from flowexp.flow.interpolants import Interpolant
+from flowexp.flow.velocity import Counted, Field
+
+Draw = Callable[[], Tensor]
+OnStep = Callable[[float, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """x: the state (B, ...) at the end; nfe: network calls that it took."""
+
+    x: Tensor
+    nfe: int
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """An integrator of dx/dt = field(x, t) from high to low t."""
+
+    num_steps: int = 50
+
+    name: ClassVar[str]
+    stochastic: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"a solver needs num_steps of at least 1, got {self.num_steps}")
+
+    def solve(
+        self,
+        field: Field,
+        noise: Tensor,
+        interpolant: Interpolant,
+        draw: Draw | None = None,
+        on_step: OnStep | None = None,
+        t_end: float = 0.0,
+    ) -> Solution:
+        """Integrate from the noise end of `interpolant` down to `t_end`.
+
+        field: takes x (B, ...) and t (B,). noise: the start (B, ...), float32 or float64; the state keeps its dtype.
+        draw: the next Gaussian noise, shaped like `noise`, on any device; only stochastic solvers call it.
+        on_step: called with (t reached, x there) after every step; x must not be changed.
+        """
+        if not 0 <= t_end < 1:
+            raise ValueError(f"t_end must lie in [0, 1), got {t_end}")
+        if self.stochastic and draw is None:
+            raise ValueError(f"{self.name} is stochastic: pass draw, a function that returns noise shaped like x")
+        counted = Counted(field)
+        x = self.integrate(counted, noise, interpolant, draw or _no_noise, on_step or ignore, t_end)
+        return Solution(x, counted.nfe)
+
+    @abstractmethod
+    def integrate(
+        self, field: Field, x: Tensor, interpolant: Interpolant, draw: Draw, on_step: OnStep, t_end: float
+    ) -> Tensor:
+        """The state at `t_end`. Everything that depends on t alone is computed before the first step."""
+
+
+def linspace(start: float, end: float, num: int) -> list[float]:
+    """`num` equidistant levels, both ends included, in float64."""
+    return torch.linspace(start, end, num, dtype=torch.float64).tolist()
+
+
+def rows_of(levels: list[float], x: Tensor) -> tuple[Tensor, ...]:
+    """Every level as the (B,) tensor that the field takes, all moved to the device at once."""
+    return torch.tensor(levels, dtype=x.dtype, device=x.device)[:, None].repeat(1, len(x)).unbind()
+
+
+def ignore(t: float, x: Tensor) -> None:
+    """Nobody watches."""
+
+
+def _no_noise() -> Tensor:
+    raise AssertionError("a deterministic solver asked for noise")

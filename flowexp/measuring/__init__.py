@@ -1,0 +1,1 @@
+"""Scores of samples, curves over the noise level, and the callbacks that decide when each is measured."""

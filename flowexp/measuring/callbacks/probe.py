@@ -1,0 +1,277 @@
+"""Probe accuracy of the EMA network over noise levels and layers (LCF Fig. 4)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from flowexp.data import ImageDataModule, Images
+from flowexp.flow.time import as_noise_level
+from flowexp.measuring.callbacks.autocast import autocast, check_precision
+from flowexp.measuring.callbacks.monitor import Monitor
+from flowexp.measuring.diagnostics import ProbeCurve, create_protocol, extract_features, probe_curves
+from flowexp.measuring.diagnostics.knn import TEMPERATURE, K
+from flowexp.measuring.diagnostics.probe import PROBES
+from flowexp.measuring.diagnostics.verdict import probe_verdict
+from flowexp.objectives import FlowMatching
+from flowexp.parallel.work import collect, rank_and_world_size, share
+from flowexp.records.figures import plot_curves
+from flowexp.records.protocol_card import protocol_hash
+from flowexp.records.recording import Measurement
+
+LEVELS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8)  # T = 0 to 800 of 1000, dense where LCF's curve bends
+ABOUT = (
+    "How well classes can be read off a layer of the frozen network at each noise level (LCF Fig. 4), as the share of "
+    "test images that a probe names correctly. Features that get worse towards clean data (t to 0) are the low-noise "
+    "pathology; the dip is the peak less the value at the cleanest level, at the peak's layer."
+)
+
+
+class ProbeMonitor(Monitor):
+    """Fits linear classifiers to frozen features of the training images and scores them on the test images.
+
+    The classifiers live for one measurement and never belong to the module. Processes share the levels.
+
+    Arguments:
+        levels: noise levels in [0, 1], from clean to noise.
+        taps: blocks whose output is read, from 1; None is the backbone's default, 8 of 12 (LCF section A.4.3).
+        protocol: how classifiers are fitted, "lcf" (Table 3) or "ddae".
+        epochs, batch_size, lr, weight_decay, optimizer: another setting than the protocol's, which the record then
+            names as a departure; None is the protocol's.
+        probes: "linear" and "knn" (cosine, 20 neighbours); features are extracted once for both.
+        max_train_images: fit on a fixed random subset; None is all.
+        extract_batch_size: images that go through the network at once.
+        memory_gb: the features of as many levels are in memory at once as this holds, at least of one; a level takes
+            taps x images x width x 4 bytes. Each head is fitted as it would be alone, so that it changes no number.
+        precision: of the network while features are read, 32-true or bf16-mixed; the classifiers are fitted in fp32.
+
+    Raises:
+        ValueError: a level outside of [0, 1], no level at all, an unknown protocol, probe or precision, or a setting
+            with which nothing is fitted. While measuring: no classes, or too few images for kNN.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[float] = LEVELS,
+        taps: Sequence[int] | None = None,
+        protocol: str | None = "lcf",
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        optimizer: str | None = None,
+        probes: Sequence[str] = ("linear",),
+        max_train_images: int | None = None,
+        extract_batch_size: int = 256,
+        memory_gb: float = 8.0,
+        precision: str = "32-true",
+        every_n_steps: int | None = None,
+        at_end: bool = True,
+    ) -> None:
+        super().__init__(every_n_steps, at_end)
+        self.levels = sorted({as_noise_level(level, "each of callbacks.probe.levels") for level in levels})
+        if not self.levels:
+            raise ValueError("the probe needs at least one noise level, got none")
+        if extract_batch_size < 1 or (max_train_images is not None and max_train_images < 1) or memory_gb <= 0:
+            raise ValueError(
+                "extract_batch_size and max_train_images must be at least 1 and memory_gb positive, got "
+                f"{extract_batch_size}, {max_train_images} and {memory_gb}"
+            )
+        self.taps = None if taps is None else sorted(set(taps))
+        fit = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
+        self.protocol = create_protocol(protocol or "lcf").but(**fit, optimizer=optimizer)
+        self.probes = tuple(probes)
+        if not self.probes or set(self.probes) - set(PROBES):
+            raise ValueError(f"probes must be some of {', '.join(PROBES)}, got {', '.join(self.probes) or 'none'}")
+        self.max_train_images = max_train_images
+        self.extract_batch_size = extract_batch_size
+        self.memory_gb = memory_gb
+        self.precision = check_precision(precision)
+
+    def scalar_names(self) -> tuple[str, ...]:
+        return tuple(
+            f"{_prefix(probe)}/{key}" for probe in self.probes for key in ("peak", "t_peak", "at_clean", "dip")
+        )
+
+    def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
+        if not datamodule.num_classes:
+            raise ValueError(
+                f"a probe reads classes, and {datamodule.name} has none: choose a dataset that has, by data="
+            )
+        train = self._training_set(datamodule)
+        self._check_training_set(train, datamodule)
+        curves = {probe: _whole(parts) for probe, parts in self._parts(module, train, datamodule, seed).items()}
+        if any(math.isnan(value) for curve in curves.values() for value in curve.accuracy.values()):
+            raise ValueError("the network's features are NaN or infinite at some noise level: training has diverged")
+        scalars = {key: value for probe, curve in curves.items() for key, value in _scalars(probe, curve).items()}
+        rows = _rows(curves)
+        return Measurement(
+            "probe",
+            scalars,
+            rows,
+            _draw(rows),
+            protocol=self._protocol(module, datamodule, curves, len(train), seed),
+            about=ABOUT,
+            verdicts=_told(curves),
+            maps=("accuracy",),
+        )
+
+    def _check_training_set(self, train: Images, datamodule: ImageDataModule) -> None:
+        """Refuses fewer images than neighbours, and warns of classes that no image shows."""
+        if "knn" in self.probes and len(train) < K:
+            raise ValueError(
+                f"the knn probe needs at least {K} training images, got {len(train)}: raise max_train_images"
+            )
+        unseen = set(datamodule.test.labels.unique().tolist()) - set(train.labels.unique().tolist())
+        if unseen and rank_and_world_size()[0] == 0:
+            warnings.warn(
+                f"{len(unseen)} of {datamodule.num_classes} classes are among the test images and not among the "
+                f"{len(train)} that probes are fitted to, and count as wrong: raise max_train_images",
+                stacklevel=2,
+            )
+
+    def _parts(
+        self, module: FlowMatching, train: Images, datamodule: ImageDataModule, seed: int
+    ) -> dict[str, list[ProbeCurve]]:
+        """The curves of each probe for this process's share of the levels, as many levels at once as memory holds."""
+        levels, taps = share(self.levels), self._taps(module)
+        numbers = (len(train) + len(datamodule.test)) * len(taps) * max(map(module.backbone.width_at, taps))
+        at_once = max(1, int(self.memory_gb * 1e9 / (4 * numbers)))
+        parts = [
+            self._curves(module, train, datamodule, levels[start : start + at_once], seed)
+            for start in range(0, len(levels), at_once)
+        ]
+        return {probe: [curves[probe] for curves in parts] for probe in self.probes}
+
+    def _curves(
+        self, module: FlowMatching, train: Images, datamodule: ImageDataModule, levels: list[float], seed: int
+    ) -> dict[str, ProbeCurve]:
+        """The curves at some of the levels, whose features are in memory at once."""
+        taps, test = self._taps(module), datamodule.test
+        train_features = self._features(module, datamodule, train, levels, taps, 2 * seed)
+        test_features = self._features(module, datamodule, test, levels, taps, 2 * seed + 1)  # noise of its own
+        data = (train_features, train.labels, test_features, test.labels, datamodule.num_classes)
+        return probe_curves(*data, levels, taps, self.protocol, self.probes, seed)
+
+    def _taps(self, module: FlowMatching) -> list[int]:
+        return self.taps or [module.backbone.default_tap]
+
+    def _features(
+        self,
+        module: FlowMatching,
+        datamodule: ImageDataModule,
+        data: Images,
+        levels: list[float],
+        taps: list[int],
+        seed: int,
+    ) -> Tensor:
+        hidden = None if rank_and_world_size()[0] == 0 else True
+        bar = tqdm(levels, desc="features", unit="level", leave=False, disable=hidden)
+        with autocast(self.precision, module.device):
+            return extract_features(
+                module.backbone,
+                module.interpolant,
+                data.images,
+                bar,
+                taps,
+                seed,
+                self.extract_batch_size,
+                module.device,
+                prepare=datamodule.to_data,
+            )
+
+    def _training_set(self, datamodule: ImageDataModule) -> Images:
+        train = datamodule.train
+        return train if self.max_train_images is None else train.subset(min(self.max_train_images, len(train)))
+
+    def _protocol(
+        self,
+        module: FlowMatching,
+        datamodule: ImageDataModule,
+        curves: Mapping[str, ProbeCurve],
+        num_train: int,
+        seed: int,
+    ) -> dict[str, Any]:
+        """How the curves were found, and the hash of what decides each number."""
+        shared = self._shared_protocol(module, datamodule, num_train, seed)
+        linear = self._fit_protocol(num_train)
+        knn = {"knn": {"k": K, "temperature": TEMPERATURE}} if "knn" in self.probes else {}
+        cards: dict[str, str] = {}
+        for probe, curve in curves.items():
+            card = protocol_hash(shared | (linear if probe == "linear" else knn))
+            cards |= dict.fromkeys(_scalars(probe, curve), card)
+        return {**linear, "probes": list(self.probes), **knn, **shared, "cards": cards}
+
+    def _fit_protocol(self, num_train: int) -> dict[str, Any]:
+        return {
+            "protocol": self.protocol.name,
+            **self.protocol.fit(),
+            "updates": self.protocol.updates(num_train),
+            "departures": list(self.protocol.departures),
+            "lr_schedule": "cosine, stepped per epoch",
+        }
+
+    def _shared_protocol(
+        self, module: FlowMatching, datamodule: ImageDataModule, num_train: int, seed: int
+    ) -> dict[str, Any]:
+        return {
+            "data": datamodule.name,
+            "num_train": num_train,
+            "num_test": len(datamodule.test),
+            "levels": self.levels,
+            "taps": self.taps or "the backbone's own",
+            "features": "mean over tokens, not normalised, no label",
+            "noise": "one draw per image and level",
+            "augmentation": None,
+            "weights": module.weights_name,
+            "precision": self.precision,
+            "seed": seed,
+        }
+
+
+def _whole(parts: Sequence[ProbeCurve]) -> ProbeCurve:
+    """One curve of its levels' parts, on all processes; each has at least one level of its own."""
+    accuracy = collect({cell: value for part in parts for cell, value in part.accuracy.items()})
+    fits = collect({cell: fit for part in parts for cell, fit in part.fits.items()})
+    return replace(parts[0], accuracy=dict(sorted(accuracy.items())), fits=fits)
+
+
+def _rows(curves: Mapping[str, ProbeCurve]) -> list[dict[str, Any]]:
+    """The table of all probes: the columns of a fit are empty for one that nothing is fitted for."""
+    rows = [{**row, "probe": probe} for probe, curve in curves.items() for row in curve.rows()]
+    columns = dict.fromkeys(key for row in rows for key in row if key != "probe") | {"probe": None}
+    return [columns | row for row in rows]
+
+
+def _told(curves: Mapping[str, ProbeCurve]) -> list[str]:
+    """The verdict on each curve; that of another probe than the linear one says whose it is."""
+    whose = {probe: "" if probe == "linear" else f" ({probe} probe)" for probe in curves}
+    return [f"{sentence}{whose[probe]}" for probe, curve in curves.items() for sentence in probe_verdict(curve)]
+
+
+def _prefix(probe: str) -> str:
+    return "probe" if probe == "linear" else probe
+
+
+def _scalars(probe: str, curve: ProbeCurve) -> dict[str, float]:
+    """The curve's numbers; those of the linear probe are called `probe/...`, others by their own name."""
+    prefix = _prefix(probe)
+    return {
+        f"{prefix}/peak": curve.peak,
+        f"{prefix}/t_peak": curve.t_peak,
+        f"{prefix}/at_clean": curve.at_clean,
+        f"{prefix}/dip": curve.dip,
+    }
+
+
+def _draw(rows: list[dict[str, Any]]) -> Any:
+    names = {"t": "noise level t (linear below 0.01)", "accuracy": "probe accuracy, share of test images"}
+    several = len({row["probe"] for row in rows}) > 1
+    lines = [{**row, "tap": f"{row['probe']}, {row['tap']}" if several else row["tap"]} for row in rows]
+    return plot_curves(lines, "t", "accuracy", series="tap", names=names, log_x=True)

@@ -1,0 +1,76 @@
+"""What a long measurement has computed so far, on disk: stopped half-way, it goes on from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from flowexp.measuring.metrics import ReferenceCache
+from flowexp.records import atomic
+from flowexp.records.caches import dispensable
+
+LOST = "the measurement goes on, and begins anew if it is stopped"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Parts of a measurement in files, each under a hash of all that decided it. A damaged file counts as missing.
+
+    Arguments:
+        folder: made at need; None keeps nothing.
+        decided: what decides every part, such as the weights; plain values.
+    """
+
+    folder: Path | None
+    decided: Mapping[str, Any]
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Says to whoever stops the work in here that it goes on."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            if self.folder is not None:
+                print(f"\nwhat was computed is in {self.folder}: the same command goes on from there", file=sys.stderr)
+            raise
+
+    def features(self, part: Mapping[str, Any], make: Callable[[], Tensor]) -> Tensor:
+        """The rows (N, D) of a part, as they were kept, or made and kept now."""
+        if self.folder is None:
+            return make()
+        cache, key = ReferenceCache(self.folder), {**self.decided, **part}
+        found = cache.load_features(key)
+        if found is None:
+            found = make()
+            with dispensable(self.folder, LOST):
+                cache.save_features(key, found)
+        return found
+
+    def numbers(self, part: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Named numbers of a part, as they were kept to the last digit, or made and kept now."""
+        if self.folder is None:
+            return make()
+        key = json.dumps({**self.decided, **part}, sort_keys=True, default=str)
+        path = self.folder / f"numbers_{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        found = _read(path)
+        if found is None:
+            found = make()
+            with dispensable(self.folder, LOST):
+                atomic.write_json(path, found)
+        return found
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

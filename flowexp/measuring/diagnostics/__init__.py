@@ -1,0 +1,94 @@
+"""Curves over the noise level: pure functions of a network and data."""
+
+from flowexp.measuring.diagnostics.condition_number import (
+    LevelCondition,
+    condition_number,
+    data_condition_number,
+    measure_condition,
+)
+from flowexp.measuring.diagnostics.cross_terms import CrossTerms, Spread, cross_terms
+from flowexp.measuring.diagnostics.curve import Curve, LevelPoint
+from flowexp.measuring.diagnostics.gradient_share import LevelGradient, gradient_share
+from flowexp.measuring.diagnostics.integration_lag import LevelLag, integration_lag
+from flowexp.measuring.diagnostics.jacobian import (
+    LevelJacobian,
+    encoder_jacobian,
+    principal_subspace,
+    semantic_subspace,
+    tapped_encoder,
+)
+from flowexp.measuring.diagnostics.knn import knn_accuracy
+from flowexp.measuring.diagnostics.noise_levels import (
+    BinLoss,
+    LevelVelocity,
+    NoiseLevelSums,
+    bin_centres,
+    loss_by_noise_level,
+)
+from flowexp.measuring.diagnostics.probe import (
+    PROTOCOLS,
+    ProbeCurve,
+    ProbeProtocol,
+    ProbeResult,
+    create_protocol,
+    extract_features,
+    fit_probes,
+    probe_curves,
+)
+from flowexp.measuring.diagnostics.projection import Projection, create_projection
+from flowexp.measuring.diagnostics.ssc_calibration import (
+    SamplerScore,
+    SSCProposal,
+    calibrate_ssc,
+    compare_samplers,
+    plain_of,
+    ssc_controls,
+)
+from flowexp.measuring.diagnostics.velocity_norms import LevelNorms, velocity_norms
+from flowexp.measuring.diagnostics.verdict import verdict
+
+__all__ = [
+    "PROTOCOLS",
+    "BinLoss",
+    "CrossTerms",
+    "Curve",
+    "LevelCondition",
+    "LevelGradient",
+    "LevelJacobian",
+    "LevelLag",
+    "LevelNorms",
+    "LevelPoint",
+    "LevelVelocity",
+    "NoiseLevelSums",
+    "ProbeCurve",
+    "ProbeProtocol",
+    "ProbeResult",
+    "Projection",
+    "SSCProposal",
+    "SamplerScore",
+    "Spread",
+    "bin_centres",
+    "calibrate_ssc",
+    "compare_samplers",
+    "condition_number",
+    "create_projection",
+    "create_protocol",
+    "cross_terms",
+    "data_condition_number",
+    "encoder_jacobian",
+    "extract_features",
+    "fit_probes",
+    "gradient_share",
+    "integration_lag",
+    "knn_accuracy",
+    "loss_by_noise_level",
+    "measure_condition",
+    "plain_of",
+    "principal_subspace",
+    "probe_curves",
+    "semantic_subspace",
+    "ssc_controls",
+    "tapped_encoder",
+    "velocity_norms",
+    "verdict",
+]

@@ -1,0 +1,344 @@
+"""The linear probe (LCF section A.4.3): how well classes can be read off a layer at each noise level."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowexp.backbones import Backbone
+from flowexp.flow.interpolants import Interpolant
+from flowexp.flow.randomness import keyed_generator
+from flowexp.measuring.diagnostics.convergence import ProbeFit, gradient_at_end
+from flowexp.measuring.diagnostics.knn import knn_accuracy
+from flowexp.measuring.diagnostics.noised import Prepare, noised_batches
+
+OPTIMIZERS = ("adamw", "adam")
+PROBES = ("linear", "knn")
+_WEIGHTS, _ORDER = 0, 1  # keep the streams of initial weights and of batch orders apart
+
+
+@dataclass(frozen=True)
+class ProbeProtocol:
+    """How a linear probe is fitted, and where it departs from the paper that it is named after.
+
+    epochs, batch_size, lr, weight_decay, optimizer: see `fit_probes`. departures: for the record beside a number.
+
+    Raises:
+        ValueError: an unknown optimizer, or a setting with which nothing is fitted.
+    """
+
+    name: str
+    optimizer: str
+    weight_decay: float
+    epochs: int = 15
+    batch_size: int = 128
+    lr: float = 1e-3
+    departures: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"the probe's optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
+        if min(self.epochs, self.batch_size) < 1 or self.lr <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                "a probe needs at least 1 epoch, batches of at least 1, a positive lr and a weight_decay of at least "
+                f"0, got {self.epochs}, {self.batch_size}, {self.lr} and {self.weight_decay}"
+            )
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ValueError(
+                f"adam has no weight decay, got {self.weight_decay}: take adamw, or leave weight_decay out"
+            )
+
+    def fit(self) -> dict[str, Any]:
+        """The options of `fit_probes`."""
+        return {key: value for key, value in vars(self).items() if key not in ("name", "departures")}
+
+    def updates(self, num_images: int) -> int:
+        """Steps of the optimizer in a fit to `num_images`."""
+        return self.epochs * -(-num_images // self.batch_size)
+
+    def but(self, **settings: Any) -> ProbeProtocol:
+        """The same with some settings that may be others, each a departure; one that is None stays as it is."""
+        own, given = self.fit(), {key: value for key, value in settings.items() if value is not None}
+        if given.get("optimizer") == "adam":
+            given.setdefault("weight_decay", 0.0)
+        changed = {key: value for key, value in given.items() if value != own[key]}
+        told = tuple(f"{key} {value}, not {own[key]}" for key, value in changed.items())
+        return replace(self, **changed, departures=(*self.departures, *told))
+
+
+_ONCE = "features are extracted once: one draw of noise per image and level, not one per epoch"
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        ProbeProtocol(
+            "ddae",
+            optimizer="adam",
+            weight_decay=0.0,
+            departures=(_ONCE, "no augmentation: DDAE crops (padding 4) and flips the training images"),
+        ),
+        ProbeProtocol(
+            "lcf",
+            optimizer="adamw",  # Table 3; section 6.1 says Adam
+            weight_decay=0.01,
+            departures=(_ONCE, "cosine schedule per epoch, as DDAE: LCF gives none"),
+        ),
+    )
+}
+
+
+def create_protocol(name: str) -> ProbeProtocol:
+    """The protocol of that name: "lcf" (LCF Table 3) or "ddae" (DDAE's released linear probe)."""
+    if name not in PROTOCOLS:
+        raise ValueError(f"the probe's protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}")
+    return PROTOCOLS[name]
+
+
+@torch.no_grad()
+def extract_features(
+    backbone: Backbone,
+    interpolant: Interpolant,
+    images: Tensor,
+    levels: Collection[float],
+    taps: Sequence[int],
+    seed: int,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    prepare: Prepare | None = None,
+) -> Tensor:
+    """Features (levels * taps, N, D) float32 on the device: the mean of the tokens after each tap, at each level.
+
+    One pass per level, which stops at the deepest tap; a class-conditional network sees no label. As in DDAE's probe
+    the features are not normalised. Unlike there, an image has one draw of noise per level, not one per epoch.
+
+    images: (N, C, H, W). taps: blocks, from 1, ascending. prepare: from stored images to data, see `noised_batches`.
+    """
+    widths = [backbone.width_at(tap) for tap in taps]  # those of a U-Net differ: shorter features end in zeros
+    found = torch.zeros(len(levels), len(taps), len(images), max(widths), device=device)
+    for level, place in zip(levels, found, strict=True):
+        for batch in noised_batches(images, level, seed, batch_size, device, prepare):
+            xt = interpolant.interpolate(batch.data, batch.noise, batch.t)
+            tokens = backbone.features(xt, batch.t, None, taps)
+            for tap, width, features in zip(taps, widths, place, strict=True):
+                features[batch.rows, :width] = tokens[tap].float().mean(dim=1)
+    return found.flatten(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """Shares of correct classes of H heads, float64 and exact; NaN for a head whose features are not finite.
+
+    accuracy: on held-out images, (H,). train_accuracy: on those it was fitted to, (H,). gradient_left, over_chance: of
+    the training loss at the end, (H,), see `ProbeFit`.
+    """
+
+    accuracy: Tensor
+    train_accuracy: Tensor
+    gradient_left: Tensor
+    over_chance: Tensor
+
+    def fits(self) -> list[ProbeFit]:
+        """How each head was fitted."""
+        columns = (self.train_accuracy, self.gradient_left, self.over_chance)
+        return [ProbeFit(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+class LinearHeads(nn.Module):
+    """H linear classifiers side by side, all starting from the same weights (those of nn.Linear's law).
+
+    Arguments:
+        num_heads: H.
+        num_features: D.
+        num_classes: C.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, num_heads: int, num_features: int, num_classes: int, seed: int = 0) -> None:
+        super().__init__()
+        generator, bound = keyed_generator(seed, _WEIGHTS), num_features**-0.5
+        first = torch.empty(num_features + 1, num_classes).uniform_(-bound, bound, generator=generator)
+        self.weight = nn.Parameter(first[:-1].repeat(num_heads, 1, 1))
+        self.bias = nn.Parameter(first[-1:].repeat(num_heads, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (H, B, C) for features (H, B, D)."""
+        return torch.baddbmm(self.bias, features, self.weight)
+
+
+def fit_probes(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    num_classes: int,
+    epochs: int = 15,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    weight_decay: float = 0.01,
+    optimizer: str = "adamw",
+    seed: int = 0,
+) -> ProbeResult:
+    """Fits a linear classifier to each of H sets of features (H, N, D) of the same images, all in one batched problem.
+
+    Cross-entropy, and the learning rate annealed by a cosine once an epoch (DDAE; LCF gives no schedule). The defaults
+    are LCF's Table 3; its section 6.1 says Adam, which "adam" is, without weight decay. All heads see the same batches,
+    and each ends as it would alone.
+
+    Raises:
+        ValueError: an unknown optimizer.
+    """
+    device = train_features.device
+    train_labels, test_labels = train_labels.to(device), test_labels.to(device)
+    heads = LinearHeads(len(train_features), train_features.shape[2], num_classes, seed).to(device)
+    descent = _create_optimizer(optimizer, heads, lr, weight_decay)
+    annealing = torch.optim.lr_scheduler.CosineAnnealingLR(descent, epochs)
+    with torch.enable_grad():
+        for epoch in range(epochs):
+            order = torch.randperm(len(train_labels), generator=keyed_generator(seed, _ORDER, epoch)).to(device)
+            for rows in order.split(batch_size):
+                _step(heads, descent, train_features[:, rows], train_labels[rows])
+            annealing.step()
+    ends = [
+        gradient_at_end(features, train_labels, weight, bias[0])
+        for features, weight, bias in zip(train_features, heads.weight, heads.bias, strict=True)
+    ]
+    accuracies = (_accuracy(heads, test_features, test_labels), _accuracy(heads, train_features, train_labels))
+    return ProbeResult(*accuracies, *torch.tensor(ends, dtype=torch.float64).T)
+
+
+def _create_optimizer(name: str, heads: LinearHeads, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    if name == "adamw":
+        return torch.optim.AdamW(heads.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    if name == "adam":
+        return torch.optim.Adam(heads.parameters(), lr=lr, fused=True)
+    raise ValueError(f"the probe's optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
+
+
+def _step(heads: LinearHeads, descent: torch.optim.Optimizer, features: Tensor, labels: Tensor) -> None:
+    """One step of every head: the sum of their losses has for each head's weights the gradient of its own loss."""
+    logits = heads(features)
+    loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="sum") / len(labels)
+    descent.zero_grad()
+    loss.backward()
+    descent.step()
+
+
+@torch.no_grad()
+def _accuracy(heads: LinearHeads, features: Tensor, labels: Tensor, batch_size: int = 4096) -> Tensor:
+    """Share of correct classes of each head, (H,) float64 on the CPU; NaN where its logits are not finite."""
+    correct = torch.zeros(len(features), dtype=torch.float64, device=features.device)
+    for part, answer in zip(features.split(batch_size, dim=1), labels.split(batch_size), strict=True):
+        logits = heads(part)
+        right = (logits.argmax(dim=2) == answer).double().sum(dim=1)
+        correct += right.where(logits.isfinite().all(dim=2).all(dim=1), torch.nan)
+    return correct.cpu() / len(labels)
+
+
+@dataclass(frozen=True)
+class ProbeCurve:
+    """Probe accuracy by (noise level, tap), and LCF's pathology in numbers (LCF Fig. 4).
+
+    The numbers below are of the tap that has the best accuracy of all.
+
+    num_test: held-out images behind each accuracy. num_classes: of their labels. chance: the accuracy of who always
+    says the commonest class of them; None is 1 / num_classes. fits: how each linear probe was fitted; empty where
+    nothing is. None where it is not known; the verdict needs the first two.
+    """
+
+    accuracy: Mapping[tuple[float, int], float]
+    num_test: int | None = None
+    num_classes: int | None = None
+    chance: float | None = None
+    fits: Mapping[tuple[float, int], ProbeFit] = field(default_factory=dict)
+
+    @property
+    def peak(self) -> float:
+        """The best accuracy of all."""
+        return max(self.accuracy.values())
+
+    @property
+    def t_peak(self) -> float:
+        """The noise level of the peak."""
+        return self._best[0]
+
+    @property
+    def tap_peak(self) -> int:
+        """The tap of the peak."""
+        return self._best[1]
+
+    @property
+    def at_clean(self) -> float:
+        """The accuracy at the lowest level."""
+        return self.accuracy[min(level for level, _ in self.accuracy), self.tap_peak]
+
+    @property
+    def dip(self) -> float:
+        """What is lost from the peak down to the lowest level; 0 where accuracy only falls with noise."""
+        return self.peak - self.at_clean
+
+    @property
+    def dip_se(self) -> float | None:
+        """Standard error of the dip as a difference of two independent shares: too large, as both see the same images.
+
+        sqrt((p (1 - p) + q (1 - q)) / num_test), None without num_test.
+        """
+        if self.num_test is None:
+            return None
+        return (sum(share * (1 - share) for share in (self.peak, self.at_clean)) / self.num_test) ** 0.5
+
+    def along(self, tap: int) -> list[tuple[float, float]]:
+        """(t, accuracy) of one tap, ascending in t."""
+        return sorted((level, value) for (level, own), value in self.accuracy.items() if own == tap)
+
+    @property
+    def _best(self) -> tuple[float, int]:
+        return max(self.accuracy, key=self.accuracy.__getitem__)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The curve in long format, with how each probe was fitted where that is known."""
+        return [
+            {"t": cell[0], "tap": cell[1], "accuracy": value, **(vars(self.fits[cell]) if self.fits else {})}
+            for cell, value in self.accuracy.items()
+        ]
+
+
+def probe_curves(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    num_classes: int,
+    levels: Sequence[float],
+    taps: Sequence[int],
+    protocol: str | ProbeProtocol = "lcf",
+    probes: Sequence[str] = PROBES,
+    seed: int = 0,
+) -> dict[str, ProbeCurve]:
+    """One curve for each probe, "linear" and "knn", from features that were extracted once.
+
+    features: (levels * taps, N, D), as `extract_features` gives them for these levels and taps.
+    """
+    if unknown := set(probes) - set(PROBES):
+        raise ValueError(f"a probe must be one of {', '.join(PROBES)}, got {', '.join(sorted(unknown))}")
+    places = [(level, tap) for level in levels for tap in taps]
+    data = (train_features, train_labels, test_features, test_labels, num_classes)
+    chance, found = commonest_share(test_labels), {}
+    for probe in probes:
+        if probe == "linear":
+            chosen = create_protocol(protocol) if isinstance(protocol, str) else protocol
+            result = fit_probes(*data, seed=seed, **chosen.fit())
+            shares, fits = result.accuracy.tolist(), dict(zip(places, result.fits(), strict=True))
+        else:
+            shares, fits = knn_accuracy(*data), {}
+        accuracy = dict(zip(places, shares, strict=True))
+        found[probe] = ProbeCurve(accuracy, len(test_labels), num_classes, chance, fits)
+    return found
+
+
+def commonest_share(labels: Tensor) -> float:
+    """The accuracy of who always says the commonest of labels (N,)."""
+    return float(labels.unique(return_counts=True)[1].max()) / len(labels)

@@ -1,0 +1,324 @@
+"""What the curves say, in plain words: each sentence names its number, and a threshold below decides between two.
+
+Where nothing can be said (a network at chance, a probe that has not converged, too few images or samples, numbers that
+are not finite) the sentence begins with "no verdict" and names the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from flowexp.measuring.diagnostics.condition_number import LevelCondition
+from flowexp.measuring.diagnostics.curve import Curve
+from flowexp.measuring.diagnostics.gradient_share import LevelGradient
+from flowexp.measuring.diagnostics.integration_lag import WINDOW, LevelLag
+from flowexp.measuring.diagnostics.jacobian import LevelJacobian
+from flowexp.measuring.diagnostics.probe import ProbeCurve
+from flowexp.measuring.diagnostics.ssc_calibration import SamplerScore, SSCProposal
+from flowexp.measuring.diagnostics.velocity_norms import LevelNorms
+
+STANDARD_ERRORS = 2.0  # a difference of fewer standard errors is no difference
+CHANCE_ERRORS = 3.0  # the best of some ten accuracies exceeds chance by 2 standard errors in one network of five
+COARSE_DIP = 0.05  # the dips of LCF Fig. 4 are of a few points: where fewer than 5 would not show, none is no result
+FEWEST_TEST = 30  # test images; the standard error of a share of fewer is no guide
+DEFICIT = 0.02  # a mean |v| / |v*| within 2 % of 1 is no deficit; batches of 1,000 images scatter by less than that
+COARSE_DISTANCE = 0.1  # of a distance: SSC's gains in VD Table 1 are of 5 to 40 %
+COARSE_SCALE = 0.02  # a best scale known less exactly cannot be called an optimal field's
+OFF = 0.01  # a best scale within 1 % of 1 is that of an optimal field
+LAG = 0.01  # of t; half a step of 50
+COARSE_LAG = 0.05  # chance beyond that hides the lags of real samplers, which are of 0.01 to 0.1
+UNRELATED = 0.05  # a cosine below is that of a velocity which does not know its target
+CHANCE = 1.0  # a lag below the largest one that samples of the exact marginals show is chance
+LOW_NOISE = 0.1  # levels that count as low noise: LCF's T_min is 0.02 to 0.2
+FLAT = 1.1  # a gain that changes by less than 10 % is flat
+SCALES = {"proposal": "the proposal", "vd": "VD's 1.1 to 1", "late": "late injection", "mean": "the proposal's mean"}
+
+
+def verdict(
+    probe: ProbeCurve | None = None,
+    norms: Curve[LevelNorms] | None = None,
+    lag: Curve[LevelLag] | None = None,
+    condition: Curve[LevelCondition] | None = None,
+    jacobian: Curve[LevelJacobian] | None = None,
+    gradient: Curve[LevelGradient] | None = None,
+) -> list[str]:
+    """Sentences about whatever was measured: the low-noise pathology first (LCF), then the velocity deficit (VD)."""
+    return [
+        *(probe_verdict(probe) if probe is not None else []),
+        *(condition_verdict(condition) if condition is not None else []),
+        *(jacobian_verdict(jacobian) if jacobian is not None else []),
+        *(gradient_verdict(gradient) if gradient is not None else []),
+        *(norms_verdict(norms) if norms is not None else []),
+        *(lag_verdict(lag) if lag is not None else []),
+    ]
+
+
+def probe_verdict(probe: ProbeCurve) -> list[str]:
+    """A dip of more than 2 standard errors is the pathology of LCF Fig. 4; its onset is where the fall exceeds that."""
+    margin = _margin(probe)
+    if reason := _says_nothing(probe) or _not_converged(probe):
+        return [f"no verdict: {reason}"]
+    if probe.dip <= margin and margin > COARSE_DIP:
+        return [
+            f"no verdict: with {probe.num_test} test images a dip of {_points(margin)} (2 standard errors) would not "
+            f"show, and here it is {_points(probe.dip)}"
+        ]
+    if probe.dip <= margin:
+        beyond = f", within {STANDARD_ERRORS:g} standard errors ({_points(margin)})"
+        return [f"no low-noise pathology: dip of {_points(probe.dip)} from the peak at t = {probe.t_peak:g}{beyond}"]
+    fallen = [t for t, share in probe.along(probe.tap_peak) if t < probe.t_peak and probe.peak - share > margin]
+    return [
+        f"low-noise pathology: dip of {_points(probe.dip)} (standard error {_points(probe.dip_se or 0.0)}), "
+        f"onset t = {max(fallen):g}; "
+        f"peak {100 * probe.peak:.1f} % at t = {probe.t_peak:g}, block {probe.tap_peak}"
+    ]
+
+
+def _margin(probe: ProbeCurve) -> float:
+    """A dip that the choice of test images can make; shares of 0 and 1 have a standard error of 0, and so 4 / N."""
+    return max(STANDARD_ERRORS * (probe.dip_se or 0.0), 4 / (probe.num_test or math.inf))
+
+
+def _says_nothing(probe: ProbeCurve) -> str:
+    """Why a curve of accuracies cannot show a dip, or nothing."""
+    if not all(map(math.isfinite, probe.accuracy.values())):
+        return "an accuracy is not finite"
+    levels = sorted({level for level, _ in probe.accuracy})
+    if len(levels) < 2 or levels[0] > LOW_NOISE:
+        listed = ", ".join(f"{level:g}" for level in levels)
+        return f"a dip needs a level of at most {LOW_NOISE:g} and others above it, got {listed}"
+    if probe.num_test is None:
+        return "how many test images were scored is not known, and so no standard error"
+    if probe.num_test < FEWEST_TEST:
+        return f"{probe.num_test} test images are too few for a standard error"
+    return _at_chance(probe, probe.num_test)
+
+
+def _at_chance(probe: ProbeCurve, num_test: int) -> str:
+    """Whether the best accuracy is that of who has not seen the images."""
+    if probe.num_classes is None and probe.chance is None:
+        return ""
+    chance = probe.chance if probe.chance is not None else 1 / (probe.num_classes or 1)
+    if probe.peak > chance + CHANCE_ERRORS * math.sqrt(chance * (1 - chance) / num_test):
+        return ""
+    of = "" if probe.num_classes is None else f" of {probe.num_classes} classes"
+    return f"accuracy is at chance ({100 * probe.peak:.1f} %{of})"
+
+
+def _not_converged(probe: ProbeCurve) -> str:
+    """Whether a linear probe stopped before it knew what the features know: its curve then shows their scale too."""
+    short = [cell for cell, fit in sorted(probe.fits.items()) if not fit.converged]
+    if not short:
+        return ""
+    fit, (t, tap) = probe.fits[short[0]], short[0]
+    return (
+        f"the linear probe has not converged at {len(short)} of {len(probe.fits)} places, so that its curve shows how "
+        f"large features are, too: at t = {t:g}, block {tap}, {100 * fit.gradient_left:.0f} % of its gradient are "
+        f"left ({fit.over_chance:.1f} times what chance explains, in square) at a train accuracy of "
+        f"{100 * fit.train_accuracy:.1f} %; raise epochs, lr or max_train_images"
+    )
+
+
+def condition_verdict(condition: Curve[LevelCondition]) -> list[str]:
+    """What the target demands at the cleanest level with noise, and how much of it the network's velocity shows."""
+    noisy = [point for point in condition if point.t > 0]
+    if not noisy:
+        return []
+    point = noisy[0]
+    if not _finite(point.noise_exact, point.noise_network):
+        return [f"no verdict on the condition number: the network's is {point.noise_network:g} at t = {point.t:g}"]
+    met = point.noise_network / point.noise_exact
+    return [
+        f"condition number: the target demands {point.noise_exact:.3g} at t = {point.t:g}, "
+        f"the network's velocity has {point.noise_network:.3g} ({_percent(met)})"
+    ]
+
+
+def jacobian_verdict(jacobian: Curve[LevelJacobian]) -> list[str]:
+    """Reallocation (LCF Proposition 5): towards clean data G_noise grows by 10 % or more and G_sem does not."""
+    low, rest = jacobian.data_end, [point for point in jacobian if point.t > LOW_NOISE]
+    if low.t > LOW_NOISE or not rest:
+        return []
+    start = rest[0]
+    if not all(_finite(gain) and gain > 0 for point in (low, start) for gain in (point.g_noise, point.g_sem)):
+        return ["no verdict on a Jacobian reallocation: a gain is 0 or not finite"]
+    noise, semantic = low.g_noise / start.g_noise, low.g_sem / start.g_sem
+    off_noise = noise * math.hypot(low.g_noise_se / low.g_noise, start.g_noise_se / start.g_noise)
+    off_semantic = semantic * math.hypot(low.g_sem_se / low.g_sem, start.g_sem_se / start.g_sem)
+    change = f"from t = {start.t:g} to {low.t:g} G_noise changes by {noise:.2f} times, G_sem by {semantic:.2f} times"
+    if _surely(noise - FLAT, off_noise) and _surely(FLAT - semantic, off_semantic):
+        return [f"Jacobian reallocation to noise directions: {change}"]
+    if _surely(FLAT - noise, off_noise) or _surely(semantic - FLAT, off_semantic):
+        return [f"no Jacobian reallocation: {change}"]
+    return [
+        f"no verdict on a Jacobian reallocation: {change}, with standard errors of {off_noise:.2f} and "
+        f"{off_semantic:.2f}; raise num_images or num_probes"
+    ]
+
+
+def gradient_verdict(gradient: Curve[LevelGradient]) -> list[str]:
+    """The share of the gradient norms below t = 0.1, beside the share of levels there."""
+    low = [point.share for point in gradient if point.t < LOW_NOISE]
+    if not low:
+        return []
+    if not _finite(*low):
+        return ["no verdict on the gradient: its norm is 0 or not finite"]
+    return [
+        f"gradient: {_percent(sum(low))} of the gradient norms come from t < {LOW_NOISE:g}, "
+        f"{_percent(len(low) / len(gradient))} of the levels"
+    ]
+
+
+def norms_verdict(norms: Curve[LevelNorms]) -> list[str]:
+    """The deficit at both ends (2 % and more), and whether it is other than the optimal field's (1 % and more).
+
+    Where the network overestimates, a deficit is its error's: v is too long for how little of v* it knows.
+    """
+    known = [point for point in norms if _knows(point)]
+    if not known:
+        return [
+            "no verdict on the velocity deficit: the network's velocity does not know its target at any level "
+            f"(t = {norms.noise_end.t:g}: length {norms.noise_end.velocity:.3g}, cosine {norms.noise_end.cosine:.2f})"
+        ]
+    sentences = [_deficit(name, point) for name, point in (("noise", norms.noise_end), ("data", norms.data_end))]
+    for key, size in (("underestimates", _underestimate), ("overestimates", _overestimate)):
+        worst = max(known, key=size)
+        if size(worst) > OFF:
+            found = f"the least velocity error is at {worst.best_scale:.3f} v (t = {worst.t:g})"
+            sentences.append(f"the network {key}: {found}")
+    return sentences if len(sentences) > 2 else [*sentences, _optimal(norms, len(known))]
+
+
+def _knows(point: LevelNorms) -> bool:
+    """Whether lengths say something of a level: a velocity that is 0 or unrelated to its target has no deficit."""
+    return _finite(point.ratio, point.cosine, point.best_scale) and point.cosine >= UNRELATED
+
+
+def _deficit(name: str, point: LevelNorms) -> str:
+    room = STANDARD_ERRORS * point.ratio_se
+    found = f"{_percent(point.deficit)} at the {name} end (t = {point.t:g}, cosine {point.cosine:.2f})"
+    if not _knows(point):
+        return f"no verdict on the velocity deficit at the {name} end: there v does not know its target ({found})"
+    if not (room <= DEFICIT or _surely(point.deficit - DEFICIT, point.ratio_se)):  # NaN, of a single image, too
+        return f"no verdict on the velocity deficit: {found}, known to {100 * room:.1f} % only; raise num_images"
+    return f"velocity deficit: {found}" if point.deficit > DEFICIT else f"no velocity deficit: {found}"
+
+
+def _optimal(norms: Curve[LevelNorms], num_known: int) -> str:
+    """What to say where no level's best scale is surely other than 1."""
+    errors = [point.best_scale_se for point in norms]
+    room = STANDARD_ERRORS * max(errors) if _finite(*errors) else math.inf
+    if num_known == len(norms) and room <= COARSE_SCALE:
+        return "the deficit is an optimal field's: at no level has another scale less velocity error"
+    return (
+        f"no verdict on whose deficit it is: the scale with the least velocity error is known to {100 * room:.1f} % "
+        "only; raise num_images"
+    )
+
+
+def _underestimate(point: LevelNorms) -> float:
+    """How far the best scale exceeds 1 for sure."""
+    return point.best_scale - 1 - STANDARD_ERRORS * point.best_scale_se
+
+
+def _overestimate(point: LevelNorms) -> float:
+    """How far the best scale falls short of 1 for sure."""
+    return 1 - point.best_scale - STANDARD_ERRORS * point.best_scale_se
+
+
+def lag_verdict(lag: Curve[LevelLag]) -> list[str]:
+    """The largest lag on either side of the schedule, if it is 0.01 or more and beyond chance.
+
+    A lag is what the states show less what as many samples of the exact marginal show: both have the bias of so few.
+    """
+    if not _finite(*(point.unbiased_lag for point in lag)):
+        return ["no verdict on the integration lag: a lag is not finite"]
+    worst = max(lag, key=lambda point: abs(point.unbiased_lag))
+    if abs(worst.lag) >= WINDOW:
+        return [
+            f"no verdict on the integration lag: at t = {worst.t:g} the states look like no level within {WINDOW:g} of "
+            "theirs"
+        ]
+    chance = CHANCE * max(abs(point.lag_marginal) for point in lag)
+    size = abs(worst.unbiased_lag)
+    if size < chance and chance > COARSE_LAG:
+        return [
+            f"no verdict on the integration lag: it is {size:.3f} in t, and so few samples of the exact marginals show "
+            f"{chance:.3f} by chance; raise num_samples"
+        ]
+    if size < max(LAG, chance):
+        return [f"no integration lag: states keep to their level within {size:.3f} in t, chance is {chance:.3f}"]
+    side = "behind" if worst.unbiased_lag > 0 else "ahead of"
+    return [
+        f"integration lag: up to {size:.3f} in t {side} schedule, at t = {worst.t:g}; "
+        f"FLD {worst.fld:.3g} against {worst.fld_marginal:.3g} of the exact marginal"
+    ]
+
+
+def _finite(*values: float) -> bool:
+    return all(map(math.isfinite, values))
+
+
+def _surely(value: float, error: float) -> bool:
+    """Whether a value is above 0 by more than 2 standard errors; not where its error is NaN."""
+    return value > STANDARD_ERRORS * error
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"
+
+
+def ssc_verdict(proposal: SSCProposal, scores: Sequence[SamplerScore]) -> list[str]:
+    """What is proposed, and in how many comparisons each scale is surely better than none (an interval below 0).
+
+    scores: named "solver-steps-scale", as `ssc_controls` names them, each compared with plain.
+    """
+    better: dict[str, list[bool]] = {}
+    for score in scores:
+        better.setdefault(score.name.split("-", 2)[2], []).append(score.better)
+    better.pop("plain", None)
+    room = min((abs(s.high - s.low) / (2 * s.distance) for s in scores if _compared(s)), default=0.0)
+    if not any(map(any, better.values())) and room > COARSE_DISTANCE:
+        found = (
+            "no verdict on SSC beside its controls: differences are known to "
+            f"{_percent(room)} of the distance at best; raise num_samples"
+        )
+        return [_proposed(proposal), found]
+    if not any(map(any, better.values())):
+        most = max(map(len, better.values()), default=0)
+        found = (
+            f"no scale is surely better than no SSC: neither the proposal nor a control, in {most} comparisons of each"
+        )
+        return [_proposed(proposal), found]
+    told = ["proposal", *(scale for scale in better if scale not in ("proposal", "mean")), "mean"]
+    if proposal.source == "none":
+        told = told[1:-1]
+    said = [f"{_scale(scale)} in {sum(better[scale])} of {len(better[scale])}" for scale in told if scale in better]
+    return [_proposed(proposal), f"SSC beside its controls: surely better than no SSC are {', '.join(said)}"]
+
+
+def _compared(score: SamplerScore) -> bool:
+    """Whether a score is a difference from plain, and not plain itself."""
+    return not score.name.endswith("-plain") and score.distance > 0
+
+
+def _scale(name: str) -> str:
+    return SCALES.get(name, name.replace("_", " "))
+
+
+def _proposed(proposal: SSCProposal) -> str:
+    error = "" if proposal.s0_se is None else f" (standard error {proposal.s0_se:.3f})"
+    if proposal.source == "none":
+        wanted = proposal.s0_deficit if proposal.s0_lag is None else proposal.s0_lag
+        if wanted <= 1 or proposal.s0_se is None:
+            return "SSC proposal: none; states are not behind their schedule"
+        return f"SSC proposal: none; the {wanted:.3f} that was measured is within chance of 1{error}"
+    return (
+        f"SSC proposal: s0 = {proposal.s0:.3f}{error}, s1 = {proposal.s1:g}, profile {proposal.profile}, from the "
+        f"{proposal.source}; the least velocity error at the noise end is at {proposal.s0_error:.3f}"
+    )

@@ -1,0 +1,59 @@
+"""The Frechet distance between two sets of features, each taken as a Gaussian (Heusel et al., 2017, eq. 6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flowexp.measuring.metrics.moments import FeatureMoments, Moments
+
+
+def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> Tensor:
+    """|mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2)), a scalar, for means (D,) and covariances (D, D)."""
+    apart = (mean1 - mean2).square().sum()
+    spread = cov1.trace() + cov2.trace() - 2 * _trace_of_root(cov1, cov2)
+    return (apart + spread).clamp_min(0)  # rounding alone makes it negative
+
+
+def distance_of(one: Moments, other: Moments) -> float:
+    """The distance of two sets of features by their moments.
+
+    Raises:
+        ValueError: their features have different lengths.
+    """
+    if one.mean.shape != other.mean.shape:
+        raise ValueError(
+            f"a Frechet distance needs features of one length, got {len(one.mean)} and {len(other.mean)}: take both "
+            "from the same encoder"
+        )
+    other = other.to(one.mean.device)
+    return float(frechet_distance(one.mean, one.covariance, other.mean, other.covariance))
+
+
+def _trace_of_root(cov1: Tensor, cov2: Tensor) -> Tensor:
+    """tr (cov1 cov2)^(1/2): cov1 cov2 has the eigenvalues of S^T cov2 S, which is symmetric, for any S S^T = cov1."""
+    root, failed = torch.linalg.cholesky_ex(cov1)
+    if failed:  # fewer images than features, or features that never vary
+        root = _symmetric_root(cov1)
+    return torch.linalg.eigvalsh(root.T @ cov2 @ root).clamp_min(0).sqrt().sum()
+
+
+def _symmetric_root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp_min(0).sqrt() @ vectors.T
+
+
+class FrechetDistance(FeatureMoments):
+    """Distance of the features added by `update` from a reference set, which is given by its moments.
+
+    torchmetrics keeps and adds the state over processes; `compute` must be called by all of them.
+    """
+
+    def __init__(self, reference: Moments) -> None:
+        super().__init__(len(reference.mean))
+        self.reference = reference
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The distance, a float64 scalar. Raises ValueError as `FeatureMoments.compute` does."""
+        own, other = super().compute(), self.reference.to(self.outer.device)
+        return frechet_distance(other.mean, other.covariance, own.mean, own.covariance)

@@ -1,0 +1,228 @@
+"""Flow matching (FM) as a LightningModule: draw, target, losses. LCF, MAFM and ExFM change it in one place each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from flowexp.backbones import Backbone, OnBlock, State
+from flowexp.flow.couplings import Coupling, Independent
+from flowexp.flow.interpolants import Interpolant, Linear
+from flowexp.flow.losses import velocity_error
+from flowexp.flow.parameterization import Parameterization, VelocityNetwork
+from flowexp.flow.sampler import Sampler, Samples, ssc_warnings, warn_once
+from flowexp.flow.time_samplers import TimeSampler, Uniform
+from flowexp.objectives.terms import Step, Tapped, Term
+from flowexp.training.ema import EMA
+from flowexp.training.learner import Learner
+from flowexp.training.lr_schedules import MakeSchedule
+from flowexp.training.optimization import MakeOptimizer
+from flowexp.training.sample_labels import Captions, classes_for, text_for
+from flowexp.training.step_draws import StepKey, TrainingBatch, draw_labels, draw_noise, draw_times
+from flowexp.training.step_losses import Parts, StepLosses
+
+
+class FlowMatching(Learner):
+    """Trains a network on the flow-matching loss E ||v_theta(x_t, t) - v*||^2 (LCF eq. 4), with an EMA of its weights.
+
+    A subclass is an objective: it changes `target` (what is regressed), `forward_step` (which rows) or `losses` (what
+    is added), and has a name of its own, `objective`. Terms are added to any objective. How weights are updated,
+    averaged and saved is the Learner's part.
+
+    `conditions` gives the text of the samples of a network that takes text; `guide` is the weaker network of
+    autoguidance. Both are None at first.
+
+    Arguments:
+        backbone: the network.
+        interpolant: the path between data and noise.
+        time_sampler: the law of t.
+        optimizer, lr_schedule, ema: how the weights are updated and averaged, see `Learner`.
+        sampler: how samples are drawn when they are asked for.
+        parameterization: what the network predicts and in which space that is compared; the velocity, by default.
+        coupling: which noise is paired with which data.
+        terms: further parts of the loss, by name.
+        seed: names the random draws of the run; with it, step k is the same whoever runs it.
+    """
+
+    objective: ClassVar[str] = "fm"
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        interpolant: Interpolant | None = None,
+        time_sampler: TimeSampler | None = None,
+        optimizer: MakeOptimizer | None = None,
+        lr_schedule: MakeSchedule | None = None,
+        ema: EMA | None = None,
+        sampler: Sampler | None = None,
+        parameterization: Parameterization | None = None,
+        coupling: Coupling | None = None,
+        terms: Mapping[str, Term] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(backbone, terms, optimizer, lr_schedule, ema)
+        self.interpolant = interpolant or Linear()
+        self.time_sampler = time_sampler or Uniform()
+        self.sampler = sampler or Sampler()
+        self.parameterization = parameterization or Parameterization()
+        self.coupling = coupling or Independent()
+        self.seed = seed
+        self.conditions: Captions | None = None
+        self.guide: VelocityNetwork | None = None
+
+    def describe(self, batch_size: int) -> dict[str, str]:
+        """What to know of this objective before step 0, for a global batch of `batch_size`."""
+        about = {"time sampler": str(self.time_sampler), "interpolant": self.interpolant.name}
+        if self.parameterization != Parameterization():
+            about["prediction"] = f"{self.parameterization.prediction}, compared as {self.parameterization.loss_space}"
+        if self.coupling != Independent():
+            about["coupling"] = type(self.coupling).__name__
+        return about | {f"term {t.name}": f"{type(t).__name__}, weight {t.lam:g}" for t in self.each_term()}
+
+    def loss_names(self) -> tuple[str, ...]:
+        """The parts of the loss that `losses` names; an objective with further ones adds them."""
+        return ("velocity", *(term.name for term in self.each_term()))
+
+    # --- the training step: draw, losses, log -------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        key = StepKey(self.seed, self.global_step, part, self.global_rank, self.trainer.world_size)
+        data = batch["image"].to(self.dtype)  # float64 in a training in 64-true
+        drawn = self.draw(data, batch["label"], key, batch.get("pixels"))
+        losses = self.losses(drawn)
+        self.note(drawn, losses)
+        return {"loss": losses.loss, "error": losses.error, "t": losses.t}
+
+    def draw(self, data: Tensor, label: Tensor, key: StepKey, pixels: Tensor | None = None) -> TrainingBatch:
+        """Everything random in the step that `key` names, for the rows that this process holds."""
+        everyone_t = draw_times(key, self.time_sampler, len(data), self.interpolant.train_interval)
+        return TrainingBatch(
+            data=data,
+            noise=self.coupling.pair(data, draw_noise(key, data)),
+            t=everyone_t[key.rows(len(data))],
+            label=draw_labels(key, self.backbone, label),
+            everyone_t=everyone_t,
+            key=key,
+            pixels=pixels,
+        )
+
+    def losses(self, batch: TrainingBatch) -> StepLosses:
+        """The loss of one batch."""
+        step = self.forward_step(batch)
+        error = self.error(step)
+        return self.total(step, error, {"velocity": (1.0, error.mean())})
+
+    def target(self, batch: TrainingBatch, xt: Tensor, t: Tensor) -> Tensor:
+        """The velocity that is regressed, (B, ...): that of the pair (data, noise)."""
+        return self.interpolant.velocity(batch.data, batch.noise, t)
+
+    def forward_step(self, batch: TrainingBatch) -> Step:
+        """One pass of the network over all rows, with the outputs of the blocks that terms read."""
+        xt, t = self.noised(batch)
+        features: dict[int, Tapped] = {}
+        state = self.backbone.encode(xt, t, batch.label, on_block=self.tapping(features))
+        return self.make_step(batch, xt, t, self.backbone.decode(state), features)
+
+    def error(self, step: Step) -> Tensor:
+        """Squared error of each regressed row in the space of the parameterization, (R,)."""
+        data, noise, xt, t = map(step.regressed, (step.batch.data, step.batch.noise, step.xt, step.t))
+        return velocity_error(
+            *self.parameterization.compared(step.output, step.target, data, noise, xt, t, self.interpolant)
+        )
+
+    def total(self, step: Step, error: Tensor, parts: Parts) -> StepLosses:
+        """The weighted sum of an objective's parts and of the terms; `error` belongs to the first regressed rows."""
+        parts = parts | {term.name: (term.lam, term(step)) for term in self.each_term()}
+        loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
+        named = {name: part.detach() for name, (_, part) in parts.items()}
+        return StepLosses(loss, named, self._of_velocity(error.detach(), step), step.regressed(step.t)[: len(error)])
+
+    @torch.no_grad()
+    def _of_velocity(self, error: Tensor, step: Step) -> Tensor:
+        """`error` where it is one of the velocity, and otherwise that: curves over t compare it whatever the loss."""
+        if self.parameterization.loss_space == "velocity":
+            return error
+        return velocity_error(step.velocity, self.attainable(step))[: len(error)]
+
+    # --- what the losses of any objective are made of -----------------------------------------------------------------
+
+    def attainable(self, step: Step) -> Tensor:
+        """The target of each regressed row, (R, ...), as far as an output can stand for it."""
+        xt, t = step.regressed(step.xt), step.regressed(step.t)
+        return self.parameterization.attainable(step.target, xt, t, self.interpolant)
+
+    def noised(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """x_t (B, ...), and t (B,) on its device."""
+        t = batch.t.to(batch.data.device, non_blocking=True)
+        return self.interpolant.interpolate(batch.data, batch.noise, t), t
+
+    def tapping(self, features: dict[int, Tapped], rows: Tensor | None = None, share: float = 1.0) -> OnBlock | None:
+        """What the backbone calls after each block, so that `features` fills with those that terms read.
+
+        rows, share: of the pass, see `Tapped`.
+        """
+        taps = {tap for term in self.each_term() for tap in term.taps}
+
+        def on_block(state: State) -> None:
+            if state.block in taps:
+                features[state.block] = Tapped(state.tokens, rows, share)
+
+        return on_block if taps else None
+
+    def make_step(
+        self,
+        batch: TrainingBatch,
+        xt: Tensor,
+        t: Tensor,
+        output: Tensor,
+        features: dict[int, Tapped],
+        rows: Tensor | None = None,
+        share: float = 1.0,
+    ) -> Step:
+        """A pass of the network beside its target; the output belongs to `rows`, None for all. share: see `Tapped`."""
+        regressed = slice(None) if rows is None else rows
+        velocity = self.parameterization.velocity(output, xt[regressed], t[regressed], self.interpolant)
+        target = self.target(batch, xt, t)[regressed]
+        return Step(batch, xt, t, self.backbone, output, velocity, target, rows, features, share)
+
+    # --- sampling -----------------------------------------------------------------------------------------------------
+
+    @property
+    def velocity_network(self) -> VelocityNetwork:
+        """The network as samplers and diagnostics see it: whatever it predicts, a call gives a velocity."""
+        return VelocityNetwork(self.backbone, self.interpolant, self.parameterization)
+
+    def sample(self, indices: Sequence[int], seed: int, label: int | None = None, labels: str = "balanced") -> Samples:
+        """Draws the samples numbered `indices`; sample i is the same in any batch and on any number of processes.
+
+        A class-conditional network gives sample i the class i mod num_classes, with labels="random" a class drawn for
+        it, or `label` to all; a network that takes text gives it the i-th of `conditions`. The weights are those of the
+        moment: `with module.averaged():` for the EMA. Warns where VD's limits speak against the sampler's SSC.
+        """
+        shape = (self.backbone.channels, self.backbone.resolution, self.backbone.resolution)
+        for message in ssc_warnings(self.sampler, self.objective, math.prod(shape)):
+            warn_once(message)
+        return self.sampler.sample(
+            self.velocity_network,
+            self.interpolant,
+            indices,
+            shape,
+            seed,
+            label=self.labels_for(indices, seed, label, labels),
+            device=self.device,
+            guide=self.guide,
+        )
+
+    def labels_for(
+        self, indices: Sequence[int], seed: int, label: int | None = None, labels: str = "balanced"
+    ) -> Tensor | None:
+        """What the samples `indices` are conditioned on, see `sample`; None for an unconditional network."""
+        if self.backbone.takes == "text":
+            return text_for(indices, self.conditions, self.device, label)
+        classes = classes_for(indices, self.backbone.num_classes, seed, label, labels)
+        return None if classes is None else torch.tensor(classes, device=self.device)

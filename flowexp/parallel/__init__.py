@@ -1,0 +1,1 @@
+"""Rows and work divided among the processes of a distributed run."""

@@ -1,0 +1,257 @@
+"""Figures and pictures as the run's folder keeps them. matplotlib and Pillow are imported when something is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowexp.records import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; markers tell lines apart in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*"
+MOST_MARKERS = 60  # a line of more points shows none
+LINEAR_BELOW = 0.01  # where a logarithmic axis becomes linear, so that t = 0 has a place on it
+SMALLEST_CELL = 48  # pixels per side below which a sample is enlarged
+MOST_MAPS = 6  # of one figure
+LOG_COLOURS = 30  # a map whose values span more than this factor has colours by their logarithm
+LEVEL_TICKS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of a logarithmic axis of noise levels
+FEW_LEVEL_TICKS = (0.0, 0.005, 0.02, 0.1, 0.3, 1.0)  # of a narrow one
+PANEL = (4.8, 3.4)  # inches of one panel, and of what below it is no legend
+NARROW = 4.0  # inches
+LEGEND_ROW = 0.19  # inches
+
+Row = Mapping[str, Any]
+Cells = Mapping[Any, float]  # a value by (step, noise level), or by what else lies across and up
+
+
+def plot_curves(
+    rows: Sequence[Row],
+    x: str,
+    y: str | Sequence[str],
+    series: str | None = None,
+    names: Mapping[str, str] | None = None,
+    title: str = "",
+    log_x: bool = False,
+    log_y: bool = False,
+    size: tuple[float, float] = PANEL,
+    band: tuple[str, str] | None = None,
+) -> Figure:
+    """A panel for each column of `y`, drawn over the column `x` of a table in long format.
+
+    Arguments:
+        rows: the table. A row whose `y` is None or NaN is left out of that panel.
+        series: the column whose values each make a line of their own.
+        names: what axes and legends say for a column, which is otherwise its name.
+        size: of a panel, in inches; legends come on top of its height.
+        band: columns of the lower and upper end of what is sure, drawn pale behind each line.
+    """
+    columns = [y] if isinstance(y, str) else list(y)
+    names = names or {}
+    figure, all_axes = _side_by_side(len(columns), size)
+    for axes, column in zip(all_axes, columns, strict=True):
+        _draw_series(axes, rows, x, column, series, band)
+        _dress(axes, names.get(x, x), names.get(column, column), log_x, log_y, size[0])
+    _add_legends(figure, size, 1 if series else 2, names.get(series, series) if series else "")
+    figure.suptitle(title)
+    return figure
+
+
+def _side_by_side(num: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(size[0] * num, size[1]), dpi=150, layout="constrained")
+    return figure, figure.subplots(1, num, squeeze=False)[0]
+
+
+def _add_legends(figure: Figure, size: tuple[float, float], fewest: int, title: str = "") -> None:
+    """A legend below each panel with `fewest` lines or more, where it hides none; the figure grows by its height."""
+    from matplotlib.transforms import ScaledTranslation
+
+    tallest = 0
+    for axes in figure.axes:
+        labels = axes.get_legend_handles_labels()[1]
+        if len(labels) < fewest:
+            continue
+        columns = 1 if max(map(len, labels)) > 7 * size[0] else 2
+        tallest = max(tallest, -(-len(labels) // columns) + bool(title))
+        below = axes.transAxes + ScaledTranslation(0, -0.5, figure.dpi_scale_trans)
+        axes.legend(
+            title=title, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, ncols=columns, frameon=False,
+            fontsize="small", title_fontsize="small", borderaxespad=0, alignment="left",
+        )  # fmt: skip
+    figure.set_size_inches(figure.get_figwidth(), size[1] + LEGEND_ROW * tallest)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes that shows several columns of a table together.
+
+    Arguments:
+        title: what is seen.
+        y: what the vertical axis measures, and in which unit.
+        lines: what the legend says, by column.
+        log_y: whether that axis is logarithmic; values <= 0 are then left out.
+        level: a value worth a thin line across, such as 1 for a ratio.
+        exact: columns that are known and not measured: drawn as a broad pale line, so that what lies on it is seen.
+    """
+
+    title: str
+    y: str
+    lines: Mapping[str, str]
+    log_y: bool = False
+    level: float | None = None
+    exact: tuple[str, ...] = ()
+
+
+def plot_panels(rows: Sequence[Row], x: str, panels: Iterable[Panel], x_name: str = "", log_x: bool = False) -> Figure:
+    """Panels side by side over the column `x`; a column that no row has a number of is left out."""
+    panels = list(panels)
+    figure, all_axes = _side_by_side(len(panels), PANEL)
+    for axes, panel in zip(all_axes, panels, strict=True):
+        if panel.level is not None:
+            axes.axhline(panel.level, color="0.6", linewidth=0.9, zorder=0)
+        for place, (column, label) in enumerate(panel.lines.items()):
+            points = [(row[x], row[column]) for row in rows if _is_number(row.get(column))]
+            _draw_line(axes, points, place, label, column in panel.exact)
+        _dress(axes, x_name or x, panel.y, log_x, panel.log_y)
+        axes.set_title(panel.title, loc="left", fontsize="medium")
+    _add_legends(figure, PANEL, 2)
+    return figure
+
+
+def _draw_series(
+    axes: Axes, rows: Sequence[Row], x: str, y: str, series: str | None, band: tuple[str, str] | None
+) -> None:
+    lines = list(dict.fromkeys(row[series] for row in rows)) if series else [None]
+    for place, line in enumerate(lines):
+        own = [row for row in rows if not series or row[series] == line]
+        _draw_line(axes, [(row[x], row[y]) for row in own if _is_number(row[y])], place, str(line))
+        if band:
+            across, low, high = zip(*sorted((row[x], row[band[0]], row[band[1]]) for row in own), strict=True)
+            axes.fill_between(across, low, high, color=COLOURS[place % len(COLOURS)], alpha=0.15, linewidth=0)
+
+
+def _draw_line(axes: Axes, points: Sequence[tuple[Any, Any]], place: int, label: str, exact: bool = False) -> None:
+    if not points:
+        return
+    across, up = zip(*sorted(points), strict=True)
+    marker = MARKERS[place % len(MARKERS)] if len(points) <= MOST_MARKERS else ""
+    if exact:
+        axes.plot(across, up, label=label, color="0.8", linewidth=5, solid_capstyle="round", zorder=1)
+        return
+    colour = COLOURS[place % len(COLOURS)]
+    axes.plot(across, up, label=label, color=colour, marker=marker, markersize=3.5, linewidth=1.4)
+
+
+def _dress(axes: Axes, x: str, y: str, log_x: bool, log_y: bool, width: float = PANEL[0]) -> None:
+    """Names, scales and a light grid, of a panel `width` inches wide."""
+    axes.set(xlabel=x, ylabel=y)
+    if log_x:
+        axes.set_xscale("symlog", linthresh=LINEAR_BELOW)
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in (FEW_LEVEL_TICKS if width < NARROW else LEVEL_TICKS) if low <= tick <= high]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    if log_y:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: _between(value, *axes.get_ylim()))
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _between(value: float, low: float, high: float) -> str:
+    """What stands at a small tick of a logarithmic axis: 2 and 5 where it has few large ones."""
+    return f"{value:g}" if high < 100 * low and f"{value:e}"[0] in "25" else ""
+
+
+def plot_maps(maps: Mapping[str, Cells]) -> Figure:
+    """Values over (step, noise level), a panel for each title, each with its own colours; of the first six maps."""
+    from matplotlib.figure import Figure
+
+    shown = dict([*maps.items()][:MOST_MAPS])
+    figure = Figure(figsize=(4.8 * len(shown), 3.6), dpi=150, layout="constrained")
+    for axes, (title, cells) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+        draw_map(axes, cells, title, min(cells.values()), max(cells.values()))
+    return figure
+
+
+def draw_map(axes: Axes, cells: Cells, label: str, low: float, high: float, numbers: bool = False) -> None:
+    """Cells of equal size, since levels and steps lie unevenly; a gap where nothing was measured.
+
+    label: what the colours mean; they reach from `low` to `high`, by the logarithm where that spans much.
+    numbers: whether each cell's value stands in it.
+    """
+    from matplotlib.colors import LogNorm, Normalize
+
+    steps, levels = sorted({step for step, _ in cells}), sorted({t for _, t in cells})
+    grid = [[cells.get((step, t), math.nan) for step in steps] for t in levels]
+    norm = LogNorm(low, high) if 0 < low * LOG_COLOURS < high else Normalize(low, high)
+    mesh = axes.pcolormesh(grid, cmap="viridis", norm=norm, edgecolors="face", linewidth=0.4)  # an SVG shows gaps
+    for axis, values in ((axes.xaxis, [f"{step:,}" for step in steps]), (axes.yaxis, [f"{t:g}" for t in levels])):
+        stride = math.ceil(len(values) / 6)
+        axis.set_ticks([place + 0.5 for place in range(0, len(values), stride)], values[::stride])
+    for (step, t), value in cells.items() if numbers else ():
+        place, is_dark = (steps.index(step) + 0.5, levels.index(t) + 0.5), norm(value) < 0.6
+        colour = "white" if is_dark else "black"
+        axes.text(*place, f"{value:.4g}", color=colour, fontsize="small", ha="center", va="center")
+    axes.set(xlabel="step", ylabel="noise level t")
+    axes.figure.colorbar(mesh, ax=axes, label=label).outline.set_visible(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(labelsize="small")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def image_grid(images: Tensor, columns: int | None = None, scale: int | None = None, gap: int = 2) -> Tensor:
+    """Pictures side by side on white: uint8 (N, 1 or 3, H, W) to uint8 (height, width, 3).
+
+    Arguments:
+        columns: pictures per row; None makes the grid nearly square.
+        scale: each pixel becomes scale x scale; None enlarges small pictures to about 48 pixels.
+        gap: pixels between pictures.
+
+    Raises:
+        ValueError: another dtype or shape. Floats are refused, since their range could only be guessed.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
+        raise ValueError(
+            f"a grid needs uint8 pictures (N, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}: "
+            "convert samples with flowexp.data.to_uint8"
+        )
+    scale = scale or max(1, round(SMALLEST_CELL / images.shape[2]))
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    cells = images.expand(-1, 3, -1, -1).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    cells = F.pad(cells, (gap, 0, gap, 0), value=255)
+    missing = -len(cells) % columns
+    cells = F.pad(cells, (0, 0, 0, 0, 0, 0, 0, missing), value=255)
+    tall, wide = cells.shape[2:]
+    grid = cells.view(-1, columns, 3, tall, wide).permute(0, 3, 1, 4, 2).reshape(-1, columns * wide, 3)
+    return F.pad(grid, (0, 0, 0, gap, 0, gap), value=255)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a matplotlib figure in the format that its name says, whole or not at all."""
+    with atomic.replacing(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:])
+
+
+def save_image(image: Tensor, path: Path) -> None:
+    """Writes a picture, uint8 (H, W, 3), as PNG, whole or not at all."""
+    from PIL import Image
+
+    with atomic.replacing(path) as partial:
+        Image.fromarray(image.cpu().numpy()).save(partial, format="PNG")

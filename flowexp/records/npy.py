@@ -1,0 +1,118 @@
+"""Arrays in files of numpy's format, written in parts and checked when they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from flowexp.records import atomic
+
+_SUM = np.dtype("<u4")  # of a row's checksum
+
+
+def write_npy(
+    path: Path, shape: Sequence[int], dtype: type[np.generic], parts: Iterable[np.ndarray], row_sums: bool = False
+) -> str:
+    """Writes an array of `shape` from its parts, in order, without ever holding all of it. Returns `digest_of` it.
+
+    row_sums: lets the CRC-32 of each row follow the array, where `read_rows` looks for them and numpy does not. The
+    array and its checksums are then one file, which appears and is replaced as one.
+
+    Raises:
+        OSError: no room, or no permission. Written and not mapped: a full disk would end the process.
+    """
+    begin, sums = _header(shape, dtype), list[int]()
+    with path.open("wb") as file:
+        digest = hashlib.blake2b(begin, digest_size=8)
+        file.write(begin)
+        for part in parts:
+            assert part.dtype == dtype
+            rows = np.ascontiguousarray(part)
+            file.write(rows.data)
+            digest.update(rows.data)
+            sums += [zlib.crc32(row.data) for row in rows] if row_sums else []
+        assert file.tell() - len(begin) == np.prod(shape, dtype=np.int64) * np.dtype(dtype).itemsize
+        digest.update(end := np.array(sums, _SUM).tobytes())
+        file.write(end)
+    return digest.hexdigest()
+
+
+def _header(shape: Sequence[int], dtype: type[np.generic]) -> bytes:
+    about = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(shape)}
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, about)
+    return file.getvalue()
+
+
+def write_npy_atomically(
+    path: Path, shape: Sequence[int], dtype: type[np.generic], parts: Iterable[np.ndarray], row_sums: bool = False
+) -> str:
+    """As `write_npy`, but the file appears under its name only when it is complete, whoever else writes it."""
+    with atomic.replacing(path) as partial:
+        return write_npy(partial, shape, dtype, parts, row_sums)
+
+
+def save_array(path: Path, array: np.ndarray) -> str:
+    """Writes an array that is in memory, whole or not at all; returns its digest."""
+    return write_npy_atomically(path, array.shape, array.dtype.type, [array])
+
+
+def digest_of(path: Path) -> str:
+    """16 hexadecimal digits of a file's content: about 1 s per GB."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+
+
+@dataclass(frozen=True)
+class CheckedRows:
+    """An array mapped from its file, and the CRC-32 of each of its rows where the file has them.
+
+    Arguments:
+        path: of the file.
+        rows: (N, ...).
+        sums: uint32 (N,), or None.
+    """
+
+    path: Path
+    rows: np.ndarray
+    sums: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def is_whole(self, number: int, row: np.ndarray) -> bool:
+        """Whether `row` is what was written as the row of that number."""
+        return self.sums is None or zlib.crc32(np.ascontiguousarray(row).data) == int(self.sums[number])
+
+
+def read_rows(path: Path, shape: Sequence[int], dtype: type[np.generic]) -> CheckedRows:
+    """Maps what `write_npy` wrote, with or without `row_sums`. Rows are checked as they are used: nothing is read now.
+
+    Raises:
+        ValueError: another shape or dtype, or more or fewer bytes than they take.
+        OSError: the file is not there or cannot be read.
+    """
+    with path.open("rb") as file:
+        start = _check_header(file, tuple(shape), np.dtype(dtype))
+    end = start + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    size, with_sums = path.stat().st_size, end + shape[0] * _SUM.itemsize
+    if size not in (end, with_sums):
+        raise ValueError(f"it must have {with_sums} bytes, got {size}")
+    sums = np.fromfile(path, _SUM, offset=end) if size == with_sums else None
+    return CheckedRows(path, np.memmap(path, dtype, "r", start, tuple(shape)), sums)
+
+
+def _check_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Where the array begins; raises ValueError where the header says another array."""
+    np.lib.format.read_magic(file)
+    there, by_columns, kind = np.lib.format.read_array_header_1_0(file)
+    if (there, by_columns, kind) != (shape, False, dtype):
+        raise ValueError(f"it must be {dtype} {shape}, got {kind} {there}{' by columns' if by_columns else ''}")
+    return file.tell()

@@ -1,0 +1,603 @@
+"""A run's folder: what lies in it, how it is found again, and which runs train the same thing. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib import metadata
+from itertools import count
+from pathlib import Path
+from threading import Event
+from typing import Any, TextIO
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from flowexp.records import atomic
+from flowexp.records.commit import git_commit
+from flowexp.records.json_files import read_object
+
+# What decides the trained weights. All else (sampler, monitors, logger, names) can change without training again.
+TRAINING_KEYS = (
+    "objective",
+    "data",
+    "backbone",
+    "class_conditional",
+    "interpolant",
+    "time_sampler",
+    "parameterization",
+    "coupling",
+    "terms",
+    "optimizer",
+    "lr_schedule",
+    "ema",
+    "trainer",
+    "strategy",
+    "compile",
+    "seed",
+)
+# Keys below them that say where something lies or how fast it is read, and not what is trained or measured.
+_PLACES_NOT_CONTENT = {
+    "data": (
+        "root", "on_device", "num_workers", "cache", "decoder", "with_pictures", "vae.weights", "vae.batch_size",
+        "pictures.root", "pictures.on_device", "pictures.num_workers", "pictures.cache", "pictures.batch_size",
+        "pictures.text.weights",
+    ),  # a cache of latents knows which pictures, autoencoder and text encoder made it
+    "terms": ("*.cache", "*.teacher_options.weights"),
+    "callbacks": ("*.cache", "*.encoder.weights"),
+}  # fmt: skip
+# How long is trained: a run may be trained on with more, unless its learning rate depends on the total.
+_LENGTH = ("max_steps", "max_epochs")
+# What decides a measurement beside the weights and the monitor's own settings.
+_MEASURED_WITH = ("objective", "data", "class_conditional", "interpolant", "parameterization", "sampler", "seed")
+SAID = "FLOWEXP_COMMAND"  # variable with the command line that a job was started for; its own says only the folder
+CONFIG = "FLOWEXP_CONFIG"  # variable with a job's resolved config as YAML: its folder gets it when the work begins
+_PARTS_OF_A_RUN = ("checkpoints", "csv", "measurements", "ssc_features", "wandb")  # no run lies in them
+# What reading a record raises that is damaged in any way: a key that is gone, a value of another kind, no YAML at all.
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, OmegaConfBaseException)
+_VERSIONS_OF = ("flowexp", "torch", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "wandb", "numpy")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run.
+
+    `config.yaml` (resolved), `run.json` (versions, commit, seed, machine), `checkpoints/`, `csv/` (training curves),
+    `measurements/` and `measurements.jsonl`, `trained.json` when training has ended, `summary.json` when all has, and
+    `log.txt` with the trace of what went wrong. Of a dry run: `config.yaml` and `plan.json`.
+    """
+
+    path: Path
+    _begun: Event = field(default_factory=Event, compare=False, repr=False)
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def origin_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def plan_file(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def trained_file(self) -> Path:
+        return self.path / "trained.json"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    # --- written -----------------------------------------------------------------------------------------------------
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether this process has begun to work in the folder: what was there before is no longer all."""
+        return self._begun.is_set()
+
+    def holds_work(self) -> bool:
+        """Whether a job has begun to work here at some time."""
+        return any(place.exists() for place in (self.config_file, self.origin_file, self.checkpoints))
+
+    def create(self, config: DictConfig) -> None:
+        """Makes the folder and writes the resolved config into it."""
+        atomic.write_text(self.config_file, OmegaConf.to_yaml(config, resolve=True))
+
+    def begin(self, config: DictConfig, *, is_first: bool = True) -> None:
+        """Writes the config of work that really begins; until then a job leaves its folder as it was.
+
+        A summary of other work is set aside: it belongs to the config that is replaced. is_first: whether this process
+        is the one that writes.
+        """
+        if not is_first or self.has_begun:
+            self._begun.set()
+            return
+        if self.summary_file.exists() and self._work() != _work_of(config):
+            self._set_summary_aside()
+        self.create(config)
+        self._begun.set()
+
+    def begin_training(self, config: DictConfig, origin: Mapping[str, Any]) -> None:
+        """`begin` of a training, whose records become those of the weights that it will have.
+
+        `trained.json` goes until the new end is reached. Of a run that is trained on with other settings, or for
+        longer, `run.json` keeps the record of what it was under `earlier`.
+        """
+        if self.has_begun:
+            return
+        self.trained_file.unlink(missing_ok=True)
+        atomic.write_json(self.origin_file, self._continued(origin))
+        self.begin(config)
+
+    def note_origin(self, origin: Mapping[str, Any]) -> None:
+        """Writes `run.json` where there is none yet."""
+        if not self.origin_file.exists():
+            atomic.write_json(self.origin_file, dict(origin))
+
+    def _continued(self, origin: Mapping[str, Any]) -> dict[str, Any]:
+        """What `run.json` says of a training that begins, or goes on, in this folder."""
+        try:
+            before = self.origin()
+        except (OSError, ValueError):  # none, or a damaged one
+            return dict(origin)
+        if before.get("training_key") == origin["training_key"]:
+            return {**before, **{key: origin[key] for key in origin if key not in before}}
+        earlier, course = before.pop("earlier", []), self.course()
+        start = before.get("began_from")
+        if course != origin.get("course_key"):  # the weights of neither settings alone
+            start = f"training {before.get('training_key')} in this folder"
+        return {**origin, "began_from": start, "earlier": [*(earlier if isinstance(earlier, list) else []), before]}
+
+    def _work(self) -> str | None:
+        with suppress(*UNREADABLE):
+            return _work_of(self.config())
+        return None
+
+    def _set_summary_aside(self) -> None:
+        """`summary.json` becomes `summary_step_00000060.json`, or one with a number behind it."""
+        step = self.summary().get("step")
+        stem = f"summary_step_{step:08d}" if isinstance(step, int) else "summary_earlier"
+        names = (self.path / f"{stem}{'' if number == 1 else f'_{number}'}.json" for number in count(1))
+        os.replace(self.summary_file, next(name for name in names if not name.exists()))
+
+    def write_json(self, path: Path, content: dict[str, Any]) -> None:
+        """Writes `content` so that a reader sees the old file or the new one, never half of it."""
+        atomic.write_json(path, content)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from training in this folder at the same time; also a kill lets go of it.
+
+        Nothing is kept away on file systems without locks. Raises ValueError where another process holds the folder.
+        """
+        with (self.path / ".lock").open("a+") as file:
+            file.seek(0)
+            before = file.read()
+            if not _lock(file):
+                raise ValueError(
+                    f"another process trains in {self.path} ({before.strip()}): wait until it ends, stop it, or "
+                    "leave ckpt and run_dir out to start a run of your own"
+                )
+            _fill(file, f"process {os.getpid()} on {platform.node()}\n")
+            try:
+                yield
+            finally:
+                if not self.has_begun:
+                    _fill(file, before)
+
+    # --- read --------------------------------------------------------------------------------------------------------
+
+    def config(self) -> DictConfig:
+        """The config that the run was made from. Raises ValueError where `path` is no run folder, or it is damaged."""
+        if not self.config_file.exists():
+            raise ValueError(
+                f"{self.path} is no run folder: it has no config.yaml. Give the folder that a training run printed at "
+                "its end, such as outputs/digits_fm/<date>"
+            )
+        return _read_config(self.config_file)
+
+    def trained_config(self) -> DictConfig:
+        """The config of a training run. Raises ValueError, as `config` does, also where it lacks a part of one."""
+        config = self.config()
+        if "run" in config and "objective" not in config:
+            raise ValueError(f"{self.path} holds what was measured of a run: give that run, run={config.run}")
+        if missing := [key for key in (*TRAINING_KEYS, "sampler") if key not in config]:
+            raise ValueError(
+                f"{self.config_file} has no {', '.join(missing)}: it is cut off, or of another version "
+                f"({self.made_by()})"
+            )
+        return config
+
+    def is_of_another_version(self) -> bool:
+        """Whether `run.json` names another flowexp than this, or nothing that can be read."""
+        return self._version() != (_version_of("flowexp"), git_commit())
+
+    def made_by(self) -> str:
+        """Which flowexp made the run, and which this is."""
+        version, commit = self._version()
+        return (
+            f"the run was made by flowexp {version or '(unknown)'}, commit {_short(commit)}; this is "
+            f"{_version_of('flowexp')}, commit {_short(git_commit())}"
+        )
+
+    def _version(self) -> tuple[Any, Any]:
+        with suppress(OSError, ValueError):
+            origin = self.origin()
+            versions = origin.get("versions")
+            return versions.get("flowexp") if isinstance(versions, dict) else None, origin.get("commit")
+        return None, None
+
+    def trained_step(self) -> int | None:
+        """The step at which training ended; None while it has not, or where that cannot be read."""
+        step = _tolerant(self.trained_file).get("step")
+        return step if isinstance(step, int) else None
+
+    def has_trained(self) -> bool:
+        return self.trained_step() is not None
+
+    def trained_by(self) -> RunFolder:
+        """The run that trained the weights which this one measured: itself, or the one that it shares them with.
+
+        The latter is looked for first at the place that it had beside this one, as both may have been moved.
+        """
+        config = self.config()
+        if (shared := config.get("trained_run")) is None:
+            return self
+        shared = Path(shared)
+        beside = self.path / os.path.relpath(shared, str(config.get("run_dir", shared.parent / self.path.name)))
+        places = [RunFolder(place) for place in (beside, self.path.absolute().parent / shared.name)]
+        return next((place for place in places if self._trains_as(place)), RunFolder(shared))
+
+    def _trains_as(self, other: RunFolder) -> bool:
+        """Whether another folder trains what this one shares."""
+        with suppress(OSError, ValueError):
+            return other.path.resolve() != self.path.resolve() and other.trains() == self.trains() is not None
+        return False
+
+    def trains(self) -> str | None:
+        """The key of what is trained here, from `run.json`, or where that is lost from the config of the checkpoints.
+
+        None where nothing is. Raises OSError or ValueError where it cannot be read.
+        """
+        if self.origin_file.exists() and isinstance(key := self.origin().get("training_key"), str):
+            return key
+        if not self.origin_file.exists() and not self.checkpoints.exists():
+            return None
+        try:
+            return training_key(self.trained_config())
+        except (OSError, ValueError):
+            raise
+        except UNREADABLE as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self.config_file} is damaged ({reason}), and {self.origin_file} is gone") from error
+
+    def course(self) -> str | None:
+        """`course_key` of what is trained here; None where that cannot be read."""
+        with suppress(*UNREADABLE):
+            return (self.origin().get("course_key") if self.origin_file.exists() else None) or course_key(
+                self.trained_config()
+            )
+        return None
+
+    def num_steps(self, trainer: DictConfig | None = None) -> int | None:
+        """The steps that the training here is to have, or by `trainer` would have; None where that is not known."""
+        with suppress(*UNREADABLE):
+            origin = self.origin()
+            if trainer is None and isinstance(known := origin.get("num_steps"), int):
+                return known
+            return num_steps_of(trainer or self.trained_config().trainer, origin.get("steps_per_epoch"))
+        return None
+
+    def is_shorter_than(self, config: DictConfig) -> bool:
+        """Whether the training here is that of `config` but for its end, which comes earlier."""
+        if self.course() != course_key(config):
+            return False
+        mine, longer = self.num_steps(), self.num_steps(config.trainer)
+        return mine is not None and longer is not None and mine < longer
+
+    def summary(self) -> dict[str, Any]:
+        """What the run ended with; empty while it has not, and with a warning where it cannot be read."""
+        return _tolerant(self.summary_file)
+
+    def origin(self) -> dict[str, Any]:
+        """Where the run comes from, and its plan: `run.json`. Raises OSError or ValueError where it cannot be read."""
+        return read_object(self.origin_file)
+
+
+def _read_config(file: Path) -> DictConfig:
+    try:
+        config = OmegaConf.load(file)
+    except Exception as error:  # the parsers raise several kinds, and OSError without a number for a lone word
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} is damaged: it cannot be read as YAML ({reason[:200]})") from error
+    if not isinstance(config, DictConfig) or not config:
+        what = "is empty" if isinstance(config, DictConfig) else "holds a list"
+        raise ValueError(f"{file} is damaged: it must hold a run's settings by their names, and {what}")
+    return config
+
+
+def _tolerant(file: Path) -> dict[str, Any]:
+    """The object in a record that a run can do without: empty where there is none, or with a warning a damaged one."""
+    try:
+        content = read_object(file)
+        if not all(isinstance(content.get(key, {}), dict) for key in ("scalars", "protocol")):
+            raise ValueError(f"{file} is damaged: its scalars and its protocol must be objects")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        warn(f"{file} cannot be read ({error.strerror}): taken as missing")
+    except ValueError as error:
+        warn(f"{error} (taken as missing)")
+    else:
+        return content
+    return {}
+
+
+def warn(sentence: str) -> None:
+    """Says on the screen what does not end a command."""
+    print(f"warning: {sentence}", file=sys.stderr)
+
+
+def _short(commit: Any) -> str:
+    return str(commit)[:9] if commit else "unknown"
+
+
+def _work_of(config: DictConfig) -> str:
+    """What a summary belongs to: of a training its weights and what is measured of them, else the whole config."""
+    if "objective" in config and "run" not in config:
+        return f"{training_key(config)} {measuring_key(config)}"
+    return OmegaConf.to_yaml(config, resolve=True)
+
+
+def _fill(file: TextIO, text: str) -> None:
+    file.truncate(0)
+    file.write(text)
+    file.flush()
+
+
+def _lock(file: TextIO) -> bool:
+    """Locks a file for this process alone, until it ends; False where another process has."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # forked workers do not inherit it, unlike flock's
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def training_key(config: DictConfig) -> str:
+    """A hash of all settings that decide the trained weights: equal keys train equal weights."""
+    return _hash_of(config, TRAINING_KEYS, _stopping(config))
+
+
+def _stopping(config: DictConfig) -> dict[str, Any]:
+    """Lightning's own callbacks, of which some end a training or change its weights; checkpoints change nothing."""
+    chosen = {name: node for name, node in chosen_callbacks(config).items() if _may_stop(str(node["_target_"]))}
+    return {name: OmegaConf.to_container(node, resolve=True) for name, node in chosen.items()}
+
+
+def _may_stop(target: str) -> bool:
+    return target.startswith(("pytorch_lightning.", "lightning.")) and not target.endswith("Checkpoint")
+
+
+def course_key(config: DictConfig) -> str:
+    """A hash of all settings that decide the trained weights but how long is trained: one run may become the other."""
+    length = () if _depends_on_length(config.lr_schedule) else _LENGTH
+    return _hash_of(config, TRAINING_KEYS, _stopping(config), {**_PLACES_NOT_CONTENT, "trainer": length})
+
+
+def _depends_on_length(lr_schedule: DictConfig) -> bool:
+    """Whether a longer training has other first steps: the cosine of the whole run, or a schedule that may know it."""
+    target = str(lr_schedule.get("_target_"))
+    if target.endswith(".cosine"):
+        return lr_schedule.get("num_steps") is None and lr_schedule.get("num_epochs") is None
+    return not target.startswith(("flowexp.", "torch."))
+
+
+def num_steps_of(trainer: DictConfig, steps_per_epoch: int | None) -> int | None:
+    """Optimizer steps that `max_steps` and `max_epochs` come to; None where that is open or takes the unknown epoch."""
+    limits: list[int] = []
+    if isinstance(trainer.max_steps, int) and trainer.max_steps > 0:
+        limits.append(trainer.max_steps)
+    if isinstance(trainer.max_epochs, int) and trainer.max_epochs > 0:
+        if steps_per_epoch is None:
+            return None
+        limits.append(trainer.max_epochs * steps_per_epoch)
+    return min(limits, default=None)
+
+
+def measuring_key(config: DictConfig) -> str:
+    """A hash of all settings that decide what is measured of given weights, and when."""
+    return _hash_of(config, ("sampler", "callbacks"))
+
+
+def monitor_key(config: DictConfig, name: str) -> str:
+    """A hash of all settings that decide what the entry `name` of `callbacks` measures of given weights."""
+    node = OmegaConf.create({"callbacks": {name: OmegaConf.to_container(config.callbacks[name], resolve=True)}})
+    return _hash_of(OmegaConf.merge({key: config[key] for key in _MEASURED_WITH}, node), (*_MEASURED_WITH, "callbacks"))
+
+
+def chosen_callbacks(config: DictConfig) -> dict[str, DictConfig]:
+    """The entries of `callbacks` that are built, by name and in their order.
+
+    One set to null is left out, and so is one of which only settings are given: those that an experiment has for a
+    monitor which `callbacks=` does not choose.
+    """
+    return {str(name): node for name, node in config.callbacks.items() if node is not None and "_target_" in node}
+
+
+def measured_while_training(config: DictConfig) -> dict[str, int]:
+    """The keys that ask for measurements before the end, with their steps: a run that trains nothing makes none."""
+    monitors = chosen_callbacks(config)
+    asked = {f"callbacks.{name}.every_n_steps": node.get("every_n_steps") for name, node in monitors.items()}
+    return {key: steps for key, steps in asked.items() if steps is not None}
+
+
+def _hash_of(
+    config: DictConfig,
+    keys: Iterable[str],
+    further: Mapping[str, Any] | None = None,
+    leaving_out: Mapping[str, tuple[str, ...]] = _PLACES_NOT_CONTENT,
+) -> str:
+    settings: dict[str, Any] = {"further": further} if further else {}
+    for key in keys:
+        value = OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
+        settings[key] = _without(value, leaving_out.get(key, ()))
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without(value: Any, patterns: Iterable[str], below: str = "") -> Any:
+    """`value` without the keys whose dotted path matches one of the patterns."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: inner for key, inner in value.items() if not any(fnmatchcase(f"{below}{key}", p) for p in patterns)}
+    return {key: _without(inner, patterns, f"{below}{key}.") for key, inner in kept.items()}
+
+
+def runs_below(root: Path) -> list[RunFolder]:
+    """All folders below `root` in which something was trained or adopted, the newest first; links are followed."""
+    found: dict[str, Path] = {}
+    for folder in folders_below(root):
+        if (folder / "run.json").exists() or ((folder / "config.yaml").exists() and (folder / "checkpoints").exists()):
+            found.setdefault(os.path.realpath(folder), folder)
+    return [RunFolder(folder) for folder in sorted(found.values(), key=_changed, reverse=True)]
+
+
+def folders_below(root: Path) -> Iterator[Path]:
+    """`root` and the folders below it, through links too, each once; what lies in a run's checkpoints is left out."""
+    above = {os.path.realpath(folder) for folder in root.absolute().parents}
+    seen: set[str] = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()  # a link into what was seen already, or back to where it lies
+            continue
+        seen.add(real)
+        parts = _PARTS_OF_A_RUN if "run.json" in files else ()
+        links = {name for name in folders if os.path.islink(os.path.join(place, name))}
+        folders[:] = [
+            name
+            for name in sorted(folders, key=lambda name: (name in links, name))  # the folder itself before a link to it
+            if name not in parts and not (name in links and os.path.realpath(os.path.join(place, name)) in above)
+        ]
+        yield Path(place)
+
+
+def _changed(folder: Path) -> float:
+    """When the work in a folder began."""
+    for name in ("config.yaml", "run.json"):
+        with suppress(OSError):
+            return (folder / name).stat().st_mtime
+    return 0.0
+
+
+def runs_that_train(root: Path, key: str) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
+    """The runs of `trainings_below` that train what `key` names."""
+    return ((run, origin) for run, origin in trainings_below(root) if origin.get("training_key") == key)
+
+
+def trainings_below(root: Path) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
+    """All trainings below `root`, the newest first, each with its `run.json`; without adopted weights.
+
+    A run whose record cannot be read is passed over with a warning.
+    """
+    for run in runs_below(root):
+        try:
+            origin = run.origin() if run.origin_file.exists() else {"training_key": run.trains()}
+        except (OSError, ValueError) as error:
+            warn(f"{_sentence(error)}: {run.path} is passed over")
+        else:
+            if "adopted" not in origin:
+                yield run, origin
+
+
+def _sentence(error: Exception) -> str:
+    system = isinstance(error, OSError) and error.strerror
+    return f"cannot read {error.filename}, {error.strerror.lower()}" if system else str(error)  # type: ignore[attr-defined]
+
+
+def find_run(root: Path, key: str, *, trained: bool = False, start: str | None = None) -> RunFolder | None:
+    """The newest run below `root` that trains what `key` names, with its training finished if `trained`.
+
+    Jobs of a sweep that measure another job's training have no checkpoint to continue from, and do not count.
+    start: the checkpoint that a finished training must have begun from; None is new weights.
+    """
+    for run, origin in runs_that_train(root, key):
+        if trained and (origin.get("began_from") != start or not run.has_trained()):
+            continue
+        if not shares_its_training(run):
+            return run
+    return None
+
+
+def shares_its_training(run: RunFolder) -> bool:
+    """Whether a run measures the weights of another; one whose config cannot be read is taken to have trained."""
+    try:
+        return run.config().get("trained_run") is not None
+    except (OSError, ValueError):
+        return not run.checkpoints.exists()
+
+
+def summaries_of(run: Path, leaving_out: Path) -> dict[str, dict[str, Any]]:
+    """What the run in a folder and its evaluations ended with, by their place in it, the newest first.
+
+    A summary that cannot be read, or that lies below `leaving_out`, is passed over.
+    """
+    files = [file for below in (".", "evaluations/*", "evaluations/*/*") for file in run.glob(f"{below}/summary.json")]
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        if leaving_out.absolute() not in file.absolute().parents and (summary := _tolerant(file)):
+            found[_place_in(run, file.parent)] = summary
+    return found
+
+
+def _place_in(run: Path, folder: Path) -> str:
+    return "its training" if folder == run else str(folder.relative_to(run))
+
+
+def describe_origin(config: DictConfig) -> dict[str, Any]:
+    """Where a run comes from: command, key, seed, versions, commit and machine."""
+    return {
+        "command": os.environ.get(SAID, shlex.join(sys.orig_argv)),
+        "training_key": training_key(config),
+        "course_key": course_key(config),
+        "seed": config.seed,
+        "versions": {name: _version_of(name) for name in _VERSIONS_OF} | {"python": platform.python_version()},
+        "commit": git_commit(),
+        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
+    }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it (Linux), else its kind."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,41 @@
+"""Tables in long format: a list of rows, each a dict with the same keys. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from flowexp.records import atomic
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes long-format rows as CSV, whole or not at all; the columns are those of the first row."""
+    with atomic.replacing(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def as_columns(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Long-format rows as (column names, list of lists), the form that W&B tables take."""
+    columns = list(rows[0])
+    return columns, [[row[column] for column in columns] for row in rows]
+
+
+def read_csv(path: Path, words: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Reads what `write_csv` wrote; cells that are numbers come back as float.
+
+    words: columns of text, such as hashes: 12345678 and 1e234567 look like numbers.
+    """
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: cell if key in words else _number(cell) for key, cell in row.items()} for row in rows]
+
+
+def _number(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell

@@ -1,0 +1,1 @@
+"""How weights are trained: random draws, optimizer, EMA, sharding, and steps that are not finite."""

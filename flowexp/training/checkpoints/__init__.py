@@ -1,0 +1,24 @@
+"""Checkpoints that can be trusted: written whole or not at all, verified before use, taken where a resume is exact."""
+
+from flowexp.training.checkpoints.files import (
+    AtomicCheckpointIO,
+    CheckpointError,
+    load_checkpoint,
+    peek,
+    verify_checkpoint,
+)
+from flowexp.training.checkpoints.folder import latest_checkpoint, list_checkpoints, path_of, step_of
+from flowexp.training.checkpoints.saving import StepCheckpoint
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "CheckpointError",
+    "StepCheckpoint",
+    "latest_checkpoint",
+    "list_checkpoints",
+    "load_checkpoint",
+    "path_of",
+    "peek",
+    "step_of",
+    "verify_checkpoint",
+]

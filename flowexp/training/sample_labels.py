@@ -1,0 +1,54 @@
+"""What samples are conditioned on: classes in turns, drawn or given; or captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from flowexp.training.step_draws import random_class
+
+Captions = Callable[[Sequence[int], torch.device], Tensor | None]
+LABELS = ("balanced", "random")
+
+
+def labels_told(takes: str, labels: str) -> str:
+    """What samples are conditioned on, as a card says it. takes: of the backbone. labels: see `classes_for`."""
+    return {"class": labels, "text": "captions"}.get(takes, "none")
+
+
+def classes_for(
+    indices: Sequence[int], num_classes: int | None, seed: int, label: int | None, labels: str
+) -> list[int] | None:
+    """The classes of the samples numbered `indices`; None for an unconditional network, whose num_classes is None.
+
+    label: a class for all. labels: without one, "balanced" gives sample i the class i mod num_classes, "random" a class
+    drawn for it.
+    """
+    if labels not in LABELS:
+        raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {labels!r}")
+    if num_classes is None:
+        if label is not None:
+            raise ValueError(f"label={label} needs a class-conditional network, and this one is unconditional")
+        return None
+    if label is not None:
+        if not 0 <= label < num_classes:
+            raise ValueError(f"label must lie in 0..{num_classes - 1}, got {label}")
+        return [label] * len(indices)
+    return [random_class(seed, i, num_classes) if labels == "random" else i % num_classes for i in indices]
+
+
+def text_for(
+    indices: Sequence[int], captions: Captions | None, device: torch.device, label: int | None = None
+) -> Tensor:
+    """The embedded captions of the samples numbered `indices`. Raises ValueError for a class, or without captions."""
+    if label is not None:
+        raise ValueError(f"label={label} needs a class-conditional network, and this one takes text")
+    found = None if captions is None else captions(indices, device)
+    if found is None:
+        raise ValueError(
+            "a network that takes text needs captions: choose a dataset that has some, "
+            "such as data=fashion_mnist_captions"
+        )
+    return found
