@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -17,13 +17,16 @@ class State:
 
     hidden: what that block passes on, tokens (B, N, D) or a map (B, D, H, W). condition: what the later blocks are
     conditioned on, one row per sample, or None. block: how many blocks have run. carried: what later blocks need
-    besides (a U-Net's skips, the text of an MMDiT), each (B, ...).
+    besides (a U-Net's skips, the text of an MMDiT), each (B, ...). taps: blocks whose tokens are to be read, before the
+    pause and behind it; tapped: those of them that have been, by tap.
     """
 
     hidden: Tensor
     condition: Tensor | None
     block: int
     carried: tuple[Tensor, ...] = ()
+    taps: frozenset[int] = frozenset()
+    tapped: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def tokens(self) -> Tensor:
@@ -35,9 +38,6 @@ class State:
         condition = None if self.condition is None else self.condition[rows]
         carried = tuple(part[rows] for part in self.carried)
         return replace(self, hidden=self.hidden[rows], condition=condition, carried=carried)
-
-
-OnBlock = Callable[[State], None]
 
 
 class Backbone(nn.Module, ABC):
@@ -114,12 +114,12 @@ class Backbone(nn.Module, ABC):
         """The state after one more block."""
         return replace(state, hidden=block(state.hidden, state.condition), block=state.block + 1)
 
-    def advance(self, state: State, tap: int, on_block: OnBlock | None = None) -> State:
-        """Run the blocks that lie between the state and tap, tap included; on_block sees the state after each."""
+    def advance(self, state: State, tap: int) -> State:
+        """Run the blocks that lie between the state and tap, tap included, and read the tokens at the state's taps."""
         for block in self.blocks[state.block : tap]:
             state = self.run_block(block, state)
-            if on_block is not None:
-                on_block(state)
+            if state.block in state.taps:
+                state.tapped[state.block] = state.tokens
         return state
 
     def encode(
@@ -128,21 +128,21 @@ class Backbone(nn.Module, ABC):
         t: Tensor,
         label: Tensor | None = None,
         tap: int | None = None,
-        on_block: OnBlock | None = None,
+        taps: Iterable[int] = (),
     ) -> State:
         """Run blocks 1..tap (all of them by default) and pause there; later blocks do not run.
 
         x: (B, C, H, W). t: noise level (B,) in [0, 1]. label: what the network takes, (B,) integers or text
-        embeddings (B, L, D), None for "nothing"; an unconditional network ignores it. Raises ValueError for a tap
-        outside 1..depth.
+        embeddings (B, L, D), None for "nothing"; an unconditional network ignores it. taps: see `State`. Raises
+        ValueError for a tap outside 1..depth.
         """
         tap = self.depth if tap is None else tap
-        self._check_taps([tap])
-        return self.advance(self.embed(x, t, label), tap, on_block)
+        self._check_taps([tap, *taps])
+        return self.advance(replace(self.embed(x, t, label), taps=frozenset(taps)), tap)
 
-    def decode(self, state: State, on_block: OnBlock | None = None) -> Tensor:
+    def decode(self, state: State) -> Tensor:
         """Run the blocks that remain and the head: the velocity (B, C, H, W) of the state's samples."""
-        return self.head(self.advance(state, self.depth, on_block))
+        return self.head(self.advance(state, self.depth))
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The velocity (B, C, H, W) at x (B, C, H, W) and noise level t (B,), under a label, or None."""
@@ -154,11 +154,7 @@ class Backbone(nn.Module, ABC):
         """The tokens (B, N, D) after each tapped block, by tap; nothing after the deepest tap runs."""
         taps = sorted(set(taps))
         self._check_taps(taps)
-        state, found = self.embed(x, t, label), {}
-        for tap in taps:
-            state = self.advance(state, tap)
-            found[tap] = state.tokens
-        return found
+        return self.encode(x, t, label, tap=taps[-1], taps=taps).tapped
 
     def drop_labels(self, label: Tensor, generator: torch.Generator) -> Tensor:
         """label with each sample's entry replaced by the null condition with probability label_dropout.

@@ -139,6 +139,13 @@ class Linear(Interpolant):
 
     name: ClassVar[str] = "linear"
 
+    def interpolate(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        time = _aligned(t, data)
+        return (progress(time) * data + time * noise).to(data.dtype)
+
+    def velocity(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return noise - data
+
     def alpha(self, t: Tensor) -> Tensor:
         return progress(t)
 

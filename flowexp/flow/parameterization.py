@@ -64,7 +64,7 @@ class Parameterization:
     ) -> tuple[Tensor, Tensor]:
         """The two tensors whose squared difference is the error, (B, ...) each: of the output and of its target.
 
-        target: the velocity that is regressed. data, noise: what it is made of, regressed by those who predict them.
+        target: the velocity that is regressed. data, noise: what it is made of, regressed where they are predicted.
         """
         truth = {"velocity": target, "data": data, "noise": noise}[self.prediction]
         if self.loss_space == self.prediction:
@@ -88,7 +88,11 @@ class VelocityNetwork:
     parameterization: Parameterization
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None, /) -> Tensor:
-        return self.parameterization.velocity(self.backbone(x, t, label), x, t, self.interpolant)
+        return self.velocity(self.backbone(x, t, label), x, t)
+
+    def velocity(self, output: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """The velocity (B, ...) that an output at (xt, t) stands for."""
+        return self.parameterization.velocity(output, xt, t, self.interpolant)
 
     def null_condition(self, label: Tensor | None) -> Tensor | None:
         return self.backbone.null_condition(label)

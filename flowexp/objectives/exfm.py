@@ -60,10 +60,10 @@ class ExplicitFlowMatching(FlowMatching):
 
     def error(self, step: Step) -> Tensor:
         """As FM's, but the data and the noise to be predicted are those that the averaged velocity is made of."""
-        xt, t = step.regressed(step.xt), step.regressed(step.t)
-        data, noise = (self.interpolant.convert(step.target, xt, t, "velocity", kind) for kind in ("data", "noise"))
-        compared = self.parameterization.compared(step.output, step.target, data, noise, xt, t, self.interpolant)
-        return velocity_error(*compared)
+        kinds = ("data", "noise")
+        data, noise = (self.interpolant.convert(step.target, step.xt, step.t, "velocity", kind) for kind in kinds)
+        where = (data, noise, step.xt, step.t, self.interpolant)
+        return velocity_error(*self.parameterization.compared(step.output, step.target, *where))
 
     def _further_candidates(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
         """Training images as data, (num_candidates, ...), and their classes."""

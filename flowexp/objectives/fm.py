@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flowexp.backbones import Backbone, OnBlock, State
+from flowexp.backbones import Backbone
 from flowexp.flow.couplings import Coupling, Independent
 from flowexp.flow.interpolants import Interpolant, Linear
 from flowexp.flow.losses import velocity_error
@@ -81,7 +81,7 @@ class FlowMatching(Learner):
             about["prediction"] = f"{self.parameterization.prediction}, compared as {self.parameterization.loss_space}"
         if self.coupling != Independent():
             about["coupling"] = type(self.coupling).__name__
-        return about | {f"term {t.name}": f"{type(t).__name__}, weight {t.lam:g}" for t in self.each_term()}
+        return about | {f"term {t.name}": f"{type(t).__name__}, weight {t.lam:g}" for t in self.terms.values()}
 
     def loss_names(self) -> tuple[str, ...]:
         """The parts of the loss that `losses` names; an objective with further ones adds them."""
@@ -112,83 +112,40 @@ class FlowMatching(Learner):
         )
 
     def losses(self, batch: TrainingBatch) -> StepLosses:
-        """The loss of one batch."""
+        """LCF eq. 4: the mean of ||v_theta(x_t, t) - v*||^2 over the rows of the batch."""
         step = self.forward_step(batch)
         error = self.error(step)
         return self.total(step, error, {"velocity": (1.0, error.mean())})
 
+    def forward_step(self, batch: TrainingBatch) -> Step:
+        """x_t, one pass of the network over all rows, and v*."""
+        t = batch.t.to(batch.data.device, non_blocking=True)
+        xt = self.interpolant.interpolate(batch.data, batch.noise, t)
+        state = self.backbone.encode(xt, t, batch.label, taps=self.taps)
+        output = self.backbone.decode(state)
+        features = {tap: Tapped(tokens) for tap, tokens in state.tapped.items()}
+        return Step(batch, xt, t, self.velocity_network, output, self.target(batch, xt, t), features)
+
     def target(self, batch: TrainingBatch, xt: Tensor, t: Tensor) -> Tensor:
-        """The velocity that is regressed, (B, ...): that of the pair (data, noise)."""
+        """v*, (B, ...): the velocity of the pair (data, noise)."""
         return self.interpolant.velocity(batch.data, batch.noise, t)
 
-    def forward_step(self, batch: TrainingBatch) -> Step:
-        """One pass of the network over all rows, with the outputs of the blocks that terms read."""
-        xt, t = self.noised(batch)
-        features: dict[int, Tapped] = {}
-        state = self.backbone.encode(xt, t, batch.label, on_block=self.tapping(features))
-        return self.make_step(batch, xt, t, self.backbone.decode(state), features)
-
     def error(self, step: Step) -> Tensor:
-        """Squared error of each regressed row in the space of the parameterization, (R,)."""
-        data, noise, xt, t = map(step.regressed, (step.batch.data, step.batch.noise, step.xt, step.t))
-        return velocity_error(
-            *self.parameterization.compared(step.output, step.target, data, noise, xt, t, self.interpolant)
-        )
+        """||v_theta - v*||^2 of each regressed row, (R,); of another prediction, in the space of its loss."""
+        if self.parameterization.prediction == self.parameterization.loss_space == "velocity":
+            return velocity_error(step.output, step.target)
+        rows = map(step.regressed, (step.batch.data, step.batch.noise, step.xt, step.t))
+        return velocity_error(*self.parameterization.compared(step.output, step.target, *rows, self.interpolant))
 
     def total(self, step: Step, error: Tensor, parts: Parts) -> StepLosses:
         """The weighted sum of an objective's parts and of the terms; `error` belongs to the first regressed rows."""
-        parts = parts | {term.name: (term.lam, term(step)) for term in self.each_term()}
+        parts = parts | {term.name: (term.lam, term(step)) for term in self.terms.values()}
         loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
         named = {name: part.detach() for name, (_, part) in parts.items()}
-        return StepLosses(loss, named, self._of_velocity(error.detach(), step), step.regressed(step.t)[: len(error)])
-
-    @torch.no_grad()
-    def _of_velocity(self, error: Tensor, step: Step) -> Tensor:
-        """`error` where it is one of the velocity, and otherwise that: curves over t compare it whatever the loss."""
-        if self.parameterization.loss_space == "velocity":
-            return error
-        return velocity_error(step.velocity, self.attainable(step))[: len(error)]
-
-    # --- what the losses of any objective are made of -----------------------------------------------------------------
-
-    def attainable(self, step: Step) -> Tensor:
-        """The target of each regressed row, (R, ...), as far as an output can stand for it."""
-        xt, t = step.regressed(step.xt), step.regressed(step.t)
-        return self.parameterization.attainable(step.target, xt, t, self.interpolant)
-
-    def noised(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """x_t (B, ...), and t (B,) on its device."""
-        t = batch.t.to(batch.data.device, non_blocking=True)
-        return self.interpolant.interpolate(batch.data, batch.noise, t), t
-
-    def tapping(self, features: dict[int, Tapped], rows: Tensor | None = None, share: float = 1.0) -> OnBlock | None:
-        """What the backbone calls after each block, so that `features` fills with those that terms read.
-
-        rows, share: of the pass, see `Tapped`.
-        """
-        taps = {tap for term in self.each_term() for tap in term.taps}
-
-        def on_block(state: State) -> None:
-            if state.block in taps:
-                features[state.block] = Tapped(state.tokens, rows, share)
-
-        return on_block if taps else None
-
-    def make_step(
-        self,
-        batch: TrainingBatch,
-        xt: Tensor,
-        t: Tensor,
-        output: Tensor,
-        features: dict[int, Tapped],
-        rows: Tensor | None = None,
-        share: float = 1.0,
-    ) -> Step:
-        """A pass of the network beside its target; the output belongs to `rows`, None for all. share: see `Tapped`."""
-        regressed = slice(None) if rows is None else rows
-        velocity = self.parameterization.velocity(output, xt[regressed], t[regressed], self.interpolant)
-        target = self.target(batch, xt, t)[regressed]
-        return Step(batch, xt, t, self.backbone, output, velocity, target, rows, features, share)
+        if self.parameterization.loss_space != "velocity":  # curves over t compare velocities, whatever the loss is
+            with torch.no_grad():
+                error = velocity_error(step.velocity, step.attainable)[: len(error)]
+        return StepLosses(loss, named, error.detach(), step.regressed(step.t)[: len(error)])
 
     # --- sampling -----------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from flowexp.flow.losses import feature_vectors, local_contrastive_error
 from flowexp.flow.time import LEVELS, as_noise_level, of_thousand
 from flowexp.objectives.fm import FlowMatching
-from flowexp.objectives.row_split import Sides, sides_of
-from flowexp.objectives.terms import Tapped
+from flowexp.objectives.row_split import RowSplit, split_rows
 from flowexp.parallel.rows import gather_rows
+from flowexp.training.loss_term import Step, Tapped
 from flowexp.training.step_draws import TrainingBatch, draw_noise
 from flowexp.training.step_losses import StepLosses
 
@@ -100,29 +100,31 @@ class LocalContrastiveFlow(FlowMatching):
 
     def losses(self, batch: TrainingBatch) -> StepLosses:
         """Algorithm 1, lines 3 to 8."""
-        xt, t = self.noised(batch)  # line 3
-        sides = sides_of(self.t_min, batch, self.regress_below)  # line 4
-        rows, features = sides.regressed, dict[int, Tapped]()
-        state = self.backbone.encode(xt, t, batch.label, tap=self.tap, on_block=self.tapping(features))  # line 5: z
-        behind_tap = self.tapping(features, rows, sides.regressed_share)
-        kept = state if len(rows) == len(t) else state.select(rows)  # all of them, where none is low: nothing to copy
-        output = self.backbone.decode(kept, on_block=behind_tap)  # line 5: v_theta
-        step = self.make_step(batch, xt, t, output, features, rows, sides.regressed_share)
+        t = batch.t.to(batch.data.device, non_blocking=True)
+        xt = self.interpolant.interpolate(batch.data, batch.noise, t)  # line 3
+        split = split_rows(self.t_min, batch, self.regress_below)  # line 4
+        rows, share = split.regressed, split.regressed_share
+        state = self.backbone.encode(xt, t, batch.label, tap=self.tap, taps=self.taps)  # line 5: z
+        remaining = state if len(rows) == len(t) else state.select(rows)  # where no row is low there is nothing to copy
+        output = self.backbone.decode(remaining)  # line 5: v_theta
+        features = {tap: Tapped(x) if tap <= self.tap else Tapped(x, rows, share) for tap, x in state.tapped.items()}
+        target = self.target(batch, xt, t)[rows]
+        step = Step(batch, xt, t, self.velocity_network, output, target, features, rows, share)
         error = self.error(step)
-        parts = {"velocity": (1.0, sides.regressed_weight * error.sum())}  # line 6
+        parts = {"velocity": (1.0, split.regressed_weight * error.sum())}  # line 6
         if self.lam:
-            parts["contrast"] = (self.lam, self._contrast(batch, state.tokens, sides))  # line 7
-        return self.total(step, error[: sides.num_regressed], parts)  # line 8
+            parts["contrast"] = (self.lam, self._contrast(batch, state.tokens, split))  # line 7
+        return self.total(step, error[: split.num_regressed], parts)  # line 8
 
-    def _contrast(self, batch: TrainingBatch, tokens: Tensor, sides: Sides) -> Tensor:
+    def _contrast(self, batch: TrainingBatch, tokens: Tensor, split: RowSplit) -> Tensor:
         """Line 7. Without an anchor anywhere there is nothing to compute; every process knows it."""
-        if not sides.any_low:
+        if not split.any_low:
             return tokens.new_zeros((), dtype=torch.float32)
         features = feature_vectors(tokens, **self.reading)
         contrasts, first_row = self._contrasts(features)
-        anchors, own = features[sides.low], sides.low + first_row
-        positives = self._positives(batch, sides.low)
-        return sides.low_weight * local_contrastive_error(anchors, positives, contrasts, own, **self.contrast).sum()
+        anchors, own = features[split.low], split.low + first_row
+        positives = self._positives(batch, split.low)
+        return split.low_weight * local_contrastive_error(anchors, positives, contrasts, own, **self.contrast).sum()
 
     @torch.no_grad()
     def _positives(self, batch: TrainingBatch, low: Tensor) -> Tensor:

@@ -47,6 +47,6 @@ class MagnitudeAwareFlowMatching(FlowMatching):
     def losses(self, batch: TrainingBatch) -> StepLosses:
         step = self.forward_step(batch)
         error = self.error(step)
-        weight = self.weight(progress(step.regressed(step.t)))
-        magnitude = (weight * magnitude_error(step.velocity, self.attainable(step), form=self.form)).mean()
+        weight = self.weight(progress(step.t))
+        magnitude = (weight * magnitude_error(step.velocity, step.attainable, form=self.form)).mean()
         return self.total(step, error, {"velocity": (1.0, error.mean()), "magnitude": (self.lam, magnitude)})

@@ -11,7 +11,7 @@ from flowexp.training.step_draws import TrainingBatch
 
 
 @dataclass(frozen=True)
-class Sides:
+class RowSplit:
     """LCF Algorithm 1, line 4, for the rows that this process holds.
 
     Gradients are averaged over processes, errors over the rows of the global batch: that of a row counts with the
@@ -39,7 +39,7 @@ class Sides:
         return self.regressed_weight * self.num_regressed
 
 
-def sides_of(t_min: float, batch: TrainingBatch, regress_below: bool = False) -> Sides:
+def split_rows(t_min: float, batch: TrainingBatch, regress_below: bool = False) -> RowSplit:
     """Which rows are low is decided on the CPU, where t was drawn, for the global batch.
 
     regress_below: whether rows below t_min are regressed as well.
@@ -50,7 +50,7 @@ def sides_of(t_min: float, batch: TrainingBatch, regress_below: bool = False) ->
     regressed = torch.arange(len(batch.t)) if regress_below else (batch.t >= t_min).nonzero().squeeze(1)
     of_everyone = len(everyone) if regress_below else len(everyone) - num_low
     sent = regressed if len(regressed) else torch.zeros(1, dtype=torch.long)
-    return Sides(
+    return RowSplit(
         low=low.to(batch.data.device, non_blocking=True),
         regressed=sent.to(batch.data.device, non_blocking=True),
         num_regressed=len(regressed),

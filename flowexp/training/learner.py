@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -58,9 +58,10 @@ class Learner(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.terms = nn.ModuleDict(dict(terms or {}))
-        for term in self.each_term():
+        self.terms = cast(Mapping[str, Term], nn.ModuleDict(dict(terms or {})))
+        for term in self.terms.values():
             term.attach(backbone)
+        self.taps = {tap for term in self.terms.values() for tap in term.taps}  # blocks that terms read
         self.make_optimizer = optimizer or ADAMW
         self.make_lr_schedule = lr_schedule or constant
         self.averaging = ema or EMA()
@@ -72,11 +73,6 @@ class Learner(pl.LightningModule):
         self._accumulated: list[tuple[TrainingBatch, dict[str, Tensor]]] = []  # batches of a step, with their losses
         self._digests: dict[float | str | None, str] = {}  # of the weights that can be measured
         self._saved_averages: list[dict[str, Any]] = []
-
-    def each_term(self) -> Iterator[Term]:
-        for term in self.terms.values():
-            assert isinstance(term, Term)
-            yield term
 
     # --- what is logged -----------------------------------------------------------------------------------------------
 
@@ -110,7 +106,7 @@ class Learner(pl.LightningModule):
 
     def configure_model(self) -> None:
         shard_backbone(self.backbone, self.device_mesh)
-        shard_terms(self.each_term(), self.device_mesh)
+        shard_terms(self.terms.values(), self.device_mesh)
 
     def configure_optimizers(self) -> Any:
         optimizer = create_optimizer(self.make_optimizer, self.named_parameters())
@@ -165,7 +161,7 @@ class Learner(pl.LightningModule):
         self._accumulated, self._digests = [], {}
         for average in self.averages.values():
             average.update()
-        for term in self.each_term():
+        for term in self.terms.values():
             term.after_step(self.backbone)
 
     # --- how they are averaged and saved ------------------------------------------------------------------------------

@@ -1,13 +1,15 @@
-"""What a loss term is: a named, weighted part that any objective adds to its loss, scored on the same forward pass."""
+"""A training step's forward pass, and the loss terms that any objective adds to its loss on that pass."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import Tensor, nn
 
 from flowexp.backbones import Backbone
+from flowexp.flow.parameterization import VelocityNetwork
 from flowexp.training.step_draws import TrainingBatch
 
 
@@ -38,24 +40,38 @@ class Step:
     Arguments:
         batch: the data (B, ...), in the space that the network works in, and what was drawn for them.
         xt, t: what the network saw: (B, ...), and noise levels (B,) on the device.
-        backbone: the network, for terms that need another pass of it.
+        network: the network as one of velocities, for terms that need another pass of it.
         output: what the network returned for the regressed rows, (R, ...).
-        velocity, target: the same as a velocity, and the velocity that it was compared with, (R, ...).
-        rows: the regressed rows of the batch, (R,); None is all of them.
+        target: the velocity that is regressed, (R, ...).
         features: outputs of the blocks that terms asked for, by tap.
+        rows: the regressed rows of the batch, (R,); None is all of them.
         share: of the regressed rows, see `Tapped`: what a mean over them is multiplied by.
     """
 
     batch: TrainingBatch
     xt: Tensor
     t: Tensor
-    backbone: Backbone
+    network: VelocityNetwork
     output: Tensor
-    velocity: Tensor
     target: Tensor
-    rows: Tensor | None = None
     features: dict[int, Tapped] = field(default_factory=dict)
+    rows: Tensor | None = None
     share: float = 1.0
+
+    @property
+    def backbone(self) -> Backbone:
+        assert isinstance(self.network.backbone, Backbone)
+        return self.network.backbone
+
+    @cached_property
+    def velocity(self) -> Tensor:
+        """The output as a velocity, (R, ...)."""
+        return self.network.velocity(self.output, self.regressed(self.xt), self.regressed(self.t))
+
+    @cached_property
+    def attainable(self) -> Tensor:
+        """The target, (R, ...), as far as an output can stand for it."""
+        return self.network.attainable(self.target, self.regressed(self.xt), self.regressed(self.t))
 
     def regressed(self, everyone: Tensor) -> Tensor:
         """The rows of `everyone` (B, ...) that are regressed, (R, ...)."""

@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowexp.objectives.row_split import Sides, sides_of
+from flowexp.objectives.row_split import RowSplit, split_rows
 from flowexp.training.step_draws import TrainingBatch
 
 T = torch.tensor([0.01, 0.9, 0.02, 0.03, 0.5, 0.7, 0.8, 0.6])
 ERROR = torch.tensor([3.0, 1.0, 4.0, 1.5, 9.0, 2.0, 6.0, 5.0])
 
 
-def on_each_process(t: Tensor, world_size: int, **options) -> list[tuple[Tensor, Sides]]:
+def on_each_process(t: Tensor, world_size: int, **options) -> list[tuple[Tensor, RowSplit]]:
     """The rows and the sides of every process."""
     shares = torch.arange(len(t)).chunk(world_size)
     batches = [TrainingBatch(torch.zeros(len(s), 1), torch.zeros(len(s), 1), t[s], everyone_t=t) for s in shares]
-    return [(rows, sides_of(0.1, batch, **options)) for rows, batch in zip(shares, batches, strict=True)]
+    return [(rows, split_rows(0.1, batch, **options)) for rows, batch in zip(shares, batches, strict=True)]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
@@ -34,7 +34,7 @@ def test_the_average_over_processes_is_the_mean_over_the_rows_of_each_side(world
 def test_a_row_at_t_min_itself_is_regressed_and_not_contrasted(t_min: float):
     """Algorithm 1, line 4: t >= T_min."""
     t = torch.tensor([t_min / 2, t_min, 0.9])
-    sides = sides_of(t_min, TrainingBatch(torch.zeros(3, 1), torch.zeros(3, 1), t))
+    sides = split_rows(t_min, TrainingBatch(torch.zeros(3, 1), torch.zeros(3, 1), t))
     assert (sides.low.tolist(), sides.regressed.tolist()) == ([0], [1, 2])
 
 

@@ -145,7 +145,7 @@ def test_mafm_asks_no_length_of_a_perfect_prediction_that_its_clamp_cannot_give(
     module = MagnitudeAwareFlowMatching(
         backbone=small_backbone(), parameterization=Parameterization(prediction, prediction), form=form
     )
-    module.backbone.decode = lambda state, on_block=None: getattr(batch, prediction)
+    module.backbone.decode = lambda state: getattr(batch, prediction)
     assert module.losses(batch).terms["magnitude"].item() == pytest.approx(0, abs=1e-5)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flowexp.backbones import Backbone, create_backbone
 from flowexp.flow.interpolants import Linear
+from flowexp.flow.parameterization import Parameterization, VelocityNetwork
 from flowexp.objectives.terms import Step, Tapped, Term
 from flowexp.training.step_draws import StepKey, TrainingBatch
 
@@ -40,7 +41,8 @@ def make_step(backbone: Backbone) -> Callable[..., Step]:
         velocity = noise - data
         key = parts.pop("key", StepKey(seed=3, step=7))
         batch = TrainingBatch(data, noise, t, key=key, **parts)
-        return Step(batch, xt, t, backbone, velocity, velocity, velocity, features=features)
+        network = VelocityNetwork(backbone, Linear(), Parameterization())
+        return Step(batch, xt, t, network, velocity, velocity, features)
 
     return make
 
