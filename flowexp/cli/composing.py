@@ -58,8 +58,8 @@ class Configs:
         return any((folder / name).is_dir() for folder in self.folders)
 
     def names(self, group: str) -> list[str]:
-        """What can be chosen in a group, sorted."""
-        return sorted({file.stem for folder in self.folders for file in (folder / group).glob("*.yaml")})
+        """What can be chosen in a group, sorted; a name with an underscore in front is a base of others."""
+        return sorted({file.stem for folder in self.folders for file in (folder / group).glob("[!_]*.yaml")})
 
     def compose(self, command: str, overrides: Iterable[str] = (), with_hydra: bool = False) -> DictConfig:
         """The config of a command; `with_hydra` keeps Hydra's own part of it. Hydra composes one at a time."""

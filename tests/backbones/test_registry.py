@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from omegaconf import OmegaConf
 
 from flowexp.backbones import create_backbone, list_backbones, register_backbone
-
-CONF = Path(__file__).resolve().parents[2] / "conf/backbone"
+from flowexp.cli.composing import Configs
 
 SIT_TOTAL_AND_TRAINABLE = {  # 4 channels, 32 x 32 latents, 1000 classes, learn_sigma=True; SiT's 33, 130, 458 and 675 M
     "sit_s2": (32_963_360, 32_865_056),
@@ -86,9 +84,10 @@ def test_overrides_change_the_architecture_and_nothing_else():
 
 @pytest.mark.slow
 def test_every_name_has_a_config_and_every_config_builds_its_name():
-    configs = {path.stem: yaml.safe_load(path.read_text()) for path in CONF.glob("*.yaml")}
-    assert sorted(configs) == list_backbones()
-    for name, config in configs.items():
+    assert Configs().names("backbone") == list_backbones()
+    for name in list_backbones():
+        config = OmegaConf.to_container(Configs().compose("train", [f"backbone={name}"]).backbone)
+        assert isinstance(config, dict)
         module, function = config.pop("_target_").rsplit(".", 1)
         build = getattr(importlib.import_module(module), function)
         text = name.startswith("mmdit")
