@@ -32,7 +32,7 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 demo: $(READY)  ## train FM, LCF and MAFM on real digits, and show them side by side: about two minutes
-	$(PY) -m experiments.side_by_side budget=digits
+	$(PY) -m flowexp.reproduce side_by_side budget=digits
 
 test: $(READY)  ## run every test
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadgroup
@@ -59,10 +59,10 @@ bench: $(READY)  ## measure speed side by side, into docs/results/benchmarks.md 
 	$(PY) -m benchmarks budget=$(BUDGET) $(CASES:%=cases=%)
 
 reproduce-fig4: $(READY)  ## LCF's Figure 4, probe accuracy over the noise level (BUDGET=smoke, cpu, gpu or paper; MINUTES=20)
-	$(PY) -m experiments.lcf.fig04_probe_curve budget=$(BUDGET) $(MINUTES:%=minutes=%)
+	$(PY) -m flowexp.reproduce lcf/fig04 budget=$(BUDGET) $(MINUTES:%=minutes=%)
 
 methods: $(READY)  ## train every method of both papers for a short while, and put them side by side (BUDGET=smoke, cpu or gpu)
-	$(PY) -m experiments.methods budget=$(BUDGET)
+	$(PY) -m flowexp.reproduce methods budget=$(BUDGET)
 
 catalogue: $(READY)  ## write docs/experiments.md, the list of all experiments with their cost
 	$(PY) -m experiments.catalogue

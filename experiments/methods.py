@@ -1,6 +1,6 @@
 """Every method of both papers on one dataset, with one network and one protocol: a table of what each costs and gives.
 
-`python -m experiments.methods budget=cpu` writes results/methods/BUDGET: methods.csv, table.md, protocol.json. With
+`python -m flowexp.reproduce methods` writes results/methods/BUDGET: methods.csv, table.md, protocol.json. With
 `missing=true` it keeps the lines that are there, and makes those that the yaml has beside them. Training-free methods
 (SSC, solvers, guidance) measure the weights of the method that their line names, and show what is known of those.
 """
@@ -9,28 +9,18 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from benchmarks.timing import Comparison, stopwatch
-from experiments.recipes import (
-    Recipe,
-    compose_run,
-    markdown_table,
-    measurement_of,
-    protocol_of,
-    read_recipe,
-    run_of,
-)
 from flowexp.cli.assembly.building import build_datamodule, build_module, resolve_precision
+from flowexp.cli.recipes import Recipe, markdown_table
+from flowexp.cli.recipes.runs import compose_run, measurement_of, protocol_of, run_of
 from flowexp.data import ImageDataModule, Pick
 from flowexp.measuring.callbacks.autocast import autocast
 from flowexp.objectives import FlowMatching
@@ -53,11 +43,11 @@ OF_SAMPLES = ("network calls", "Frechet distance", "card")
 Row = dict[str, Any]
 
 
-def main() -> None:
-    recipe = read_recipe(__file__, sys.argv[1:], takes=("redraw", "missing"))
+def main(recipe: Recipe) -> None:
+    """Makes the table; `flowexp.reproduce` calls it in place of `measure` and `draw`."""
     recipe.results.mkdir(parents=True, exist_ok=True)
     if not recipe.redraw:
-        make_table(recipe, OmegaConf.load(Path(__file__).with_suffix(".yaml")).methods)
+        make_table(recipe, OmegaConf.load(recipe.file).methods)
     rows = read_csv(recipe.results / "methods.csv", words=["card"])
     atomic.write_text(recipe.results / "table.md", markdown_table(rows))
     print(f"\n{(recipe.results / 'table.md').read_text()}")
@@ -216,6 +206,8 @@ def last_losses(run: RunFolder) -> dict[str, float]:
 
 def add_costs(rows: Mapping[str, Row], methods: Mapping[str, DictConfig], settings: DictConfig) -> None:
     """Trained parameters of every method, and the time of its training step over FM's, measured in turns."""
+    from benchmarks.timing import Comparison, stopwatch  # of the checkout: an installed flowexp has none
+
     fm, _ = stepper(overrides_of(methods["FM"], settings))
     for name, row in tqdm(rows.items(), desc="timing steps", unit="method", leave=False):
         step, row["parameters"] = stepper(overrides_of(methods[name], settings))
@@ -250,7 +242,3 @@ def steps_of(module: FlowMatching, datamodule: ImageDataModule, precision: str) 
         module.after_step()
 
     return step
-
-
-if __name__ == "__main__":
-    main()

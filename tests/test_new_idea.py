@@ -88,6 +88,14 @@ def test_a_run_of_ones_own_is_sampled_in_the_same_folder(run: Path):
 
 
 @pytest.mark.slow
+def test_a_figure_from_outside_is_found_in_the_current_folder_and_drawn(run: Path):
+    said = succeeded(command("reproduce", "velocity_norms", "budget=smoke", folder=run.parent))
+    assert "| 32 wide |" in said and "| 64 wide |" in said
+    results = run.parent / "results/velocity_norms/smoke"
+    assert {path.name for path in results.iterdir()} == {"norms.csv", "norms.png", "table.md", "protocol.json"}
+
+
+@pytest.mark.slow
 def test_a_file_that_is_not_found_is_named_in_a_sentence(in_process, capsys):
     assert in_process("train", "objective._target_=no_such_file.Mine", *SHORT) == 2
     said = capsys.readouterr().err

@@ -95,8 +95,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_wheel_carries_every_config_and_the_types(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
-    configs = {f"flowexp/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
-    assert "flowexp/conf/train.yaml" in configs
+    yamls = [*(ROOT / "conf").rglob("*.yaml"), *(ROOT / "experiments").rglob("*.yaml")]
+    configs = {f"flowexp/{path.relative_to(ROOT)}" for path in yamls}
+    assert {"flowexp/conf/train.yaml", "flowexp/experiments/lcf/fig04_probe_curve.yaml"} <= configs
     assert configs <= names
     assert "flowexp/py.typed" in names
 
@@ -112,6 +113,12 @@ def test_the_wheel_carries_no_tests_and_no_data(wheel: Path):
 def test_the_installed_module_composes_its_config_anywhere(module: list[str], installed: Path, tmp_path: Path):
     output = run(sys.executable, "-m", *module, "--cfg", "job", cwd=tmp_path, PYTHONPATH=str(installed))
     assert "backbone:" in output
+
+
+@pytest.mark.slow
+def test_an_installed_flowexp_draws_a_figure_anywhere(installed: Path, tmp_path: Path):
+    run(sys.executable, "-m", "flowexp.reproduce", "lcf/fig08", "budget=smoke", cwd=tmp_path, PYTHONPATH=str(installed))
+    assert (tmp_path / "results/lcf/fig08_time_densities/smoke/densities.png").stat().st_size > 1000
 
 
 @pytest.mark.slow

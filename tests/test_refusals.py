@@ -73,7 +73,7 @@ def test_a_warmup_longer_than_the_training_is_warned_of(
     tiny = ["data.train_size=64", "data.batch_size=16", "+backbone.depth=1", "+backbone.width=16", "+backbone.heads=2"]
     settings = [*tiny, "trainer.max_steps=2", "callbacks=none", "progress_bar=false", "trainer.accelerator=cpu"]
     with pytest.warns(UserWarning, match=r"the warm-up of 1,000 steps .* the learning rate ends at 0\.2 %"):
-        assert in_process("train", *settings, "optimizer.warmup_steps=1000", "run_dir=x") == 0
+        assert in_process("train", *settings, "lr_schedule=warmup", "lr_schedule.warmup_steps=1000", "run_dir=x") == 0
 
 
 @pytest.mark.slow

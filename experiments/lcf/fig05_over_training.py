@@ -1,79 +1,44 @@
 """LCF Figures 5 and 12: does LCF reach a Frechet distance sooner, and when do FM's features begin to degrade?
 
-`python -m experiments.lcf.fig05_over_training budget=smoke|cpu|paper`, and `redraw=true` to draw again.
-Writes results/lcf/fig05_over_training/BUDGET: for each dataset a figure of the distances and one of each method's
-probe curves, distances.csv, probe.csv, table.md and protocol.json.
+`python -m flowexp.reproduce lcf/fig05`: for each dataset a figure of the distances, and one of each method's probe
+curves.
 """
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from matplotlib.figure import Figure
 
-from experiments.evaluations import distance_in, distance_name
-from experiments.lcf.dips import dips
-from experiments.recipes import (
-    Recipe,
-    markdown_table,
-    measured_over_steps,
-    panel_lines,
-    read_recipe,
-    run_of,
-    scores_over_steps,
-    write_protocol,
-)
-from flowexp.records import atomic
-from flowexp.records.figures import plot_curves, save_figure
-from flowexp.records.tables import read_csv, write_csv
-
-CURVE = {"panel": "data", "method": "method", "step": "training step"}  # what tells a probe's curve from another
+from flowexp.cli.recipes import Lines, Rows, dips, distance_in, distance_name
+from flowexp.records.figures import plot_curves
 
 
-def main() -> None:
-    recipe = read_recipe(__file__, sys.argv[1:])
-    recipe.results.mkdir(parents=True, exist_ok=True)
-    if not recipe.redraw:
-        measure(recipe)
-    distances, probes = (read_csv(recipe.results / f"{name}.csv") for name in ("distances", "probe"))
-    for panel in dict.fromkeys(row["panel"] for row in probes):
-        draw_distances(recipe, panel, [row for row in distances if row["panel"] == panel])
-        draw_probes(recipe, panel, [row for row in probes if row["panel"] == panel])
-    table = markdown_table(dips(probes, CURVE))
-    atomic.write_text(recipe.results / "table.md", table)
-    print(f"\n{table}\nfigures, table, CSV and protocol: {recipe.results}")
+def measure(lines: Lines) -> dict[str, Rows]:
+    return {
+        "distances": [row for line in lines for row in line.scores_over_steps()],
+        "probe": [row for line in lines for row in line.rows_over_steps("probe")],
+    }
 
 
-def measure(recipe: Recipe) -> None:
-    """Trains what is not trained yet, and gathers what was measured on the way."""
-    runs = {line: run_of(overrides) for line, overrides in panel_lines(recipe).items()}
-    distances, probes = [], []
-    for (panel, label), run in runs.items():
-        own = {"panel": panel, "method": label}
-        distances += [own | row for row in scores_over_steps(run)]
-        probes += [
-            own | {"step": step} | row for step, rows in measured_over_steps(run, "probe").items() for row in rows
-        ]
-    write_csv(recipe.results / "distances.csv", distances)
-    write_csv(recipe.results / "probe.csv", probes)
-    write_protocol(recipe, {", ".join(line): run for line, run in runs.items()})
+def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
+    curves = dict.fromkeys((row["panel"], row["method"]) for row in tables["probe"])
+    probes = {f"{panel}_probe_{method}": draw_probes(tables["probe"], panel, method) for panel, method in curves}
+    return probes | {f"{panel}_distance": draw_distances(tables["distances"], panel) for panel, _ in curves}
 
 
-def draw_distances(recipe: Recipe, panel: str, rows: list[dict[str, Any]]) -> None:
+def draw_distances(rows: Rows, panel: str) -> Figure:
     """Figure 5 of one dataset: a line per method."""
-    distance = distance_in(rows[0])
+    lines = [row for row in rows if row["panel"] == panel]
+    distance = distance_in(lines[0])
     names = {"step": "training step", distance: distance_name(distance)}
-    figure = plot_curves(rows, "step", distance, series="method", names=names, title=panel)
-    save_figure(figure, recipe.results / f"{panel}_distance.png")
+    return plot_curves(lines, "step", distance, series="method", names=names, title=panel)
 
 
-def draw_probes(recipe: Recipe, panel: str, rows: list[dict[str, Any]]) -> None:
-    """Figure 12 of one dataset: a picture per method, in it a curve per step."""
+def draw_probes(rows: Rows, panel: str, method: str) -> Figure:
+    """Figure 12 of one dataset and method: a curve per step."""
     names = {"t": "noise level t (linear below 0.01)", "accuracy": "probe accuracy", "step": "training steps"}
-    for method in dict.fromkeys(row["method"] for row in rows):
-        own = [row | {"step": f"{row['step']:,.0f}"} for row in rows if row["method"] == method]
-        figure = plot_curves(own, "t", "accuracy", series="step", names=names, title=f"{panel}, {method}", log_x=True)
-        save_figure(figure, recipe.results / f"{panel}_probe_{method}.png")
+    curves = [row | {"step": f"{row['step']:,.0f}"} for row in rows if (row["panel"], row["method"]) == (panel, method)]
+    return plot_curves(curves, "t", "accuracy", series="step", names=names, title=f"{panel}, {method}", log_x=True)
 
 
-if __name__ == "__main__":
-    main()
+def summarise(tables: dict[str, Rows]) -> Rows:
+    return dips(tables["probe"], {"panel": "data", "method": "method", "step": "training step"})

@@ -1,33 +1,34 @@
 """VD Figure 8's shapes of SSC's scale over the noise level, as conf/ssc sets them, with the controls of Table 5.
 
-`python -m experiments.velocity_deficit.fig08_schedules` writes results/velocity_deficit/fig08_schedules/BUDGET:
-schedules.png and .csv. The FIDs of Table 7 come from `evaluate -m run=RUN ssc=linear,cosine,quad_in,quad_out`.
+`python -m flowexp.reproduce velocity_deficit/fig08` trains nothing. The FIDs of Table 7 come from
+`python -m flowexp.evaluate -m run=RUN ssc=linear,cosine,quad_in,quad_out`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from experiments.recipes import draw_lines, read_recipe
 from flowexp.cli.composing import config_folder
+from flowexp.cli.recipes import Lines, Rows
 from flowexp.flow.profiles import scale_schedule
 from flowexp.flow.time import progress
+from flowexp.records.figures import plot_curves
 
 
-def main() -> None:
-    recipe = read_recipe(__file__, sys.argv[1:])
-    of = recipe.settings
-    draw_lines(
-        recipe, "schedules", lambda: scales(of.schedules, of.num_points), "scale", "schedule", "scale of the velocity"
-    )
+def measure(lines: Lines) -> dict[str, Rows]:
+    return {"schedules": scales(lines.settings.schedules, lines.settings.num_points)}
 
 
-def scales(schedules: Sequence[str], num_points: int) -> list[dict[str, Any]]:
+def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
+    names = {"t": "noise level t", "scale": "scale of the velocity"}
+    return {"schedules": plot_curves(tables["schedules"], "t", "scale", series="schedule", names=names)}
+
+
+def scales(schedules: Sequence[str], num_points: int) -> Rows:
     """Every schedule's scale at `num_points` noise levels from 0 to 1; a schedule is a file of conf/ssc."""
     t = torch.linspace(0, 1, num_points, dtype=torch.float64)
     rows = []
@@ -36,7 +37,3 @@ def scales(schedules: Sequence[str], num_points: int) -> list[dict[str, Any]]:
         scale = scale_schedule(ssc.profile, ssc.s0, ssc.s1)(progress(t))
         rows += [{"schedule": name, "t": at, "scale": of} for at, of in zip(t.tolist(), scale.tolist(), strict=True)]
     return rows
-
-
-if __name__ == "__main__":
-    main()

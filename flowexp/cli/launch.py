@@ -41,7 +41,7 @@ from flowexp.records.run_folder import CONFIG, SAID, RunFolder
 from flowexp.training import signals
 
 COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt")
-_WITHOUT_A_JOB = ("report", "replay")  # they read a run's folder and make none
+_WITHOUT_A_JOB = ("report", "replay", "reproduce")  # they make no run folder of their own
 _TRAINS = ("train", "adopt")  # commands whose config has the settings of a training
 _SWEPT = {"sample": "samples", "evaluate": "evaluations", "diagnose": "diagnoses"}
 _GIVEN_BY_A_LAUNCHER = (

@@ -25,17 +25,19 @@ def as_columns(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any
 
 
 def read_csv(path: Path, words: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Reads what `write_csv` wrote; cells that are numbers come back as float.
+    """Reads what `write_csv` wrote; columns of numbers come back as float, their empty cells as text.
 
     words: columns of text, such as hashes: 12345678 and 1e234567 look like numbers.
     """
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{key: cell if key in words else _number(cell) for key, cell in row.items()} for row in rows]
+    text = {*words, *(key for row in rows for key, cell in row.items() if cell and not _is_number(cell))}
+    return [{key: cell if key in text or not cell else float(cell) for key, cell in row.items()} for row in rows]
 
 
-def _number(cell: str) -> float | str:
+def _is_number(cell: str) -> bool:
     try:
-        return float(cell)
+        float(cell)
     except ValueError:
-        return cell
+        return False
+    return True

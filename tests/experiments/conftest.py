@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from experiments import minutes, recipes
+from flowexp.cli.recipes import minutes, runs
 
 
 @pytest.fixture
@@ -16,5 +16,5 @@ def runs_in_process(in_process: Callable[..., int], monkeypatch: pytest.MonkeyPa
     def call(name: str, overrides: Sequence[str]) -> None:
         assert in_process(name, *overrides) == 0
 
-    for room in (recipes, minutes):
+    for room in (runs, minutes):
         monkeypatch.setattr(room, "call", call)

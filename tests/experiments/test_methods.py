@@ -11,7 +11,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import methods
-from experiments.recipes import Recipe, compose_run, read_recipe
+from flowexp.cli.recipes import Recipe, read_recipe
+from flowexp.cli.recipes.runs import compose_run
 from flowexp.flow.losses.contrastive import DENOMINATORS
 from flowexp.flow.losses.magnitude import FORMS
 from flowexp.flow.solvers import SOLVERS
@@ -118,9 +119,10 @@ def test_a_line_that_measures_does_not_probe_again() -> None:
 
 @pytest.mark.slow
 def test_only_the_methods_recipe_knows_missing() -> None:
-    assert read_recipe(FILE, ["budget=smoke", "missing=true"], ("redraw", "missing")).missing
-    with pytest.raises(SystemExit, match=r"takes budget=\.\.\. and redraw=true, got missing"):
-        read_recipe(FILE, ["budget=smoke", "missing=true"])
+    assert read_recipe("methods", ["budget=smoke", "missing=true"]).missing
+    for name, argument in (("methods", "minutes=3"), ("lcf/fig04", "missing=true")):
+        with pytest.raises(ValueError, match=rf"takes budget=cpu, .*redraw=true.*; got {argument.split('=')[0]}"):
+            read_recipe(name, ["budget=smoke", argument])
 
 
 def fake_row(name: str, number: float) -> dict[str, object]:
@@ -131,7 +133,7 @@ def fake_row(name: str, number: float) -> dict[str, object]:
 @pytest.fixture
 def earlier(workdir: Path) -> Recipe:
     """A table of three lines as it used to be written: without network calls, overrides and `weights of`."""
-    recipe = Recipe("methods", "smoke", SMOKE, missing=True)
+    recipe = Recipe("methods", Path(FILE).with_suffix(".yaml"), "smoke", SMOKE, missing=True)
     recipe.results.mkdir(parents=True)
     measured = {"measured": {methods.SCORES: {"nfe": 7}}}
     rows = [fake_row("FM", 1.0), fake_row("SSC", 2.0), fake_row("no method of today", 3.0)]
@@ -180,7 +182,9 @@ def test_a_line_made_with_other_settings_is_missing_and_so_is_what_measures_it(e
 
 
 def test_nothing_is_kept_where_there_is_no_table(workdir: Path) -> None:
-    assert methods.kept(Recipe("methods", "smoke", SMOKE, missing=True), CONFIG.methods) == ({}, {})
+    assert methods.kept(
+        Recipe("methods", Path(FILE).with_suffix(".yaml"), "smoke", SMOKE, missing=True), CONFIG.methods
+    ) == ({}, {})
 
 
 def test_missing_lines_bring_those_whose_weights_they_need() -> None:
@@ -207,7 +211,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> DictConfig:
 def test_a_table_is_made_and_completed(small: DictConfig, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, then the other two beside it, while the first stays as it was."""
     monkeypatch.setenv("PYTHONPATH", str(Path(FILE).parents[1]))
-    recipe = Recipe("methods", "smoke", SMOKE)
+    recipe = Recipe("methods", Path(FILE).with_suffix(".yaml"), "smoke", SMOKE)
     recipe.results.mkdir(parents=True)
     methods.make_table(recipe, {name: small[name] for name in FEW[:1]})
     before = table_of(recipe)

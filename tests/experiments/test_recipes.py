@@ -3,84 +3,124 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from omegaconf import OmegaConf
 
-from experiments import side_by_side
-from experiments.lcf import fig04_probe_curve, fig05_over_training, fig13_training_set
-from experiments.lcf.dips import dips
-from experiments.recipes import compose_run, markdown_table, measured_over_steps, read_recipe, run_of
-from experiments.velocity_deficit import fig04_network_calls, fig05_scales
+from flowexp import reproduce
+from flowexp.cli.recipes import dips, find_recipes, markdown_table, read_recipe
+from flowexp.cli.recipes.lines import lines_of
+from flowexp.cli.recipes.recipe import shipped
+from flowexp.cli.recipes.runs import compose_run, run_of
 from flowexp.records.tables import read_csv
 
-ROOT = Path(__file__).parents[2]
-RECIPES = sorted(path for path in (ROOT / "experiments").rglob("*.yaml"))
+RECIPES = [name for name in find_recipes() if (shipped() / f"{name}.yaml").exists()]
+OF_LINES = [name for name in RECIPES if name != "methods"]  # which has a test of its own
 
 
 @pytest.fixture
-def run_recipe(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs a recipe at its smallest budget, in this process."""
+def run_recipe(workdir: Path) -> Callable[..., Path]:
+    """Runs a recipe at its smallest budget, in this process; gives the folder of its results."""
 
-    def run(recipe: ModuleType, *arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["recipe", "budget=smoke", *arguments])
-        recipe.main()
+    def run(name: str, *arguments: str) -> Path:
+        assert reproduce.main([name, "budget=smoke", *arguments]) == 0
+        return read_recipe(name, ["budget=smoke"]).results
 
     return run
 
 
 @pytest.mark.slow
-def test_figure_4_trains_once_draws_and_redraws(
-    workdir: Path, run_recipe: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("runs_in_process")
+@pytest.mark.parametrize("name", OF_LINES)
+def test_every_recipe_runs_whole_and_draws_again_without_training(
+    name: str, workdir: Path, run_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    results = run_recipe(name)
+    pictures, tables = {*results.glob("*.png")}, {path: path.read_text() for path in results.glob("*.csv")}
+    assert pictures and tables
+    trains = bool(read_recipe(name, ["budget=smoke"]).lines)
+    assert (results / "protocol.json").exists() == trains
+    shutil.rmtree(workdir / "outputs", ignore_errors=True)
+    of_tables = {path for path in pictures if not path.name.startswith("samples")}
+    for path in of_tables:
+        path.unlink()
+    run_recipe(name, "redraw=true")
+    assert {*results.glob("*.png")} == pictures
+    assert {path: path.read_text() for path in results.glob("*.csv")} == tables
+    assert not (workdir / "outputs").exists()
+
+
+@pytest.mark.slow
+def test_figure_4_trains_once_and_finds_its_runs_again(workdir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """As `make reproduce-fig4` does it, with a process for each run."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    command = [sys.executable, "-m", "experiments.lcf.fig04_probe_curve", "budget=smoke"]
-    subprocess.run(command, timeout=600, check=True)
+    command = [sys.executable, "-m", "flowexp.reproduce", "lcf/fig04", "budget=smoke"]
+    subprocess.run(command, timeout=600, check=True, env={**os.environ, "PYTHONPATH": str(shipped().parent)})
     results = workdir / "results" / "lcf" / "fig04_probe_curve" / "smoke"
     rows = read_csv(results / "curve.csv")
     assert {(row["method"], row["t"]) for row in rows} == {(m, t) for m in ("FM", "LCF") for t in (0.0, 0.1, 0.4)}
     protocol = json.loads((results / "protocol.json").read_text())
     assert protocol["digits, LCF"]["objective"]["T_min"] == 100 and protocol["digits, FM"]["versions"]["torch"]
-
-    (results / "digits.png").unlink()
+    assert (results / "table.md").read_text().startswith("| data | method | peak |")
     assert "flowexp.train" in capfd.readouterr().out
-    run_recipe(fig04_probe_curve, "redraw=true")
-    assert "flowexp.train" not in capfd.readouterr().out
-    assert (results / "digits.png").exists()
 
-    run_recipe(fig04_probe_curve)
+    assert reproduce.main(["lcf/fig04", "budget=smoke"]) == 0
     shared = capfd.readouterr().out
     assert "trained and measured as needed" in shared and "flowexp.train" not in shared
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "sentence"),
     [
-        (["budget=tiny"], "there is no budget tiny.*Choices: smoke, cpu, paper"),
-        (["bugdet=smoke"], "this recipe takes budget=... and redraw=true, run=FOLDER, got bugdet"),
-        (["run=outputs/none"], "run=outputs/none is no run folder"),
+        (["velocity_deficit/fig05", "budget=tiny"], "there is no budget tiny.*Choices: smoke, cpu, paper"),
+        (["velocity_deficit/fig05", "bugdet=smoke"], "takes budget=cpu, .*; got bugdet; did you mean budget"),
+        (["velocity_deficit/fig05", "run=outputs/none"], "run=outputs/none is no run folder"),
+        (["velocity_deficit/fig05", "redraw=maybe"], "redraw must be true or false, got maybe"),
+        (["velocity_deficit/fig05", "redraw=true"], "redraw=true draws the tables in .*, and there are none"),
+        (["lcf/fig_05"], "there is no recipe named lcf/fig_05; did you mean lcf/fig"),
+        (["lcf/fig"], "there is no recipe named lcf/fig"),
     ],
 )
-def test_a_wrong_word_is_answered_with_the_right_ones(arguments: list[str], said: str) -> None:
-    with pytest.raises(SystemExit, match=said):
-        read_recipe(fig05_scales.__file__, arguments, takes=("redraw", "run"))
+def test_a_wrong_word_is_answered_with_the_right_ones(
+    arguments: list[str], sentence: str, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reproduce.main(arguments) == 2
+    assert re.search(sentence, capsys.readouterr().err)
+    assert not list(workdir.iterdir())
+
+
+def test_without_a_name_all_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce.main([]) == 0
+    page = capsys.readouterr().out
+    assert all(f"\n{name}\n" in page for name in RECIPES) and "budgets: smoke, cpu, gpu, paper" in page
+
+
+def test_a_recipe_of_the_current_folder_is_found_by_its_name(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workdir / "mine.yaml").write_text("budgets: {cpu: {num: 3}}\n")
+    (workdir / "mine.py").write_text(
+        "from flowexp.records.figures import plot_curves\n"
+        "def measure(lines): return {'square': [{'x': x, 'y': x**2} for x in range(lines.settings.num)]}\n"
+        "def draw(tables): return {'square': plot_curves(tables['square'], 'x', 'y')}\n"
+        "def summarise(tables): return tables['square']\n"
+    )
+    assert reproduce.main(["mine"]) == 0
+    results = workdir / "results/mine/cpu"
+    assert {path.name for path in results.iterdir()} == {"square.csv", "square.png", "table.md"}
+    assert "| 2 | 4 |" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_every_line_of_every_budget_composes(recipe: Path) -> None:
-    config = OmegaConf.load(recipe)
-    for budget in config.budgets.values():
-        panels = budget.panels.values() if "panels" in budget else [budget.get("lines", {})]
-        for overrides in (overrides for lines in panels for overrides in lines.values()):
-            assert compose_run([*overrides, *budget.shared]).objective._target_
+@pytest.mark.parametrize("name", OF_LINES)
+def test_every_line_of_every_budget_composes(name: str) -> None:
+    for budget in OmegaConf.load(find_recipes()[name]).budgets:
+        for overrides in read_recipe(name, [f"budget={budget}"]).lines.values():
+            assert compose_run(overrides).objective._target_
 
 
 def test_a_table_keeps_its_columns_whatever_is_in_its_cells() -> None:
@@ -92,54 +132,43 @@ def test_a_table_keeps_its_columns_whatever_is_in_its_cells() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("runs_in_process")
-def test_the_three_methods_are_shown_side_by_side(workdir: Path, run_recipe: Callable[..., None]) -> None:
-    run_recipe(side_by_side)
-    results = workdir / "results" / "side_by_side" / "smoke"
+def test_the_three_methods_are_shown_side_by_side(run_recipe: Callable[..., Path]) -> None:
+    results = run_recipe("side_by_side")
     made = {path.name for path in results.iterdir()}
     assert {"samples_fm.png", "samples_lcf.png", "samples_mafm.png", "probe_curve.png", "noise_levels.png"} <= made
-    table = (results / "numbers.md").read_text()
+    table = (results / "table.md").read_text()
     assert all(word in table for word in ("FM", "LCF", "MAFM", "frechet/efficientnet_lite", "probe/peak"))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("runs_in_process")
-def test_recipes_that_train_nothing_evaluate_one_run_and_draw_again(
-    workdir: Path, run_recipe: Callable[..., None]
-) -> None:
-    def run(recipe: ModuleType, *arguments: str) -> list[dict]:
-        run_recipe(recipe, *arguments)
-        return read_csv(results / recipe.__name__.rpartition(".")[2] / "smoke/grid.csv", words=["ssc"])
+def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: Callable[..., Path]) -> None:
+    (row,) = read_csv(run_recipe("velocity_deficit/fig04") / "grid.csv")
+    assert (row["method"], row["ssc"], row["network calls"]) == ("FM", "linear", 2)
 
-    results = workdir / "results/velocity_deficit"
-    (row,) = run(fig04_network_calls)
-    assert (row["ssc"], row["network calls"]) == ("linear", 2)
-    assert (results / "fig04_network_calls/smoke/network_calls.png").exists()
-
-    rows, smoke = run(fig05_scales), results / "fig05_scales/smoke"
-    cells = json.loads((smoke / "protocol.json").read_text())["evaluated"]
+    smoke = run_recipe("velocity_deficit/fig05")
+    rows, protocol = read_csv(smoke / "grid.csv"), json.loads((smoke / "protocol.json").read_text())
     assert [(row["sampler.s0"], row["sampler.s1"]) for row in rows] == [(1.0, 1.0), (1.1, 1.0)]
-    assert [[*cell["cell"].values()] for cell in cells] == [[1.0, 1.0], [1.1, 1.0]]
+    assert list(protocol) == ["FM, 1.0, 1.0", "FM, 1.1, 1.0"]
     assert rows[0]["frechet/efficientnet_lite"] != rows[1]["frechet/efficientnet_lite"]
-    assert (smoke / "samples.png").exists()
     assert len(list((workdir / "outputs").rglob("*.ckpt"))) == 1  # the run of both recipes
 
-    shutil.rmtree(workdir / "outputs")
-    (smoke / "distances.png").unlink()
-    run(fig05_scales, "redraw=true")
-    assert (smoke / "distances.png").exists() and not (workdir / "outputs").exists()
+    (run,) = {path.parents[1] for path in (workdir / "outputs").rglob("*.ckpt")}
+    recipe = read_recipe("velocity_deficit/fig04", ["budget=smoke", f"run={run}"])
+    assert [line.trained.path for line in lines_of(recipe)] == [run]
+    with pytest.raises(ValueError, match=r"run= stands for the one line of a recipe, and side_by_side has 3"):
+        lines_of(read_recipe("side_by_side", ["budget=smoke", f"run={run}"]))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("runs_in_process")
 def test_what_is_measured_on_the_way_takes_a_training_of_its_own(
-    workdir: Path, run_recipe: Callable[..., None]
+    workdir: Path, run_recipe: Callable[..., Path]
 ) -> None:
     """LCF Figures 5 and 12, where a run that trains the same was not measured on the way."""
-    recipe = read_recipe(fig05_over_training.__file__, ["budget=smoke"])
-    line = [*recipe.settings.panels.digits.FM, *recipe.settings.shared, "callbacks.frechet=null"]
+    line = [*read_recipe("lcf/fig05", ["budget=smoke"]).lines["digits", "FM"], "callbacks.frechet=null"]
     earlier = run_of([*line, "callbacks.probe=null"])
-    run_recipe(fig05_over_training)
-    results = workdir / "results/lcf/fig05_over_training/smoke"
+    results = run_recipe("lcf/fig05")
     distances = read_csv(results / "distances.csv")
     assert [(row["method"], row["step"]) for row in distances] == [(m, s) for m in ("FM", "LCF") for s in (10, 20)]
     assert distances[0]["frechet/efficientnet_lite"] != distances[1]["frechet/efficientnet_lite"]
@@ -149,28 +178,21 @@ def test_what_is_measured_on_the_way_takes_a_training_of_its_own(
     assert {path.stem for path in results.glob("*.png")} == {"digits_distance", "digits_probe_FM", "digits_probe_LCF"}
 
     later = run_of([*line, "callbacks.probe.every_n_steps=null"])
-    assert list(measured_over_steps(later, "probe")) == [20] and later.trained_by().path != later.path
+    assert later.trained_by().path != later.path
     assert len(list((workdir / "outputs").rglob("trained.json"))) == len([earlier, "FM", "LCF"])
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("runs_in_process")
-def test_networks_of_few_images_and_of_many_are_probed_with_the_same(
-    workdir: Path, run_recipe: Callable[..., None]
-) -> None:
+def test_networks_of_few_images_and_of_many_are_probed_with_the_same(run_recipe: Callable[..., Path]) -> None:
     """LCF Figure 13."""
-    run_recipe(fig13_training_set)
-    results = workdir / "results/lcf/fig13_training_set/smoke"
+    results = run_recipe("lcf/fig13")
     sizes, levels = ("100 images", "1,437 images"), (0.0, 0.1, 0.4)
-    rows = read_csv(results / "probe.csv", words=["trained on"])
+    rows = read_csv(results / "probe.csv")
     assert [(row["trained on"], row["t"]) for row in rows] == [(size, t) for size in sizes for t in levels]
     protocol = json.loads((results / "protocol.json").read_text())
     assert [protocol[size]["plan"]["data"] for size in sizes] == [f"digits, {size} of 1 x 8 x 8" for size in sizes]
     assert {protocol[size]["measured"]["probe"]["num_train"] for size in sizes} == {1437}
-    (results / "probe.png").unlink()
-    shutil.rmtree(workdir / "outputs")
-    run_recipe(fig13_training_set, "redraw=true")
-    assert (results / "probe.png").exists()
 
 
 def test_the_dip_of_a_curve_is_from_its_peak_to_its_cleanest_level() -> None:
@@ -184,7 +206,7 @@ def test_the_dip_of_a_curve_is_from_its_peak_to_its_cleanest_level() -> None:
 def test_the_laws_of_the_training_time_have_densities_of_integral_one() -> None:
     from experiments.lcf.fig08_time_densities import densities
 
-    laws = OmegaConf.load(ROOT / "experiments/lcf/fig08_time_densities.yaml").budgets.cpu.laws
+    laws = OmegaConf.load(shipped() / "lcf/fig08_time_densities.yaml").budgets.cpu.laws
     rows = densities(laws, 400)
     for law in laws:
         own = [row["density"] for row in rows if row["law"] == law]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.recipes import compose_run
 from flowexp.backbones import Backbone, create_backbone
 from flowexp.cli.assembly.building import build_datamodule, build_module, resolve_precision
+from flowexp.cli.recipes.runs import compose_run
 from flowexp.objectives import FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
 from flowexp.objectives.terms import Dispersive
 from flowexp.training.step_draws import TrainingBatch

@@ -15,8 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from experiments.recipes import Recipe, call, compose_run
 from flowexp.cli.assembly.building import build_datamodule
+from flowexp.cli.recipes.recipe import Recipe
+from flowexp.cli.recipes.runs import call, compose_run
 from flowexp.data import DataError
 from flowexp.records import atomic
 from flowexp.records.json_files import read_object
@@ -44,7 +45,7 @@ class Timing:
 def fit_to_minutes(recipe: Recipe, lines: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The overrides of each line, changed where `recipe.minutes` would not be enough for all of them.
 
-    Raises SystemExit where they are too few for even a hundredth of the steps.
+    Raises ValueError where they are too few for even a hundredth of the steps.
     """
     asked, plan = {name: list(overrides) for name, overrides in lines.items()}, recipe.results / "minutes.json"
     if recipe.minutes is None:
@@ -52,7 +53,8 @@ def fit_to_minutes(recipe: Recipe, lines: Mapping[str, Sequence[str]]) -> dict[s
     known = _known(plan)
     if (known.get("minutes"), known.get("lines")) != (recipe.minutes, asked):
         timings = {name: timing_of(overrides) for name, overrides in asked.items()}
-        share = share_of([*timings.values()], 60 * recipe.minutes, recipe.settings.measuring_as_steps)
+        measuring = recipe.settings.get("measuring_as_steps", 0)
+        share = share_of([*timings.values()], 60 * recipe.minutes, measuring)
         known = {"minutes": recipe.minutes, "lines": asked, "share": share,
                  "timings": {name: asdict(timing) for name, timing in timings.items()}}  # fmt: skip
         recipe.results.mkdir(parents=True, exist_ok=True)
@@ -74,17 +76,17 @@ def _known(plan: Path) -> dict[str, Any]:
 def timing_of(overrides: Sequence[str]) -> Timing:
     """What a line takes, by a dry run; its data are downloaded first where they are not here.
 
-    Raises SystemExit where no step can be tried on this machine.
+    Raises ValueError where no step can be tried on this machine.
     """
     planned, seconds = _dry_run(overrides)
     if planned["missing_data"] and not planned["lacks"]:
         try:
             build_datamodule(compose_run(overrides))
         except DataError as error:
-            raise SystemExit(f"error: {error}") from error
+            raise ValueError(str(error)) from error
         planned, seconds = _dry_run(overrides)
     if planned["seconds_per_step"] is None:
-        raise SystemExit(f"error: no step can be tried here: {planned['lacks']}")
+        raise ValueError(f"no step can be tried here: {planned['lacks']}")
     return Timing(planned["num_steps"], planned["seconds_per_step"], seconds)
 
 
@@ -102,7 +104,7 @@ def share_of(timings: Sequence[Timing], seconds: float, measuring_as_steps: floa
 
     measuring_as_steps: what is measured after training takes each line as long as so many of its steps.
 
-    Raises SystemExit where it is below `LEAST`.
+    Raises ValueError where it is below `LEAST`.
     """
     startup = 2 * sum(timing.startup for timing in timings)  # of the dry runs, and of the runs
     measuring = measuring_as_steps * sum(timing.seconds_per_step for timing in timings)
@@ -111,8 +113,8 @@ def share_of(timings: Sequence[Timing], seconds: float, measuring_as_steps: floa
     if share < LEAST:
         others = startup + measuring
         least = (others + 0.1 * training) / (1 - SPARE) / 60
-        raise SystemExit(
-            f"error: minutes={seconds / 60:g} is not enough: starting and measuring take {others / 60:.1f} minutes on "
+        raise ValueError(
+            f"minutes={seconds / 60:g} is not enough: starting and measuring take {others / 60:.1f} minutes on "
             f"this machine. Give at least minutes={least:.0f}, for a tenth of the training steps"
         )
     return share

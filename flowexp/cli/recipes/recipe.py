@@ -1,0 +1,164 @@
+"""A recipe: a yaml with budgets and a Python file with `measure` and `draw` beside it, found by its name."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from flowexp.cli.composing import config_folder
+from flowexp.cli.errors import nearest
+from flowexp.records.run_folder import RunFolder
+
+ARGUMENTS = {"minutes": "15", "run": "FOLDER", "redraw": "true", "missing": "true"}  # with an example of each
+TAKES = ("minutes", "run", "redraw")  # those that a recipe takes whose yaml does not say otherwise by `takes`
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe's yaml at one of its budgets.
+
+    Arguments:
+        name: path of the yaml below its folder, without suffix, such as lcf/fig04_probe_curve.
+        file: the yaml.
+        budget: name of the budget.
+        settings: the budget: `lines` or `panels` of lines to train, each with its overrides, and what the recipe's own
+            Python file reads.
+        redraw: whether to draw again from the tables in `results`, without training.
+        missing: whether to keep the lines that the table in `results` has, and to add the others.
+        minutes: time limit, see `flowexp.cli.recipes.minutes`; None is none.
+        run: folder of a trained run to measure, for a recipe of one line; None trains the line of the yaml.
+    """
+
+    name: str
+    file: Path
+    budget: str
+    settings: DictConfig
+    redraw: bool = False
+    missing: bool = False
+    minutes: float | None = None
+    run: Path | None = None
+
+    @property
+    def results(self) -> Path:
+        """Folder of the figures, the tables and the protocol."""
+        return Path("results") / self.name / self.budget
+
+    @property
+    def lines(self) -> dict[tuple[str, ...], list[str]]:
+        """The overrides of every line, by (panel, label), or (label,) where there are no panels."""
+        shared = self.settings.get("shared", [])
+        if "panels" in self.settings:
+            panels = self.settings.panels.items()
+            return {(panel, label): [*own, *shared] for panel, lines in panels for label, own in lines.items()}
+        return {(label,): [*own, *shared] for label, own in self.settings.get("lines", {}).items()}
+
+    def module(self) -> ModuleType:
+        """The Python file beside the yaml.
+
+        Raises:
+            ValueError: there is none.
+        """
+        file = self.file.with_suffix(".py")
+        spec = importlib.util.spec_from_file_location(f"flowexp_recipe_{self.file.stem}", file)
+        if not file.is_file() or spec is None or spec.loader is None:
+            raise ValueError(f"{self.file} has no {file.name} beside it: a recipe is a yaml and a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
+
+
+def shipped() -> Path:
+    """`experiments/`: beside the package in a checkout, inside it in an installed wheel."""
+    return config_folder().with_name("experiments")
+
+
+def find_recipes() -> dict[str, Path]:
+    """The yaml of every recipe by its name: the shipped ones, those of `experiments/` here and of this folder."""
+    places = [(shipped(), "**/*.yaml"), (Path("experiments"), "**/*.yaml"), (Path(), "*.yaml")]
+    return {
+        file.relative_to(folder).with_suffix("").as_posix(): file.absolute()
+        for folder, pattern in places
+        for file in sorted(folder.glob(pattern))
+        if file.with_suffix(".py").is_file()
+    }
+
+
+def find_recipe(name: str) -> tuple[str, Path]:
+    """Name and yaml of the recipe that `name` stands for: a whole name, or its beginning where that fits one alone.
+
+    Raises:
+        ValueError: none or several have that name.
+    """
+    recipes = find_recipes()
+    wanted = name.removesuffix(".py").removesuffix(".yaml").removeprefix("experiments/")
+    if wanted in recipes:
+        return wanted, recipes[wanted]
+    fitting = [known for known in recipes if known.startswith(f"{wanted}_")]
+    if len(fitting) == 1:
+        return fitting[0], recipes[fitting[0]]
+    if fitting:
+        raise ValueError(f"there are several recipes named {name}: {', '.join(fitting)}")
+    raise ValueError(f"there is no recipe named {name}{nearest(wanted, list(recipes))}. Recipes: {', '.join(recipes)}")
+
+
+def read_recipe(name: str, arguments: Sequence[str] = ()) -> Recipe:
+    """The recipe called `name` with the command line's `arguments`, such as budget=smoke.
+
+    Raises:
+        ValueError: an unknown recipe, argument or budget, or a value of the wrong kind.
+    """
+    name, file = find_recipe(name)
+    config = OmegaConf.load(file)
+    assert isinstance(config, DictConfig)
+    given = _given(arguments, config.get("takes", TAKES))
+    budget = str(given.get("budget", "cpu"))
+    if "budgets" not in config or budget not in config.budgets:
+        budgets = list(config.get("budgets", {}))
+        raise ValueError(f"there is no budget {budget}{nearest(budget, budgets)}. Choices: {', '.join(budgets)}")
+    settings = config.budgets[budget]
+    minutes = given.get("minutes", settings.get("minutes"))
+    if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes <= 0):
+        raise ValueError(f"minutes is the most that the recipe may take, such as 25, got {minutes}")
+    switches = {key: _switch(key, given.get(key, False)) for key in ("redraw", "missing")}
+    recipe = Recipe(name, file, budget, settings, minutes=minutes, run=_run(arguments), **switches)
+    if recipe.redraw and not any(recipe.results.glob("*.csv")):
+        raise ValueError(f"redraw=true draws the tables in {recipe.results}, and there are none: leave it out once")
+    return recipe
+
+
+def _given(arguments: Sequence[str], takes: Sequence[str]) -> Mapping[str, Any]:
+    given = OmegaConf.to_container(OmegaConf.from_cli([each for each in arguments if not each.startswith("run=")]))
+    assert isinstance(given, dict)
+    given |= {"run": "" for each in arguments if each.startswith("run=")}
+    if unknown := [str(key) for key in given if key not in ("budget", *takes)]:
+        examples = ", ".join(f"{key}={ARGUMENTS[key]}" for key in takes)
+        hint = nearest(unknown[0], ["budget", *takes])
+        raise ValueError(f"this recipe takes budget=cpu, {examples}; got {', '.join(unknown)}{hint}")
+    return {str(key): value for key, value in given.items()}
+
+
+def _switch(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} must be true or false, got {value}")
+    return value
+
+
+def _run(arguments: Sequence[str]) -> Path | None:
+    """The folder that `run=` names, in whatever characters. Raises ValueError where it is no run, or is damaged."""
+    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("run=")]
+    if not named:
+        return None
+    run = RunFolder(Path(os.path.expanduser(named[-1])))
+    if not run.config_file.exists():
+        raise ValueError(f"run={run.path} is no run folder: give the one that a training or `adopt` printed at its end")
+    run.trained_config(), run.origin()
+    return run.path

@@ -1,0 +1,61 @@
+"""Tables that recipes share: of probe curves, of distances, and any rows as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def dips(rows: Sequence[Row], columns: Mapping[str, str]) -> list[dict[str, Any]]:
+    """For each probe curve its peak, where that lies, the accuracy at the cleanest level, and the dip between them.
+
+    Arguments:
+        rows: `t` and `accuracy`, in long format.
+        columns: those that tell one curve from another, and their names in the table.
+    """
+    table = []
+    for values in dict.fromkeys(tuple(row[column] for column in columns) for row in rows):
+        curve = [row for row in rows if tuple(row[column] for column in columns) == values]
+        peak, cleanest = max(curve, key=lambda row: row["accuracy"]), min(curve, key=lambda row: row["t"])
+        table.append(
+            {
+                **dict(zip(columns.values(), values, strict=True)),
+                "peak": peak["accuracy"],
+                "t at the peak": peak["t"],
+                f"at t = {cleanest['t']:g}": cleanest["accuracy"],
+                "dip": peak["accuracy"] - cleanest["accuracy"],
+            }
+        )
+    return table
+
+
+def distance_in(row: Row) -> str:
+    """The column of a row's Frechet distance: `fid`, or `frechet/ENCODER`."""
+    return next(name for name in row if name == "fid" or name.startswith("frechet/"))
+
+
+def distance_name(column: str) -> str:
+    """The axis label for the column of a Frechet distance: only Inception's is FID."""
+    return "FID" if column == "fid" else f"Frechet distance, {column.partition('/')[2]}"
+
+
+def interval_in(row: Row) -> tuple[str, str] | None:
+    """The columns of the distance's lower and upper end; None without the metric frechet_interval."""
+    low = [name for name in row if name == "fid_low" or name.startswith("frechet_low/")]
+    return (low[0], low[0].replace("_low", "_high")) if low else None
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Rows as a Markdown table; whole numbers whole, others to four digits."""
+    columns = list(rows[0])
+    lines = [columns, *([_shown(row[column]) for column in columns] for row in rows)]
+    cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]  # a bare one begins the next cell
+    return "".join(f"| {' | '.join(line)} |\n" for line in (cells[0], ["---"] * len(columns), *cells[1:]))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
+    return "" if value is None else str(value)
