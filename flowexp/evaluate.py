@@ -22,7 +22,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from flowexp.cli.assembly import building
     from flowexp.cli.assembly.autoguidance import guided_by
     from flowexp.measuring.callbacks.monitor import Monitor, tell_failures
-    from flowexp.parallel.work import rank_and_world_size, start_processes
+    from flowexp.training.parallel.work import rank_and_world_size, start_processes
 
     if config.seed is not None and not 0 <= config.seed < 2**32:
         raise ValueError(f"seed must lie in 0..{2**32 - 1}, or be null for the run's own; got {config.seed}")

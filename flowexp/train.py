@@ -46,7 +46,7 @@ def _dry_run(config: DictConfig, folder: RunFolder) -> None:
     A folder in which something was trained or measured stays as it is.
     """
     from flowexp.cli.assembly import building, plan
-    from flowexp.parallel.work import rank_and_world_size
+    from flowexp.training.parallel.work import rank_and_world_size
 
     datamodule, missing = building.look_for_data(config)
     module = building.build_module(config, datamodule)

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowexp.flow.couplings import Independent
 from flowexp.flow.losses import explicit_velocity, velocity_error
 from flowexp.objectives.fm import FlowMatching
 from flowexp.objectives.terms import Step
-from flowexp.parallel.rows import gather_rows
+from flowexp.training.couplings import Independent
+from flowexp.training.parallel.rows import gather_rows
 from flowexp.training.step_draws import TrainingBatch
 
 

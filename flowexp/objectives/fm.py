@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from flowexp.backbones import Backbone
-from flowexp.flow.couplings import Coupling, Independent
 from flowexp.flow.interpolants import Interpolant, Linear
 from flowexp.flow.losses import velocity_error
 from flowexp.flow.parameterization import Parameterization, VelocityNetwork
 from flowexp.flow.sampler import Sampler, Samples, ssc_warnings, warn_once
 from flowexp.flow.time_samplers import TimeSampler, Uniform
 from flowexp.objectives.terms import Step, Tapped, Term
+from flowexp.training.couplings import Coupling, Independent
 from flowexp.training.ema import EMA
 from flowexp.training.learner import Learner
 from flowexp.training.lr_schedules import MakeSchedule

@@ -12,8 +12,8 @@ from flowexp.flow.losses import feature_vectors, local_contrastive_error
 from flowexp.flow.time import LEVELS, as_noise_level, of_thousand
 from flowexp.objectives.fm import FlowMatching
 from flowexp.objectives.row_split import RowSplit, split_rows
-from flowexp.parallel.rows import gather_rows
 from flowexp.training.loss_term import Step, Tapped
+from flowexp.training.parallel.rows import gather_rows
 from flowexp.training.step_draws import TrainingBatch, draw_noise
 from flowexp.training.step_losses import StepLosses
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from flowexp.backbones import Backbone, create_backbone
-from flowexp.flow.couplings import MinibatchOT
 from flowexp.flow.interpolants import INTERPOLANTS
 from flowexp.flow.parameterization import Parameterization
 from flowexp.flow.sampler import Sampler
@@ -19,6 +18,7 @@ from flowexp.flow.solvers import SOLVERS
 from flowexp.flow.time_samplers import LogitNormal, Stratified
 from flowexp.objectives import FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
 from flowexp.objectives.terms import Dispersive, SelfDistillation
+from flowexp.training.couplings import MinibatchOT
 from flowexp.training.optimization import clip_gradients, create_optimizer
 from flowexp.training.step_draws import StepKey
 

@@ -14,10 +14,10 @@ from flowexp.backbones import Backbone, create_backbone
 from flowexp.data import Digits, ImageDataModule, to_float
 from flowexp.data.datasets.latents import LatentSet
 from flowexp.data.storage.npy_files import ShardedArray
-from flowexp.flow.couplings import MinibatchOT
 from flowexp.flow.parameterization import Parameterization
 from flowexp.objectives import ExplicitFlowMatching
 from flowexp.records.npy import CheckedRows
+from flowexp.training.couplings import MinibatchOT
 from flowexp.training.step_draws import StepKey, TrainingBatch
 
 T = [0.3, 0.8, 0.95, 0.9]

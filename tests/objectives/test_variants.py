@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.backbones import Backbone, create_backbone
-from flowexp.flow.couplings import MinibatchOT
 from flowexp.flow.parameterization import Parameterization
 from flowexp.objectives import (
     ExplicitFlowMatching,
@@ -16,6 +15,7 @@ from flowexp.objectives import (
     MagnitudeAwareFlowMatching,
 )
 from flowexp.objectives.terms import Step, Term
+from flowexp.training.couplings import MinibatchOT
 from flowexp.training.step_draws import StepKey, TrainingBatch
 
 LOW_AND_HIGH = [0.01, 0.5, 0.03, 0.9, 0.2]

@@ -23,11 +23,11 @@ from torch import Tensor
 from flowexp.backbones import Backbone, create_backbone
 from flowexp.data import ImageDataModule, ImageSet
 from flowexp.encoders import TEACHERS, Teacher
-from flowexp.flow import couplings
-from flowexp.flow.couplings import MinibatchOT
 from flowexp.objectives import ExplicitFlowMatching, FlowMatching, LocalContrastiveFlow
 from flowexp.objectives.terms import Dispersive, RepresentationAlignment, SelfDistillation, Term
+from flowexp.training import couplings
 from flowexp.training.checkpoints import AtomicCheckpointIO, StepCheckpoint, latest_checkpoint
+from flowexp.training.couplings import MinibatchOT
 from flowexp.training.ema import EMA, whole
 from flowexp.training.fsdp import FullySharded
 

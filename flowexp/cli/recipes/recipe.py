@@ -138,7 +138,7 @@ def read_recipe(name: str, arguments: Sequence[str] = ()) -> Recipe:
 def _given(arguments: Sequence[str], takes: Sequence[str]) -> Mapping[str, Any]:
     given = OmegaConf.to_container(OmegaConf.from_cli([each for each in arguments if not each.startswith("run=")]))
     assert isinstance(given, dict)
-    given |= {"run": "" for each in arguments if each.startswith("run=")}
+    given |= {"run": ""} if any(each.startswith("run=") for each in arguments) else {}
     if unknown := [str(key) for key in given if key not in ("budget", *takes)]:
         examples = ", ".join(f"{key}={ARGUMENTS[key]}" for key in takes)
         hint = nearest(unknown[0], ["budget", *takes])

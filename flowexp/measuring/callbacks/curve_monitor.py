@@ -13,9 +13,9 @@ from flowexp.flow.time import as_noise_level
 from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.measuring.diagnostics import Curve, LevelPoint
 from flowexp.objectives import FlowMatching
-from flowexp.parallel.work import collect, share
 from flowexp.records.figures import Panel, plot_panels
 from flowexp.records.recording import Measurement
+from flowexp.training.parallel.work import collect, share
 
 FEWEST_IMAGES = 16  # below that no standard error says anything, and so no verdict
 LEVELS = (0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from flowexp.data import ImageDataModule
 from flowexp.objectives import FlowMatching
-from flowexp.parallel.work import collect, rank_and_world_size
 from flowexp.records.recording import Measurement, Recorder
 from flowexp.training import signals
+from flowexp.training.parallel.work import collect, rank_and_world_size
 
 if TYPE_CHECKING:
     from flowexp.measuring.callbacks.monitor import Monitor

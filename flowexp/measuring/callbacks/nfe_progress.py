@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from flowexp.flow.interpolants import Linear
 from flowexp.flow.sampler import Sampler
-from flowexp.parallel.work import rank_and_world_size
+from flowexp.training.parallel.work import rank_and_world_size
 
 IN_A_LOG = 60.0  # seconds between two lines where nobody watches
 

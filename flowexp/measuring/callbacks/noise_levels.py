@@ -13,9 +13,9 @@ from flowexp.data import ImageDataModule
 from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.measuring.diagnostics import LevelVelocity, NoiseLevelSums, bin_centres, loss_by_noise_level
 from flowexp.objectives import FlowMatching
-from flowexp.parallel.work import collect, rank_and_world_size, share
 from flowexp.records.figures import plot_curves
 from flowexp.records.recording import Measurement
+from flowexp.training.parallel.work import collect, rank_and_world_size, share
 
 Row = dict[str, Any]
 ABOUT = (

@@ -22,7 +22,7 @@ from flowexp.measuring.diagnostics import Projection, create_projection
 from flowexp.measuring.metrics import FeatureCollector, Moments
 from flowexp.measuring.metrics.collecting import Needs
 from flowexp.objectives import FlowMatching
-from flowexp.parallel.work import num_own, rank_and_world_size, share
+from flowexp.training.parallel.work import num_own, rank_and_world_size, share
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from flowexp.measuring.diagnostics.knn import TEMPERATURE, K
 from flowexp.measuring.diagnostics.probe import PROBES
 from flowexp.measuring.diagnostics.verdict import probe_verdict
 from flowexp.objectives import FlowMatching
-from flowexp.parallel.work import collect, rank_and_world_size, share
 from flowexp.records.figures import plot_curves
 from flowexp.records.protocol_card import protocol_hash
 from flowexp.records.recording import Measurement
+from flowexp.training.parallel.work import collect, rank_and_world_size, share
 
 LEVELS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8)  # T = 0 to 800 of 1000, dense where LCF's curve bends
 ABOUT = (

@@ -24,7 +24,7 @@ from flowexp.measuring.metrics import (
     Statistics,
     read_adm_reference,
 )
-from flowexp.parallel.work import collect, rank_and_world_size
+from flowexp.training.parallel.work import collect, rank_and_world_size
 
 
 @dataclass(frozen=True)

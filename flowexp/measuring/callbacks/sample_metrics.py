@@ -19,11 +19,11 @@ from flowexp.measuring.callbacks.reference_set import ReferenceSet
 from flowexp.measuring.callbacks.sampling_protocol import guide_protocol
 from flowexp.measuring.metrics import FeatureCollector, MetricPlan, ReferenceCache, Statistics, metrics_for
 from flowexp.objectives import FlowMatching
-from flowexp.parallel.work import collect, num_own, rank_and_world_size, share
 from flowexp.records.commit import git_commit
 from flowexp.records.protocol_card import ProtocolCard
 from flowexp.records.recording import Measurement
 from flowexp.training.learner import RAW
+from flowexp.training.parallel.work import collect, num_own, rank_and_world_size, share
 from flowexp.training.sample_labels import labels_told
 
 

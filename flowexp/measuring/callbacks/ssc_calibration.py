@@ -31,8 +31,8 @@ from flowexp.measuring.diagnostics import (
 from flowexp.measuring.diagnostics.integration_lag import RESAMPLES
 from flowexp.measuring.diagnostics.verdict import ssc_verdict
 from flowexp.objectives import FlowMatching
-from flowexp.parallel.work import rank_and_world_size
 from flowexp.records.recording import Measurement
+from flowexp.training.parallel.work import rank_and_world_size
 
 FEWEST_SAMPLES = 16  # below that a bootstrap's interval says nothing
 DEFICIT_PART, LAG_PART, SAMPLES_PART = 0.05, 0.2, 0.75  # of the budget

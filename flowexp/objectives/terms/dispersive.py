@@ -6,8 +6,8 @@ from torch import Tensor
 
 from flowexp.backbones import Backbone
 from flowexp.flow.losses import dispersive_error
-from flowexp.parallel.rows import gather_rows_with_gradient, num_processes
 from flowexp.training.loss_term import Step, Tapped, Term, check_tap
+from flowexp.training.parallel.rows import gather_rows_with_gradient, num_processes
 
 
 class Dispersive(Term):

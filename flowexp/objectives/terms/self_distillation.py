@@ -12,8 +12,8 @@ from flowexp.backbones import Backbone
 from flowexp.flow.interpolants import Interpolant, Linear
 from flowexp.flow.losses import view_contrastive_error
 from flowexp.objectives.terms.views import crop_and_flip
-from flowexp.parallel.rows import gather_rows
 from flowexp.training.loss_term import Step, Term, check_tap
+from flowexp.training.parallel.rows import gather_rows
 
 
 # An approximation, not a reproduction: DDAE++ has no public code, and its equations are not recoverable.

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from flowexp.measuring.callbacks.noise_levels import NoiseLevelMonitor
-from flowexp.parallel.work import collect, num_own, share
+from flowexp.training.parallel.work import collect, num_own, share
 
 sys.path.append(str(Path(__file__).parent))  # processes of their own import what they run
 from processes import measure_everything, monitors
@@ -77,7 +77,7 @@ def test_training_errors_are_all_counted(tmp_path, module, datamodule):
 
 def test_a_share_is_every_nth_item_with_the_last_handed_out_again(monkeypatch):
     for rank, expected in enumerate([["a", "d"], ["b", "e"], ["c", "e"]]):
-        monkeypatch.setattr("flowexp.parallel.work.rank_and_world_size", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr("flowexp.training.parallel.work.rank_and_world_size", lambda rank=rank: (rank, 3))
         assert share(list("abcde")) == expected
         assert num_own(5) == [2, 2, 1][rank]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowexp.parallel.rows import gather_rows, of_first_process
+from flowexp.training.parallel.rows import gather_rows, of_first_process
 
 
 @dataclass(frozen=True)

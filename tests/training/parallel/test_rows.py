@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from flowexp.parallel.rows import gather_rows, gather_rows_with_gradient, num_processes
+from flowexp.training.parallel.rows import gather_rows, gather_rows_with_gradient, num_processes
 
 
 def test_alone_all_rows_are_ones_own():

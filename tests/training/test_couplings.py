@@ -8,7 +8,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from flowexp.flow.couplings import Independent, MinibatchOT
+from flowexp.training.couplings import Independent, MinibatchOT
 
 
 def test_optimal_transport_is_the_best_of_all_pairings():
