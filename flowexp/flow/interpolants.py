@@ -87,49 +87,61 @@ class Interpolant(ABC):
         return value if source == target else getattr(self, f"{target}_from_{source}")(value, xt, t)
 
     def data_from_velocity(self, velocity: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """data = (sigma' xt - sigma velocity) / W, W = alpha sigma' - alpha' sigma; on the linear path xt - t velocity."""
         time = _aligned(t, xt)
         of_xt, of_velocity = self.sigma_dot(time) / self.wronskian(time), self.sigma(time) / self.wronskian(time)
         return (of_xt * xt - of_velocity * velocity).to(velocity.dtype)
 
     def noise_from_velocity(self, velocity: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """noise = (alpha velocity - alpha' xt) / W; on the linear path xt + (1 - t) velocity."""
         time = _aligned(t, xt)
         of_xt, of_velocity = self.alpha_dot(time) / self.wronskian(time), self.alpha(time) / self.wronskian(time)
         return (of_velocity * velocity - of_xt * xt).to(velocity.dtype)
 
     def score_from_velocity(self, velocity: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """score = -noise / sigma, with the noise of `noise_from_velocity`."""
         return self.score_from_noise(self.noise_from_velocity(velocity, xt, t), xt, t)
 
     def velocity_from_data(self, data: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """velocity = (sigma' xt - W data) / sigma; on the linear path (xt - data) / t. Infinite at t = 0."""
         time = _aligned(t, xt)
         velocity = (self.sigma_dot(time) * xt - self.wronskian(time) * data) / self.sigma(time)
         return velocity.to(data.dtype)
 
     def velocity_from_noise(self, noise: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """velocity = (W noise + alpha' xt) / alpha; on the linear path (noise - xt) / (1 - t). Infinite at t = 1."""
         time = _aligned(t, xt)
         velocity = (self.wronskian(time) * noise + self.alpha_dot(time) * xt) / self.alpha(time)
         return velocity.to(noise.dtype)
 
     def velocity_from_score(self, score: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """As `velocity_from_noise`, with noise = -sigma score."""
         return self.velocity_from_noise(self.noise_from_score(score, xt, t), xt, t)
 
     def data_from_noise(self, noise: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """data = (xt - sigma noise) / alpha. Infinite at t = 1."""
         time = _aligned(t, xt)
         return ((xt - self.sigma(time) * noise) / self.alpha(time)).to(noise.dtype)
 
     def noise_from_data(self, data: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """noise = (xt - alpha data) / sigma. Infinite at t = 0."""
         time = _aligned(t, xt)
         return ((xt - self.alpha(time) * data) / self.sigma(time)).to(data.dtype)
 
     def data_from_score(self, score: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """As `data_from_noise`, with noise = -sigma score: Tweedie's formula."""
         return self.data_from_noise(self.noise_from_score(score, xt, t), xt, t)
 
     def score_from_data(self, data: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """score = -noise / sigma, with the noise of `noise_from_data`."""
         return self.score_from_noise(self.noise_from_data(data, xt, t), xt, t)
 
     def noise_from_score(self, score: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """noise = -sigma score."""
         return (-self.sigma(_aligned(t, xt)) * score).to(score.dtype)
 
     def score_from_noise(self, noise: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """score = -noise / sigma. Infinite at t = 0."""
         return (-noise / self.sigma(_aligned(t, xt))).to(noise.dtype)
 
 
