@@ -87,7 +87,7 @@ class Interpolant(ABC):
         return value if source == target else getattr(self, f"{target}_from_{source}")(value, xt, t)
 
     def data_from_velocity(self, velocity: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-        """data = (sigma' xt - sigma velocity) / W, W = alpha sigma' - alpha' sigma; on the linear path xt - t velocity."""
+        """data = (sigma' xt - sigma velocity) / W, W the Wronskian; on the linear path xt - t velocity."""
         time = _aligned(t, xt)
         of_xt, of_velocity = self.sigma_dot(time) / self.wronskian(time), self.sigma(time) / self.wronskian(time)
         return (of_xt * xt - of_velocity * velocity).to(velocity.dtype)
