@@ -64,8 +64,8 @@ def make_table(recipe: Recipe, methods: Mapping[str, DictConfig]) -> None:
     add_costs({name: rows[name] for name in wanted if is_trained(methods[name])}, methods, recipe.settings)
     protocol |= {name: how_it_came(methods[name], run, runs, recipe.settings) for name, run in runs.items()}
     write_csv(recipe.results / "methods.csv", [line_of(name, methods, rows) for name in methods])
-    ordered = {name: protocol[name] for name in methods}
-    atomic.write_json(recipe.results / "protocol.json", ordered)
+    entries = [f"{json.dumps(name)}: {json.dumps(protocol[name])}" for name in methods]  # a line each: there are many
+    atomic.write_text(recipe.results / "protocol.json", "{\n" + ",\n".join(entries) + "\n}\n")
 
 
 # --- which lines are to be made ---------------------------------------------------------------------------------------

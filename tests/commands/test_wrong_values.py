@@ -63,7 +63,7 @@ train +trainer.deterministic=maybe
 train +trainer.benchmark=2
 train +trainer.detect_anomaly=abc
 train +trainer.foo=1
-train trainer.gradient_clip_val=0.5 => optimizer.clip_norm
+train trainer.gradient_clip_val=-0.5 => gradient_clip_val
 train trainer.maxsteps=3
 train trainer=null
 train trainer=abc
