@@ -17,7 +17,7 @@ PROGRAMS = [path for folder in ("experiments", "benchmarks") for path in sorted(
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 
 DOORS = [*(ROOT / "flowexp").glob("*.py"), *(ROOT / "flowexp/cli").glob("*.py")]  # run before torch is needed
-KNOW_HYDRA = {*DOORS, *(ROOT / "flowexp/cli/assembly").glob("*.py"), ROOT / "flowexp/records/run_folder.py"}
+KNOW_HYDRA = {*DOORS, *(ROOT / "flowexp/cli").rglob("*.py"), ROOT / "flowexp/records/run_folder.py"}
 MATHEMATICS = [path for room in ("flow", "backbones") for path in (ROOT / "flowexp" / room).rglob("*.py")]
 OF_MATHEMATICS = {"torch", "torchdiffeq", "numpy", "scipy", "einops", "timm", "flowexp"}  # beside the standard library
 

@@ -85,7 +85,7 @@ class FlowMatching(Learner):
 
     def loss_names(self) -> tuple[str, ...]:
         """The parts of the loss that `losses` names; an objective with further ones adds them."""
-        return ("velocity", *(term.name for term in self.each_term()))
+        return ("velocity", *(term.name for term in self.terms.values()))
 
     # --- the training step: draw, losses, log -------------------------------------------------------------------------
 

@@ -35,11 +35,11 @@ def strings_of(*files: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def logged() -> set[str]:
     """Keys in the sources of the monitors, of the step log and of what a module hands it; pictures and tables too."""
-    monitors = strings_of(*(SOURCE / "callbacks").glob("*.py"))
+    monitors = strings_of(*(SOURCE / "measuring/callbacks").glob("*.py"))
     keys = {word for word in monitors if re.fullmatch(r"[a-z_]+/[a-z_]+", word)}
-    source = "".join(path.read_text() for path in (SOURCE / "callbacks").glob("*.py"))
+    source = "".join(path.read_text() for path in (SOURCE / "measuring/callbacks").glob("*.py"))
     keys |= {f"probe/{key}" for key in re.findall(r'f"\{prefix\}/([a-z_]+)"', source)}
-    of_learner = strings_of(SOURCE / "modules/learner.py")
+    of_learner = strings_of(SOURCE / "training/learner.py")
     steps, keys = of_learner & {"loss", "grad_norm"}, keys | (of_learner & {"train/lr"})
     encoder = strings_of(*(SOURCE / "encoders").glob("*.py")) & {"frechet/efficientnet_lite", "efficientnet_lite"}
     names = monitors & {*CURVES, *LOW_NOISE, *DEFICIT, "samples"}

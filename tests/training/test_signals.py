@@ -66,7 +66,7 @@ def test_a_run_that_nohup_protects_goes_on():
 
 CLOSED_TERMINAL = """
 import os, pty, signal, sys
-from flowexp import stopping
+from flowexp.training import signals
 
 leader, follower = pty.openpty()
 os.dup2(follower, 1), os.dup2(follower, 2), os.close(follower)

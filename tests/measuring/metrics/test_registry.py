@@ -60,5 +60,5 @@ def test_a_file_that_is_not_there_is_named():
 
 
 def test_a_name_that_is_taken_is_not_taken_over():
-    with pytest.raises(ValueError, match=r"there is a metric frechet already, of flowexp\.metrics"):
+    with pytest.raises(ValueError, match=r"there is a metric frechet already, of flowexp\.measuring\.metrics"):
         metric("frechet", Needs(features=True))(lambda work: {"frechet": 0.0})
