@@ -73,9 +73,11 @@ def _print(path: Path) -> None:
 
 def _read(path: Path) -> Incident:
     """The saved step. Raises ValueError where the file holds none, or not the whole of it."""
+    from flowexp.checkpoints import verify_checkpoint
     from flowexp.modules.incident import Incident
 
     try:
+        verify_checkpoint(path)  # by its checksums, which torch does not look at
         return Incident.load(path)
     except ValueError:
         raise
