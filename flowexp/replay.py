@@ -76,9 +76,11 @@ def _print(path: Path) -> None:
 
 def _read(path: Path) -> Incident:
     """The saved step. Raises ValueError where the file holds none, or not the whole of it."""
+    from flowexp.training.checkpoints import verify_checkpoint
     from flowexp.training.nonfinite_step import Incident
 
     try:
+        verify_checkpoint(path)  # by its checksums, which torch does not look at
         return Incident.load(path)
     except ValueError:
         raise

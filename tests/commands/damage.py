@@ -77,11 +77,11 @@ class Asked:
 
 
 def assert_answered(answer: Answer, file: Path, must_name: bool) -> None:
-    """Refused in one sentence that names the file, or done; where the file is needed, with a word about it."""
+    """Refused in one sentence, and the file is named, or done; where the file is needed, with a word about it."""
     assert answer.code in (0, 2), answer.text
     assert TRACE not in answer.text, answer.text
     if answer.code == 2:
         assert len(answer.errors) == 1, answer.text
-        assert file.name in answer.errors[0], f"the sentence names no {file.name}: {answer.errors[0]}"
+        assert answer.names(file), f"no word of {file.name}: {answer.errors[0]}"
     elif must_name:
         assert answer.names(file), f"{file.name} is damaged, and nothing says so:\n{answer.text}"

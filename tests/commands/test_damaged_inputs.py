@@ -159,7 +159,7 @@ def test_damaged_latents_are_named(asked: Asked, encoded: Path, workdir: Path, m
     _with_three_classes(monkeypatch)
     shutil.copytree(encoded, workdir, dirs_exist_ok=True)
     damage(Path("cache") / name, how)
-    answer = asked("train", *SMALL, *BRIEF, *ON_LATENTS)
+    answer = asked("train", *SMALL, *BRIEF, *ON_LATENTS, "trainer.max_steps=3")  # all twelve are read
     if name == "manifest.json" and how == "missing":
         assert answer.code == 2 and "latents not found in cache" in answer.text
     else:
@@ -175,7 +175,7 @@ def test_latents_of_fewer_pictures_than_the_manifest_says_are_named(
     shutil.copytree(encoded, workdir, dirs_exist_ok=True)
     file = Path("cache") / name
     np.save(file, np.load(file)[:-1])
-    answer = asked("train", *SMALL, *BRIEF, *ON_LATENTS)
+    answer = asked("train", *SMALL, *BRIEF, *ON_LATENTS, "trainer.max_steps=3")  # all twelve are read
     assert_answered(answer, file, must_name=True)
     assert answer.code == 2
 
