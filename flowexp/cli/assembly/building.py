@@ -336,9 +336,7 @@ def _named_if_of_another_version(run: RunFolder) -> Iterator[None]:
 def _check_newest(run: RunFolder) -> None:
     """Raises ValueError where a run has no usable checkpoint; warns where it is not that of the training's end."""
     if (file := latest_checkpoint(run.checkpoints)) is None:
-        raise ValueError(
-            f"{run.checkpoints} holds no usable checkpoint: it is gone, none is saved yet, or all are damaged"
-        )
+        raise ValueError(f"{run.checkpoints} holds no usable checkpoint: none is saved yet, or all are damaged")
     if (step := run.trained_step()) not in (None, step_of(file)):
         rank_zero_warn(
             f"{run.path} has trained {step} steps, and its newest whole checkpoint is that of step {step_of(file)}: "
