@@ -84,7 +84,7 @@ def overview() -> str:
     lines = []
     for name, file in find_recipes().items():
         about = ast.get_docstring(ast.parse(file.with_suffix(".py").read_text(encoding="utf-8"))) or ""
-        budgets = ", ".join(OmegaConf.load(file).get("budgets", {}))
+        budgets = ", ".join(OmegaConf.select(OmegaConf.load(file), "budgets", default={}))
         lines.append(f"{name}\n    {about.splitlines()[0] if about else ''}\n    budgets: {budgets}")
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.composing import config_folder
 from flowexp.cli.errors import sentence_for
+from flowexp.cli.terminal import unbreakable
 from flowexp.cli.validate import check_like
 from flowexp.records.run_folder import CONFIG, RunFolder
 from flowexp.training import signals
@@ -39,7 +40,13 @@ _SAID_BY = (
 
 
 def main() -> int:
-    """Runs one job. Bad input ends in a sentence; whatever ends a job early is also written to its `log.txt`.
+    """Runs one job, see `_run`; a bar that cannot be drawn, or a terminal that is gone, ends none."""
+    with unbreakable():
+        return _run()
+
+
+def _run() -> int:
+    """Runs the command line's job. Bad input ends in a sentence; what ends a job early is also written to `log.txt`.
 
     A job that is refused before it has begun leaves a folder that holds other work as it was, `log.txt` included.
     """

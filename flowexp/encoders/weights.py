@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,23 @@ def read_plain(path: Path, classes: Sequence[type] = ()) -> tuple[Any, str]:
         ValueError: the file is damaged, or holds objects of other classes.
     """
     content = path.read_bytes()
+    if damaged := _damaged_record(content):
+        raise ValueError(f"{path} is damaged (its record {damaged} differs from what was written): fetch it again")
     try:
         with torch.serialization.safe_globals([*classes]):
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle make the unpickler stumble in any way, KeyError: 101 too
         raise ValueError(_refusal(path, error)) from error
     return found, hashlib.sha256(content).hexdigest()[:16]
+
+
+def _damaged_record(content: bytes) -> str | None:
+    """The record of a torch file whose checksum is another, which torch does not look at; None where all are whole."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return archive.testzip()
+    except Exception:  # no archive, as before torch 1.6, or so damaged that torch will say so
+        return None
 
 
 def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:

@@ -134,8 +134,9 @@ class FlowMatching(Learner):
         """||v_theta - v*||^2 of each regressed row, (R,); of another prediction, in the space of its loss."""
         if self.parameterization.prediction == self.parameterization.loss_space == "velocity":
             return velocity_error(step.output, step.target)
-        rows = map(step.regressed, (step.batch.data, step.batch.noise, step.xt, step.t))
-        return velocity_error(*self.parameterization.compared(step.output, step.target, *rows, self.interpolant))
+        data, noise, xt, t = map(step.regressed, (step.batch.data, step.batch.noise, step.xt, step.t))
+        where = (data, noise, xt, t, self.interpolant)
+        return velocity_error(*self.parameterization.compared(step.output, step.target, *where))
 
     def total(self, step: Step, error: Tensor, parts: Parts) -> StepLosses:
         """The weighted sum of an objective's parts and of the terms; `error` belongs to the first regressed rows."""

@@ -434,8 +434,9 @@ def measuring_key(config: DictConfig) -> str:
 
 def monitor_key(config: DictConfig, name: str) -> str:
     """A hash of all settings that decide what the entry `name` of `callbacks` measures of given weights."""
-    node = OmegaConf.create({"callbacks": {name: OmegaConf.to_container(config.callbacks[name], resolve=True)}})
-    return _hash_of(OmegaConf.merge({key: config[key] for key in _MEASURED_WITH}, node), (*_MEASURED_WITH, "callbacks"))
+    monitor = {name: OmegaConf.to_container(config.callbacks[name], resolve=True)}
+    settings = OmegaConf.create({**{key: config[key] for key in _MEASURED_WITH}, "callbacks": monitor})
+    return _hash_of(settings, (*_MEASURED_WITH, "callbacks"))
 
 
 def chosen_callbacks(config: DictConfig) -> dict[str, DictConfig]:

@@ -82,7 +82,7 @@ class ReferenceCache:
         try:
             mapped = np.load(path, mmap_mode="c")  # "c": torch wants to be able to write
             expected = json.loads(path.with_suffix(".json").read_text())["digest"]
-        except (OSError, ValueError, EOFError, KeyError):
+        except (OSError, ValueError, EOFError, KeyError, TypeError):
             return None
         features = torch.from_numpy(mapped)
         return features if expected == _digest_of(features) else None
