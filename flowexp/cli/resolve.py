@@ -21,7 +21,7 @@ from flowexp.cli.continuation import (
     say,
     share_training,
 )
-from flowexp.cli.errors import nearest
+from flowexp.cli.errors import moved, nearest
 from flowexp.cli.launcher_ranks import check_processes, check_sweeps_alone, name_in_common
 from flowexp.cli.overrides import last_of, read
 from flowexp.cli.trainer_keys import check_trainer
@@ -53,7 +53,7 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
             is_settled = continue_a_run(config, given, sweep) or is_settled
             share_training(config, sweep)
             if config.trained_run is not None:
-                check_trained_run(config, RunFolder(_existing_run(Path(config.trained_run))))
+                check_trained_run(config, RunFolder(_existing_run(Path(config.trained_run), "trained_run")))
         check_processes(command, config)
         _check_folder(command, config)
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # raises before there is a folder
@@ -107,12 +107,14 @@ def _check_that_all_is_read(config: DictConfig) -> None:
         _check_that_none_is_twice(override)
         top, *below = override.key_or_group.split(".")
         place = ".".join([top, *below[:1]]) if top in ("callbacks", "terms", "logger") else top
-        if override.is_delete() or not below or top not in ("callbacks", "terms", "logger", "data"):
+        if override.is_delete() or not below or top not in ("callbacks", "terms", "logger", "data", "strategy"):
             continue
+        if sentence := moved(override.key_or_group):
+            raise ValueError(sentence)
         node = OmegaConf.select(config, place)
         if place != override.key_or_group and isinstance(node, DictConfig) and "_target_" not in node:
             name = place.rpartition(".")[2]
-            hint = f"{top}={'NAME' if top == 'data' else name}"
+            hint = f"{top}={'NAME' if top in ('data', 'strategy') else name}"
             raise ValueError(f"{override.input_line} sets what is not chosen, and would do nothing: add {hint}")
 
 
@@ -235,7 +237,7 @@ def _run_with(checkpoint: str | None) -> Path:
     return run
 
 
-def _existing_run(path: Path) -> Path:
+def _existing_run(path: Path, key: str = "run") -> Path:
     """`path`; raises ValueError with the nearest run beside it where there is no such folder."""
     if not path.exists():
         beside = next(parent for parent in path.absolute().parents if parent.exists())
@@ -244,5 +246,6 @@ def _existing_run(path: Path) -> Path:
         hint = nearest(str(path.absolute().relative_to(beside)), names)
         hint = hint or ": give the folder that a training run printed at its end"
         several = ", or add -m for several" if "," in str(path) else ""
-        raise ValueError(f"there is no run {path}{hint}{several}")
+        named = "" if key == "run" else f"{key}: "
+        raise ValueError(f"{named}there is no run {path}{hint}{several}")
     return path

@@ -73,7 +73,8 @@ class LocalContrastiveFlow(FlowMatching):
         self.t_min = threshold(T_min, t_min)
         if self.t_min >= 1 and not regress_below:
             raise ValueError(
-                f"objective.T_min must lie below pure noise: at level {self.t_min:g} no row is left to be regressed"
+                f"objective.T_min must be below {LEVELS}, or t_min below 1: no row would be left to be regressed; "
+                f"got {T_min if t_min is None else t_min}"
             )
         self.lam = lam
         self.tap = self.backbone.default_tap if tap is None else tap

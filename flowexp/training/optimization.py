@@ -66,7 +66,8 @@ def check_optimizer(make: MakeOptimizer) -> Optimizer:
     try:
         return create_optimizer(make, parts)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the optimizer cannot be made: {error}") from error
+        given = ", ".join(f"{key}={value}" for key, value in _settings(make).items())
+        raise ValueError(f"the optimizer cannot be made with {given or 'its defaults'}: {error}") from error
 
 
 def _settings(make: MakeOptimizer) -> dict[str, Any]:

@@ -186,8 +186,8 @@ def test_measuring_leaves_the_run_as_it_was(measured, alone):
 )
 def test_a_run_keeps_its_sampler_but_for_what_is_said(in_process, workdir: Path, monkeypatch, said, expected):
     trained = ["sampler=euler_maruyama", "sampler.guidance_scale=2", "class_conditional=true", "run_dir=trained"]
-    monkeypatch.setattr("flowexp.train.run", lambda config, folder: None)
-    monkeypatch.setattr("flowexp.evaluate.run", lambda config, folder: None)
+    for command in ("train", "evaluate"):
+        monkeypatch.setattr(f"flowexp.{command}.run", lambda config, folder: folder.begin(config))
     assert in_process("train", *trained) == 0
     assert in_process("evaluate", "run=trained", *said) == 0
     sampler = OmegaConf.load(the_only(workdir / "trained" / "evaluations") / "config.yaml").sampler

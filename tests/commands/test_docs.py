@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from flowexp.cli.launch import COMMANDS, _accept_both_spellings, accept_averages, config_folder
+from flowexp.cli.overrides import readable
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "results" not in path.parts)]
@@ -55,8 +56,9 @@ def composed(words: list[str]) -> str:
         for word in words[1:]
         if ("=" in word or word[0] == "~") and not word.startswith("hydra")
     ]
-    overrides = [accept_averages(words[0], override) for override in overrides]
-    first = [re.sub(r"=([^\[\]{},]+),.*", r"=\1", override) for override in overrides]
+    overrides = [readable(accept_averages(words[0], override), sweeps="-m" in words) for override in overrides]
+    sweep = re.compile(r"=([^\[\]{},]+),.*") if "-m" in words else re.compile(r"(?!)")
+    first = [sweep.sub(r"=\1", override) for override in overrides]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         try:

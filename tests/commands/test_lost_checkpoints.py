@@ -200,7 +200,7 @@ def test_a_run_of_another_version_is_called_so(copy: Path, shell):
             text.replace("parameterization:", "parametrisation:"),
             "config.yaml has no parameterization: it is cut off, or",
         ),
-        (text.replace("label_dropout:", "drop_labels:"), "config.yaml cannot be built"),
+        (text.replace("label_dropout:", "drop_labels:"), "there is no key backbone.drop_labels"),
         (text.replace("_target_: flowexp.data", "_target_: flowexp.sets"), "flowexp.sets"),
     ):
         assert config != text

@@ -161,7 +161,7 @@ train callbacks=velocity_norms callbacks.velocity_norms.batch_size=0
 train checkpoint.every_n_steps=0
 train checkpoint.keep=0
 train +checkpoint.foo=1
-train +logger.project=x
+train +logger.project=x => logger.project is called logger.wandb.project now
 train logger=abc
 train logger=tensorboard
 train parameterization.prediction=abc
@@ -263,7 +263,7 @@ report run=R runs=[R]
 report runs=[R,R] => the same folder twice
 report runs=abc => no folder abc
 report runs=abc*
-report run=[R,nowhere]
+report run=[R,nowhere] => there is no folder nowhere
 report wandb=[1]
 report run=é
 replay nowhere
