@@ -13,7 +13,7 @@ from flowexp.cli import launch
 from flowexp.cli.composing import Configs
 from flowexp.cli.sweep_table import JobResult, print_table
 from flowexp.cli.sweeping import is_sweep, per_job
-from flowexp.records.run_folder import RunFolder, training_key
+from flowexp.records.run_folder import CONFIG, RunFolder, training_key
 from flowexp.report import _with_runs_as_lists, write_report
 
 
@@ -21,7 +21,9 @@ from flowexp.report import _with_runs_as_lists, write_report
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs that end at once and have measured 1."""
     program = (
-        "import json, pathlib, sys; pathlib.Path(sys.argv[1], 'summary.json').write_text('{\"scalars\": {\"a/b\": 1}}')"
+        "import os, pathlib, sys; folder = pathlib.Path(sys.argv[1]);"
+        f"(folder / 'config.yaml').write_text(os.environ['{CONFIG}']);"
+        "(folder / 'summary.json').write_text('{\"scalars\": {\"a/b\": 1}}')"
     )
     monkeypatch.setattr(launch, "_job_command", lambda command, folder: [sys.executable, "-c", program, str(folder)])
 

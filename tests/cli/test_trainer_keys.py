@@ -16,7 +16,7 @@ from flowexp.cli.assembly.building import resolve_precision
 from flowexp.cli.composing import Configs, config_folder
 from flowexp.cli.trainer_keys import INSTEAD, TAKEN, check_trainer, limited
 from flowexp.data import Digits
-from flowexp.objectives import FlowMatching
+from flowexp.objectives import FlowMatching, TrainingBatch
 from flowexp.records.run_folder import RunFolder
 from flowexp.training.checkpoints import latest_checkpoint, load_checkpoint
 
@@ -114,7 +114,7 @@ def test_what_works_passes(key: str) -> None:
 def test_what_works_trains(key: str, in_process: Callable[..., int], workdir: Path) -> None:
     before = torch.are_deterministic_algorithms_enabled()
     try:
-        assert in_process("train", *tiny(), f"+trainer.{key}={GIVEN[key]}", "trainer.max_steps=2", "run_dir=x") == 0
+        assert in_process("train", *tiny(), f"++trainer.{key}={GIVEN[key]}", "trainer.max_steps=2", "run_dir=x") == 0
     finally:
         torch.use_deterministic_algorithms(before)
         torch.set_anomaly_enabled(False)
@@ -156,8 +156,8 @@ def test_a_precision_is_recorded_by_its_long_name(given: Any, runs: str) -> None
     assert resolve_precision(given, "cpu") == runs
 
 
-def doubled(num_steps: int) -> FlowMatching:
-    """A module after some steps in 64-true."""
+def doubled(num_steps: int, seen: list[TrainingBatch] | None = None) -> FlowMatching:
+    """A module after some steps in 64-true, whose batches `seen` takes."""
     from flowexp.backbones import create_backbone
 
     torch.manual_seed(0)
@@ -167,6 +167,8 @@ def doubled(num_steps: int) -> FlowMatching:
         max_steps=num_steps, accelerator="cpu", precision="64-true", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
+    note = module.note
+    module.note = lambda batch, losses: (([] if seen is None else seen).append(batch), note(batch, losses))
     trainer.fit(module, datamodule=Digits(batch_size=16, train_size=64))
     return module
 
@@ -174,10 +176,11 @@ def doubled(num_steps: int) -> FlowMatching:
 @pytest.mark.slow
 def test_a_training_in_64_true_is_one_in_float64() -> None:
     """Losses, noise, t and the EMA too: no number on the way has only the digits of float32."""
-    module = doubled(2)
+    seen: list[TrainingBatch] = []
+    module = doubled(2, seen)
     assert {p.dtype for p in module.parameters()} == {torch.float64}
     assert module.ema is not None and {a.dtype for a in module.ema.averages.values()} == {torch.float64}
-    batch = module._accumulated[0]
+    batch = seen[0]
     assert {value.dtype for value in (batch.data, batch.noise, batch.t)} == {torch.float64}
     loss = module.latest["loss"]
     assert loss.dtype == torch.float64 and loss != loss.float()

@@ -57,12 +57,13 @@ def composed(words: list[str]) -> str:
         if ("=" in word or word[0] == "~") and not word.startswith("hydra")
     ]
     overrides = [readable(accept_averages(words[0], override), sweeps="-m" in words) for override in overrides]
-    sweep = re.compile(r"=([^\[\]{},]+),.*") if "-m" in words else re.compile(r"(?!)")
-    first = [sweep.sub(r"=\1", override) for override in overrides]
+    if "-m" in words:
+        overrides = [re.sub(r"=([^\[\]{},]+),.*", r"=\1", override) for override in overrides]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         try:
-            compose(words[0], [*first, "callbacks=ssc_calibration"] if words[1:2] == ["ssc"] else first)
+            ssc = ["callbacks=ssc_calibration"] if words[1:2] == ["ssc"] else []
+            compose(words[0], [*overrides, *ssc])
         except Exception as error:
             return f"{' '.join(words)}: {error}"
     return ""

@@ -83,7 +83,7 @@ def test_without_a_guide_nothing_is_loaded(weak: FlowMatching):
         (
             {"shape": {"channels": 3}},
             ("run", None),
-            "must have backbone.channels of the run that it autoguidance, 3; it has 1",
+            "must have backbone.channels of the run that it guides, 3; it has 1",
         ),
         ({"shape": {"num_classes": 10}}, ("run", None), "must have backbone.takes"),
         ({"interpolant": GVP()}, ("run", None), "must be trained on the path"),
