@@ -96,10 +96,10 @@ def _comments_of_base(entry: Any, file: Path, place: Place, configs: Configs) ->
     is_base = isinstance(entry, str)
     key, name = (entry, None) if is_base else next(iter(entry.items()))
     base, _, package = key.partition("@")
-    inside = (*place, *package.split(".")) if package else place
+    inside = place if package in ("", "_here_") else (*place, *package.split("."))
     if is_base and base != "_self_":
         found = configs.file(_group_of(file, configs), base)
-        about = {inside: _first_comment(found)} if package and found else {}
+        about = {inside: _first_comment(found)} if inside != place and found else {}
         return {**about, **_comments_in(found, inside, configs)}
     if base.startswith("/") and isinstance(name, str):
         return _comments_in(configs.file(base[1:], name), inside, configs)
