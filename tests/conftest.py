@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,17 +17,24 @@ os.environ["WANDB_SILENT"] = "true"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # sums in one order on every machine
 
-# A shell inside a cluster job would otherwise make Lightning wait for processes that do not exist.
-for name in [*os.environ]:
-    if name.startswith("SLURM_") or name in {
-        "RANK",
-        "LOCAL_RANK",
-        "NODE_RANK",
-        "WORLD_SIZE",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-    }:
-        del os.environ[name]
+_OF_A_CLUSTER = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def forget_the_cluster() -> None:
+    """Takes a cluster's variables out of the environment, which make Lightning wait for processes that do not exist."""
+    for name in [*os.environ]:
+        if name.startswith("SLURM_") or name in _OF_A_CLUSTER:
+            del os.environ[name]
+
+
+forget_the_cluster()  # a shell may lie inside a job
+
+
+@pytest.fixture(autouse=True)
+def no_cluster_left_behind() -> Iterator[None]:
+    """A strategy that trained in this process leaves its address in the environment."""
+    yield
+    forget_the_cluster()
 
 
 @pytest.fixture(autouse=True)

@@ -83,12 +83,12 @@ def test_a_metric_that_no_job_measures_is_named(
     from flowexp.cli.launch import _optimized
     from flowexp.records.run_folder import RunFolder
 
-    RunFolder(workdir).write_json(workdir / "summary.json", {"scalars": {"noise_levels/loss": 1.5}})
-    assert _optimized("noise_level/loss", RunFolder(workdir)) is None
+    measured = {"noise_levels/loss": 1.5}
+    assert _optimized("noise_level/loss", RunFolder(workdir), measured) is None
     assert "optimized_metric=noise_level/loss is no number of" in (told := capsys.readouterr().err)
     assert "did you mean noise_levels/loss?" in told
-    assert _optimized("noise_levels/loss", RunFolder(workdir)) == 1.5
-    assert _optimized(None, RunFolder(workdir)) is None and not capsys.readouterr().err
+    assert _optimized("noise_levels/loss", RunFolder(workdir), measured) == 1.5
+    assert _optimized(None, RunFolder(workdir), measured) is None and not capsys.readouterr().err
 
 
 def test_machines_that_nobody_starts_are_not_waited_for(

@@ -259,7 +259,10 @@ def test_a_schedule_by_its_name_or_target(run: Run, name: str):
     ("arguments", "words"),
     [
         (["optimizer.lr=-1"], "optimizer.lr must be positive, got -1"),
-        (["~optimizer", "+optimizer={_target_:torch.optim.SGD,momentum:-1}"], "the optimizer cannot be made: "),
+        (
+            ["~optimizer", "+optimizer={_target_:torch.optim.SGD,momentum:-1}"],
+            "the optimizer cannot be made with momentum=-1: ",
+        ),
         (["lr_schedule=warmup", "lr_schedule.warmup_steps=-1"], "lr_schedule.warmup_steps must be at least 0, got -1"),
         (["lr_schedule=cosine", "lr_schedule.final_share=2"], "lr_schedule.final_share must lie in [0, 1], got 2"),
         (["+lr_schedule.interval=day"], "lr_schedule.interval must be step or epoch, got 'day'"),

@@ -36,7 +36,7 @@ REFUSED_TRAININGS = [
     ["ckpt=auto", "sampler.guidance_scale=2"],
     ["ckpt=auto", "progress_bar=maybe"],
     ["ckpt=auto", "+callbacks.mine._target_=nowhere.Mine"],
-    ["ckpt=auto", "+logger._target_=nowhere.Logger"],
+    ["ckpt=auto", "+logger.mine._target_=nowhere.Logger"],
     ["ckpt=auto", "sampler.num_steps=0"],
     ["ckpt=auto", "checkpoint.keep=0"],
     ["ckpt=untouched/R/checkpoints/step_00000004.ckpt"],

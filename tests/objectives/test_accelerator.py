@@ -39,7 +39,7 @@ NETWORKS: dict[str, Callable[[], Backbone]] = {
     "dit of classes": lambda: dit(num_classes=10),
     "unet": lambda: create_backbone("unet_nano", resolution=8, channels=1),
     "mmdit": lambda: create_backbone("mmdit_nano", resolution=8, channels=1, text_length=3, text_dim=4),
-    "self-conditioned dit": lambda: dit(self_conditioning=True),
+    "self-conditioned dit": lambda: dit(self_conditioning=2),
 }
 OBJECTIVES: dict[str, Callable[..., FlowMatching]] = {
     "fm": FlowMatching,

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import Logger
@@ -255,7 +255,7 @@ def build_loggers(config: DictConfig, run: RunFolder) -> list[Logger]:
 
 
 def _build_logger(config: DictConfig, offered: dict[str, Any]) -> Logger:
-    takes = inspect.signature(get_object(config["_target_"])).parameters
+    takes = inspect.signature(build_partial(config)).parameters
     wanted = ("folder", "name", "settings") if "settings" in takes else ("save_dir",)
     parts = {name: offered[name] for name in wanted if name in takes and name not in config}
     try:
