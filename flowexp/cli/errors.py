@@ -199,9 +199,10 @@ def _unknown_key(key: str, command: str, config: DictConfig, configs: Configs) -
     if others := [f"{group}={name}" for name in configs.names(group) if group and _has_key(configs, group, name, last)]:
         hint = f", which {' or '.join(others)} has."
     else:
-        leaves = {name.rpartition(".")[2]: name for name in known if not group}
+        outermost = sorted(known, key=lambda name: name.count("."))
+        same = next((name for name in outermost if name.rpartition(".")[2] == last), None)
         hint = nearest(last, [name.rpartition(".")[2] for name in inside]) if inside else nearest(key, known)
-        hint = f"; did you mean {leaves[key]}?" if key in leaves else hint
+        hint = f"; did you mean {same}?" if same and not (group and inside) else hint
         listed = ", ".join(name.rpartition(".")[2] for name in inside if "._" not in name)
         hint = (hint or ".") + (f" {group} has {listed}." if group and listed else "")
     return f"there is no key {key}{hint} `python -m flowexp.{command} --help` shows all keys"
