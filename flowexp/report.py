@@ -72,7 +72,7 @@ def _as_list(argument: str) -> str:
     if key not in ("run", "runs") or (key == "run" and is_there):
         return argument
     names = [expanduser(text)] if is_there else places(text)
-    return argument if key == "run" and len(names) < 2 else listed("runs", names)
+    return argument if key == "run" and len(names) < 2 and names == [text] else listed("runs", names)
 
 
 def write_report(folders: list[Path], output: Path | None = None, most_pictures: int = 12) -> Path:

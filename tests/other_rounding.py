@@ -1,4 +1,4 @@
-"""Another machine's rounding, on this one: `PYTHONPATH=tests python -m pytest -p other_rounding tests/losses`.
+"""Another machine's rounding, on this one: `PYTHONPATH=tests python -m pytest -p other_rounding tests/flow/losses`.
 
 Kernels of another processor, of another number of threads or for another batch size add in another order, and their
 exponentials differ in the last bit. Here every such result is moved by about as much, and always the same for the same

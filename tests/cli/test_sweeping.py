@@ -160,3 +160,8 @@ def test_a_run_whose_name_has_a_comma_is_one(workdir: Path) -> None:
     (workdir / "a,b").mkdir()
     assert _with_runs_as_lists(["run=a,b"]) == ["run=a,b"]
     assert _with_runs_as_lists(["runs=a,b"]) == ["runs=['a,b']"]
+
+
+def test_a_list_of_one_run_is_that_run(workdir: Path) -> None:
+    assert _with_runs_as_lists(["run=[a]"]) == ["runs=['a']"]
+    assert _with_runs_as_lists(["run=a"]) == ["run=a"]
