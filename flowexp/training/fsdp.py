@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
@@ -59,10 +60,15 @@ def _renamed(state: dict[str, Any], names: dict[Any, Any]) -> dict[str, Any]:
     return {"state": {names[key]: values for key, values in state["state"].items()}, "param_groups": groups}
 
 
+def is_sharded(network: nn.Module) -> bool:
+    """Whether the weights are split over processes by FSDP."""
+    return isinstance(network, FSDPModule)
+
+
 def shard_terms(terms: Iterable[Term], mesh: DeviceMesh | None) -> None:
     """Shards the parameters of loss terms over `mesh["data_parallel"]`; without a mesh it does nothing."""
     for term in terms:
-        if mesh is not None and not isinstance(term, FSDPModule) and any(p.requires_grad for p in term.parameters()):
+        if mesh is not None and not is_sharded(term) and any(p.requires_grad for p in term.parameters()):
             fully_shard(term, mesh=mesh["data_parallel"])
 
 
@@ -72,7 +78,7 @@ def shard_backbone(backbone: Backbone, mesh: DeviceMesh | None) -> None:
     The rest is let go after each forward as the blocks are: weights that stay gathered would outlive an exchange with
     their EMA.
     """
-    if mesh is None or isinstance(backbone, FSDPModule):
+    if mesh is None or is_sharded(backbone):
         return
     data_parallel = mesh["data_parallel"]
     for block in backbone.blocks:

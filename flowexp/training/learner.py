@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from flowexp.backbones import Backbone
 from flowexp.training.ema import EMA, ExponentialMovingAverage, whole
-from flowexp.training.fsdp import shard_backbone, shard_terms
+from flowexp.training.fsdp import is_sharded, shard_backbone, shard_terms
 from flowexp.training.loss_term import Term
 from flowexp.training.lr_schedules import MakeSchedule, RunLength, constant, create_schedule
 from flowexp.training.nonfinite_step import NonFiniteGradientError, path_of_incident, save_incident
@@ -296,9 +296,12 @@ def run_length(module: pl.LightningModule) -> RunLength:
 
 @contextmanager
 def _in_fp32(network: nn.Module) -> Iterator[None]:
-    """Within it a network that is trained in fp64 computes in fp32, as it will when its run is evaluated later."""
+    """Within it a network that is trained in fp64 computes in fp32, as it will when its run is evaluated later.
+
+    A sharded one stays as it is: FSDP keeps the type that its weights had.
+    """
     wide = {name: tensor.clone() for name, tensor in network.state_dict().items() if tensor.dtype == torch.float64}
-    if not wide:
+    if not wide or is_sharded(network):
         yield
         return
     network.float()

@@ -40,8 +40,8 @@ NANO = (
 
 @pytest.fixture(scope="module")
 def whole(shell) -> Path:
-    shell.here("train", *NANO, "run_dir=whole").succeeded()
-    return shell.folder / "whole"
+    shell.here("train", *NANO, "run_dir=to_damage").succeeded()
+    return shell.folder / "to_damage"
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def test_a_training_that_was_stopped_early_is_not_gone_on_with(
 def test_the_last_steps_of_a_stopped_training_can_be_trained_on(
     run: Run, stopped: Path, trained_state, assert_identical
 ):
-    whole = run("whole")
+    whole = run("not_stopped")
     longer = run("longer", f"ckpt={stopped}")
     assert_identical(
         trained_state(longer / "checkpoints/step_00000012.ckpt"),

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from flowexp.cli.assembly.building import load_run, restore
+from flowexp.cli.assembly.building import load_run
 from flowexp.training.checkpoints import list_checkpoints, step_of
 
 pytestmark = pytest.mark.slow
@@ -90,12 +90,16 @@ def test_sharded_processes_go_on_from_an_ordinary_checkpoint_to_the_weights_of_o
         assert_same_training(trained_state(path), trained_state(alone / "checkpoints" / path.name))
 
 
-def test_sharded_processes_measure_the_same_average(sharded, alone):
+def test_sharded_processes_use_the_same_average(sharded, alone, trained_state):
     first, second = (torch.load(sharded / f"velocity_rank{rank}.pt") for rank in (0, 1))
     module, _, _ = load_run(alone)
-    restore(module.double(), list_checkpoints(alone / "checkpoints")[-1])
-    with module.averaged():
-        expected = module.backbone(torch.ones(1, 1, 8, 8, dtype=torch.float64), torch.full((1,), 0.5))
+    network, averages = (
+        module.backbone.double(),
+        trained_state(alone / "checkpoints/step_00000012.ckpt")["ema"]["averages"],
+    )
+    assert network.load_state_dict(averages, strict=False).unexpected_keys == []
+    with torch.no_grad():
+        expected = network(torch.ones(1, 1, 8, 8, dtype=torch.float64), torch.full((1,), 0.5))
     assert torch.equal(first, second)
     torch.testing.assert_close(first, expected, rtol=1e-9, atol=1e-9)
 

@@ -167,6 +167,7 @@ train logger=tensorboard
 train parameterization.prediction=abc
 train strategy=single strategy.foo=1
 train +strategy.foo=1
+train strategy=fsdp trainer.precision=64-true dry_run=true => trainer.precision=64-true cannot be had with strategy=fsdp
 train strategy=ddp +strategy.foo=1 => there is no key strategy.foo
 train foo=1
 train +foo=1
