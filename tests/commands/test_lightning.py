@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ NORMS = (
 )
 NUMBER = "velocity_norms/deficit_at_noise"
 Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def shell(shell, tmp_path_factory: pytest.TempPathFactory):
+    """With a folder of its own: the runs of other files have names as plain as these."""
+    return replace(shell, folder=tmp_path_factory.mktemp("lightning"))
 
 
 @pytest.fixture(scope="module")
