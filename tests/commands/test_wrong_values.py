@@ -167,7 +167,7 @@ train logger=tensorboard
 train parameterization.prediction=abc
 train strategy=single strategy.foo=1
 train +strategy.foo=1
-train strategy=fsdp trainer.precision=64-true dry_run=true => trainer.precision=64-true cannot be had with strategy=fsdp
+train strategy=fsdp trainer.precision=64-true dry_run=true => does not support `Fabric(..., precision='64-true')`
 train strategy=ddp +strategy.foo=1 => there is no key strategy.foo
 train foo=1
 train +foo=1

@@ -219,13 +219,7 @@ def build_trainer(
 
 def build_strategy(config: DictConfig) -> Any:
     """How processes share the training; without a `_target_` Lightning takes the one of a single device."""
-    target = str(config.strategy.get("_target_", ""))
-    if target.endswith("FullySharded") and precision_of(config.trainer.precision) == "64-true":
-        raise ValueError(
-            "trainer.precision=64-true cannot be had with strategy=fsdp, which cannot measure such weights in float32: "
-            "take strategy=ddp, or 32-true"
-        )
-    return build(config.strategy) if target else "auto"
+    return build(config.strategy) if "_target_" in config.strategy else "auto"
 
 
 def build_callbacks(
