@@ -65,7 +65,7 @@ def _finish(
     """Writes and prints the numbers; warns where the run has numbers of other cards under the same names."""
     from flowexp.cli.summary import summarise
     from flowexp.records.protocol_card import keeps_apart
-    from flowexp.records.run_folder import summaries_of
+    from flowexp.records.search import summaries_of
 
     numbers = {name: (m.scalars, m.protocol) for name, m in measured.items()}
     summarise(folder, numbers, run=config.run, step=step, guide=guide)

@@ -21,7 +21,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     """Trains as `config` says, in `folder`, from its newest checkpoint if it has one; ends with `summary.json`."""
     from flowexp.cli.assembly import building, plan
     from flowexp.cli.continuation import start_of
-    from flowexp.records.run_folder import describe_origin
+    from flowexp.records.origin import describe_origin
 
     _check(config)
     if config.dry_run:
@@ -221,7 +221,7 @@ def _check_checkpoint(file: Path, module: Any, datamodule: Any, num_steps: int) 
 def _check_watched(config: DictConfig, module: Any, chosen: list[Any], callbacks: list[Any]) -> None:
     """Raises ValueError where a callback or the learning-rate schedule watches a number that there will not be."""
     from flowexp.measuring.callbacks.watching import check_watchable, check_watched
-    from flowexp.records.run_folder import chosen_callbacks
+    from flowexp.records.keys import chosen_callbacks
 
     if config.trained_run is not None:  # nothing is trained
         return
@@ -257,7 +257,7 @@ def _has_stopped_early(config: DictConfig, folder: RunFolder, checkpoint: Path) 
     """Whether a callback such as EarlyStopping has ended this training with `checkpoint`, its last step."""
     import json
 
-    from flowexp.records.run_folder import training_key
+    from flowexp.records.keys import training_key
     from flowexp.training.checkpoints import path_of
 
     trained = json.loads(folder.trained_file.read_text()) if folder.has_trained() else {}
@@ -269,7 +269,7 @@ def _warn_of_what_is_not_measured(config: DictConfig) -> None:
     """Says what a run that measures another's weights was asked to measure on the way to them."""
     from pytorch_lightning.utilities import rank_zero_warn
 
-    from flowexp.records.run_folder import measured_while_training
+    from flowexp.records.keys import measured_while_training
 
     if asked := measured_while_training(config):
         said = ", ".join(f"{key}={steps}" for key, steps in asked.items())

@@ -17,7 +17,8 @@ PROGRAMS = [path for folder in ("experiments", "benchmarks") for path in sorted(
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 
 DOORS = [*(ROOT / "flowexp").glob("*.py"), *(ROOT / "flowexp/cli").glob("*.py")]  # run before torch is needed
-KNOW_HYDRA = {*DOORS, *(ROOT / "flowexp/cli").rglob("*.py"), ROOT / "flowexp/records/run_folder.py"}
+OF_A_CONFIG = [ROOT / "flowexp/records" / name for name in ("run_folder.py", "keys.py", "origin.py")]
+KNOW_HYDRA = {*DOORS, *(ROOT / "flowexp/cli").rglob("*.py"), *OF_A_CONFIG}
 MATHEMATICS = [path for room in ("flow", "backbones") for path in (ROOT / "flowexp" / room).rglob("*.py")]
 OF_MATHEMATICS = {"torch", "torchdiffeq", "numpy", "scipy", "einops", "timm", "flowexp"}  # beside the standard library
 

@@ -11,14 +11,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from flowexp.records.json_files import read_object
-from flowexp.records.run_folder import (
-    UNREADABLE,
-    RunFolder,
-    find_run,
-    shares_its_training,
-    training_key,
-    trainings_below,
-)
+from flowexp.records.keys import training_key
+from flowexp.records.run_folder import UNREADABLE, RunFolder
+from flowexp.records.search import find_run, shares_its_training, trainings_below
 
 TO_GO_ON = ("auto", "last")  # values of ckpt
 

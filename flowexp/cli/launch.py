@@ -37,7 +37,8 @@ from flowexp.cli.resolve import OF_A_RUN, check_sweep, settle, unused_folder
 from flowexp.cli.sweep_table import JobResult, print_table, swept_folders
 from flowexp.cli.sweeping import check_subfolders, check_words, is_sweep, per_job
 from flowexp.cli.terminal import unbreakable
-from flowexp.records.run_folder import CONFIG, SAID, RunFolder
+from flowexp.records.origin import SAID
+from flowexp.records.run_folder import CONFIG, RunFolder
 from flowexp.training import signals
 
 COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt")

@@ -1,18 +1,13 @@
-"""A run's folder: what lies in it, how it is found again, and which runs train the same thing. Imports no torch."""
+"""A run's folder: what lies in it, how it is written and how it is read. Imports no torch."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
-import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from importlib import metadata
 from itertools import count
 from pathlib import Path
 from threading import Event
@@ -24,46 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 from flowexp.records import atomic
 from flowexp.records.commit import git_commit
 from flowexp.records.json_files import read_object
+from flowexp.records.keys import TRAINING_KEYS, course_key, measuring_key, num_steps_of, training_key
+from flowexp.records.origin import version_of
 
-# What decides the trained weights. All else (sampler, monitors, logger, names) can change without training again.
-TRAINING_KEYS = (
-    "objective",
-    "data",
-    "backbone",
-    "class_conditional",
-    "interpolant",
-    "time_sampler",
-    "parameterization",
-    "coupling",
-    "terms",
-    "optimizer",
-    "lr_schedule",
-    "ema",
-    "trainer",
-    "strategy",
-    "compile",
-    "seed",
-)
-# Keys below them that say where something lies or how fast it is read, and not what is trained or measured.
-_PLACES_NOT_CONTENT = {
-    "data": (
-        "root", "on_device", "num_workers", "cache", "decoder", "with_pictures", "vae.weights", "vae.batch_size",
-        "pictures.root", "pictures.on_device", "pictures.num_workers", "pictures.cache", "pictures.batch_size",
-        "pictures.text.weights",
-    ),  # a cache of latents knows which pictures, autoencoder and text encoder made it
-    "terms": ("*.cache", "*.teacher_options.weights"),
-    "callbacks": ("*.cache", "*.encoder.weights"),
-}  # fmt: skip
-# How long is trained: a run may be trained on with more, unless its learning rate depends on the total.
-_LENGTH = ("max_steps", "max_epochs")
-# What decides a measurement beside the weights and the monitor's own settings.
-_MEASURED_WITH = ("objective", "data", "class_conditional", "interpolant", "parameterization", "sampler", "seed")
-SAID = "FLOWEXP_COMMAND"  # variable with the command line that a job was started for; its own says only the folder
 CONFIG = "FLOWEXP_CONFIG"  # variable with a job's resolved config as YAML: its folder gets it when the work begins
-_PARTS_OF_A_RUN = ("checkpoints", "csv", "measurements", "ssc_features", "wandb")  # no run lies in them
 # What reading a record raises that is damaged in any way: a key that is gone, a value of another kind, no YAML at all.
 UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, OmegaConfBaseException)
-_VERSIONS_OF = ("flowexp", "torch", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "wandb", "numpy")
 
 
 @dataclass(frozen=True)
@@ -224,14 +185,14 @@ class RunFolder:
 
     def is_of_another_version(self) -> bool:
         """Whether `run.json` names another flowexp than this, or nothing that can be read."""
-        return self._version() != (_version_of("flowexp"), git_commit())
+        return self._version() != (version_of("flowexp"), git_commit())
 
     def made_by(self) -> str:
         """Which flowexp made the run, and which this is."""
         version, commit = self._version()
         return (
             f"the run was made by flowexp {version or '(unknown)'}, commit {_short(commit)}; this is "
-            f"{_version_of('flowexp')}, commit {_short(git_commit())}"
+            f"{version_of('flowexp')}, commit {_short(git_commit())}"
         )
 
     def _version(self) -> tuple[Any, Any]:
@@ -243,7 +204,7 @@ class RunFolder:
 
     def trained_step(self) -> int | None:
         """The step at which training ended; None while it has not, or where that cannot be read."""
-        step = _tolerant(self.trained_file).get("step")
+        step = read_tolerantly(self.trained_file).get("step")
         return step if isinstance(step, int) else None
 
     def has_trained(self) -> bool:
@@ -311,7 +272,7 @@ class RunFolder:
 
     def summary(self) -> dict[str, Any]:
         """What the run ended with; empty while it has not, and with a warning where it cannot be read."""
-        return _tolerant(self.summary_file)
+        return read_tolerantly(self.summary_file)
 
     def origin(self) -> dict[str, Any]:
         """Where the run comes from, and its plan: `run.json`. Raises OSError or ValueError where it cannot be read."""
@@ -332,7 +293,7 @@ def _read_config(file: Path) -> DictConfig:
     return config
 
 
-def _tolerant(file: Path) -> dict[str, Any]:
+def read_tolerantly(file: Path) -> dict[str, Any]:
     """The object in a record that a run can do without: empty where there is none, or with a warning a damaged one."""
     try:
         content = read_object(file)
@@ -384,221 +345,3 @@ def _lock(file: TextIO) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
-
-
-def training_key(config: DictConfig) -> str:
-    """A hash of all settings that decide the trained weights: equal keys train equal weights."""
-    return _hash_of(config, TRAINING_KEYS, _stopping(config))
-
-
-def _stopping(config: DictConfig) -> dict[str, Any]:
-    """Lightning's own callbacks, of which some end a training or change its weights; checkpoints change nothing."""
-    chosen = {name: node for name, node in chosen_callbacks(config).items() if _may_stop(str(node["_target_"]))}
-    return {name: OmegaConf.to_container(node, resolve=True) for name, node in chosen.items()}
-
-
-def _may_stop(target: str) -> bool:
-    return target.startswith(("pytorch_lightning.", "lightning.")) and not target.endswith("Checkpoint")
-
-
-def course_key(config: DictConfig) -> str:
-    """A hash of all settings that decide the trained weights but how long is trained: one run may become the other."""
-    length = () if _depends_on_length(config.lr_schedule) else _LENGTH
-    return _hash_of(config, TRAINING_KEYS, _stopping(config), {**_PLACES_NOT_CONTENT, "trainer": length})
-
-
-def _depends_on_length(lr_schedule: DictConfig) -> bool:
-    """Whether a longer training has other first steps: the cosine of the whole run, or a schedule that may know it."""
-    target = str(lr_schedule.get("_target_"))
-    if target.endswith(".cosine"):
-        return lr_schedule.get("num_steps") is None and lr_schedule.get("num_epochs") is None
-    return not target.startswith(("flowexp.", "torch."))
-
-
-def num_steps_of(trainer: DictConfig, steps_per_epoch: int | None) -> int | None:
-    """Optimizer steps that `max_steps` and `max_epochs` come to; None where that is open or takes the unknown epoch."""
-    limits: list[int] = []
-    if isinstance(trainer.max_steps, int) and trainer.max_steps > 0:
-        limits.append(trainer.max_steps)
-    if isinstance(trainer.max_epochs, int) and trainer.max_epochs > 0:
-        if steps_per_epoch is None:
-            return None
-        limits.append(trainer.max_epochs * steps_per_epoch)
-    return min(limits, default=None)
-
-
-def measuring_key(config: DictConfig) -> str:
-    """A hash of all settings that decide what is measured of given weights, and when."""
-    return _hash_of(config, ("sampler", "callbacks"))
-
-
-def monitor_key(config: DictConfig, name: str) -> str:
-    """A hash of all settings that decide what the entry `name` of `callbacks` measures of given weights."""
-    monitor = {name: OmegaConf.to_container(config.callbacks[name], resolve=True)}
-    settings = OmegaConf.create({**{key: config[key] for key in _MEASURED_WITH}, "callbacks": monitor})
-    return _hash_of(settings, (*_MEASURED_WITH, "callbacks"))
-
-
-def chosen_callbacks(config: DictConfig) -> dict[str, DictConfig]:
-    """The entries of `callbacks` that are built, by name and in their order.
-
-    One set to null is left out, and so is one of which only settings are given: those that an experiment has for a
-    monitor which `callbacks=` does not choose.
-    """
-    return {str(name): node for name, node in config.callbacks.items() if node is not None and "_target_" in node}
-
-
-def measured_while_training(config: DictConfig) -> dict[str, int]:
-    """The keys that ask for measurements before the end, with their steps: a run that trains nothing makes none."""
-    monitors = chosen_callbacks(config)
-    asked = {f"callbacks.{name}.every_n_steps": node.get("every_n_steps") for name, node in monitors.items()}
-    return {key: steps for key, steps in asked.items() if steps is not None}
-
-
-def _hash_of(
-    config: DictConfig,
-    keys: Iterable[str],
-    further: Mapping[str, Any] | None = None,
-    leaving_out: Mapping[str, tuple[str, ...]] = _PLACES_NOT_CONTENT,
-) -> str:
-    settings: dict[str, Any] = {"further": further} if further else {}
-    for key in keys:
-        value = OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
-        settings[key] = _without(value, leaving_out.get(key, ()))
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _without(value: Any, patterns: Iterable[str], below: str = "") -> Any:
-    """`value` without the keys whose dotted path matches one of the patterns."""
-    if not isinstance(value, dict):
-        return value
-    kept = {key: inner for key, inner in value.items() if not any(fnmatchcase(f"{below}{key}", p) for p in patterns)}
-    return {key: _without(inner, patterns, f"{below}{key}.") for key, inner in kept.items()}
-
-
-def runs_below(root: Path) -> list[RunFolder]:
-    """All folders below `root` in which something was trained or adopted, the newest first; links are followed."""
-    found: dict[str, Path] = {}
-    for folder in folders_below(root):
-        if (folder / "run.json").exists() or ((folder / "config.yaml").exists() and (folder / "checkpoints").exists()):
-            found.setdefault(os.path.realpath(folder), folder)
-    return [RunFolder(folder) for folder in sorted(found.values(), key=_changed, reverse=True)]
-
-
-def folders_below(root: Path) -> Iterator[Path]:
-    """`root` and the folders below it, through links too, each once; what lies in a run's checkpoints is left out."""
-    above = {os.path.realpath(folder) for folder in root.absolute().parents}
-    seen: set[str] = set()
-    for place, folders, files in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:
-            folders.clear()  # a link into what was seen already, or back to where it lies
-            continue
-        seen.add(real)
-        parts = _PARTS_OF_A_RUN if "run.json" in files else ()
-        links = {name for name in folders if os.path.islink(os.path.join(place, name))}
-        folders[:] = [
-            name
-            for name in sorted(folders, key=lambda name: (name in links, name))  # the folder itself before a link to it
-            if name not in parts and not (name in links and os.path.realpath(os.path.join(place, name)) in above)
-        ]
-        yield Path(place)
-
-
-def _changed(folder: Path) -> float:
-    """When the work in a folder began."""
-    for name in ("config.yaml", "run.json"):
-        with suppress(OSError):
-            return (folder / name).stat().st_mtime
-    return 0.0
-
-
-def runs_that_train(root: Path, key: str) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
-    """The runs of `trainings_below` that train what `key` names."""
-    return ((run, origin) for run, origin in trainings_below(root) if origin.get("training_key") == key)
-
-
-def trainings_below(root: Path) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
-    """All trainings below `root`, the newest first, each with its `run.json`; without adopted weights.
-
-    A run whose record cannot be read is passed over with a warning.
-    """
-    for run in runs_below(root):
-        try:
-            origin = run.origin() if run.origin_file.exists() else {"training_key": run.trains()}
-        except (OSError, ValueError) as error:
-            warn(f"{_sentence(error)}: {run.path} is passed over")
-        else:
-            if "adopted" not in origin:
-                yield run, origin
-
-
-def _sentence(error: Exception) -> str:
-    system = isinstance(error, OSError) and error.strerror
-    return f"cannot read {error.filename}, {error.strerror.lower()}" if system else str(error)  # type: ignore[attr-defined]
-
-
-def find_run(root: Path, key: str, *, trained: bool = False, start: str | None = None) -> RunFolder | None:
-    """The newest run below `root` that trains what `key` names, with its training finished if `trained`.
-
-    Jobs of a sweep that measure another job's training have no checkpoint to continue from, and do not count.
-    start: the checkpoint that a finished training must have begun from; None is new weights.
-    """
-    for run, origin in runs_that_train(root, key):
-        if trained and (origin.get("began_from") != start or not run.has_trained()):
-            continue
-        if not shares_its_training(run):
-            return run
-    return None
-
-
-def shares_its_training(run: RunFolder) -> bool:
-    """Whether a run measures the weights of another; one whose config cannot be read is taken to have trained."""
-    try:
-        return run.config().get("trained_run") is not None
-    except (OSError, ValueError):
-        return not run.checkpoints.exists()
-
-
-def summaries_of(run: Path, leaving_out: Path) -> dict[str, dict[str, Any]]:
-    """What the run in a folder and its evaluations ended with, by their place in it, the newest first.
-
-    A summary that cannot be read, or that lies below `leaving_out`, is passed over.
-    """
-    files = [file for below in (".", "evaluations/*", "evaluations/*/*") for file in run.glob(f"{below}/summary.json")]
-    found: dict[str, dict[str, Any]] = {}
-    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
-        if leaving_out.absolute() not in file.absolute().parents and (summary := _tolerant(file)):
-            found[_place_in(run, file.parent)] = summary
-    return found
-
-
-def _place_in(run: Path, folder: Path) -> str:
-    return "its training" if folder == run else str(folder.relative_to(run))
-
-
-def describe_origin(config: DictConfig) -> dict[str, Any]:
-    """Where a run comes from: command, key, seed, versions, commit and machine."""
-    return {
-        "command": os.environ.get(SAID, shlex.join(sys.orig_argv)),
-        "training_key": training_key(config),
-        "course_key": course_key(config),
-        "seed": config.seed,
-        "versions": {name: _version_of(name) for name in _VERSIONS_OF} | {"python": platform.python_version()},
-        "commit": git_commit(),
-        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
-    }
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it (Linux), else its kind."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowexp.cli.composing import Configs
 from flowexp.cli.resolve import check_sweep, settle, unused_folder
-from flowexp.records.run_folder import RunFolder, training_key
+from flowexp.records.keys import training_key
+from flowexp.records.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,10 @@ import pytest
 from flowexp.cli.recipes import read_recipe
 from flowexp.cli.recipes import runs as recipes
 from flowexp.cli.sweep_table import JobResult, print_table
+from flowexp.records.keys import measuring_key, training_key
 from flowexp.records.recording import read_history
-from flowexp.records.run_folder import RunFolder, measuring_key, summaries_of, training_key
+from flowexp.records.run_folder import RunFolder
+from flowexp.records.search import summaries_of
 from flowexp.training.checkpoints.folder import prepare
 
 pytestmark = pytest.mark.slow

@@ -99,7 +99,7 @@ def test_the_last_steps_of_a_stopped_training_can_be_trained_on(
 
 
 def test_jobs_that_stop_at_different_steps_train_for_themselves(stopped: Path):
-    from flowexp.records.run_folder import training_key
+    from flowexp.records.keys import training_key
 
     config = OmegaConf.load(stopped / "config.yaml")
     assert training_key(config) != training_key(OmegaConf.merge(config, {"callbacks": {"early": {"patience": 1}}}))

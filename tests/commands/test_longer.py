@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from flowexp.records.run_folder import RunFolder, find_run, training_key
+from flowexp.records.keys import training_key
+from flowexp.records.run_folder import RunFolder
+from flowexp.records.search import find_run
 from flowexp.training.checkpoints import list_checkpoints, load_checkpoint, step_of
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,9 @@ import signal
 
 import pytest
 
-from flowexp.records.run_folder import RunFolder, find_run, training_key
+from flowexp.records.keys import training_key
+from flowexp.records.run_folder import RunFolder
+from flowexp.records.search import find_run
 from flowexp.training.checkpoints import list_checkpoints
 
 pytestmark = pytest.mark.slow

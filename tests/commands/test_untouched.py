@@ -9,7 +9,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from flowexp.records.run_folder import RunFolder, training_key
+from flowexp.records.keys import training_key
+from flowexp.records.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,8 @@ from flowexp.flow.solvers import SOLVERS
 from flowexp.flow.solvers.diffusions import DIFFUSIONS
 from flowexp.flow.solvers.sde import LAST_STEPS
 from flowexp.objectives import ExplicitFlowMatching, FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
-from flowexp.records.run_folder import RunFolder, training_key
+from flowexp.records.keys import training_key
+from flowexp.records.run_folder import RunFolder
 from flowexp.records.tables import read_csv, write_csv
 
 FILE = str(methods.__file__)

@@ -14,7 +14,9 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.launch import config_folder
-from flowexp.records.run_folder import RunFolder, find_run, measured_while_training, measuring_key, training_key
+from flowexp.records.keys import measured_while_training, measuring_key, training_key
+from flowexp.records.run_folder import RunFolder
+from flowexp.records.search import find_run
 
 
 def composed(*overrides: str) -> DictConfig:

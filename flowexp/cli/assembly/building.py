@@ -32,7 +32,8 @@ from flowexp.measuring.callbacks.watching import give_folders
 from flowexp.objectives import FlowMatching
 from flowexp.records.commit import git_commit
 from flowexp.records.csv_log import CsvLog
-from flowexp.records.run_folder import RunFolder, chosen_callbacks, monitor_key, training_key
+from flowexp.records.keys import chosen_callbacks, monitor_key, training_key
+from flowexp.records.run_folder import RunFolder
 from flowexp.training.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint, step_of
 from flowexp.training.lr_schedules import MakeSchedule, RunLength, create_schedule
 from flowexp.training.optimization import MakeOptimizer, check_optimizer

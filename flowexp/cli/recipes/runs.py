@@ -14,16 +14,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.composing import Configs
-from flowexp.records.run_folder import (
-    UNREADABLE,
-    RunFolder,
-    measured_while_training,
-    measuring_key,
-    runs_that_train,
-    shares_its_training,
-    training_key,
-    warn,
-)
+from flowexp.records.keys import measured_while_training, measuring_key, training_key
+from flowexp.records.run_folder import UNREADABLE, RunFolder, warn
+from flowexp.records.search import runs_that_train, shares_its_training
 
 RUNS = Path("outputs/recipes")  # all recipes look for their runs here, so that shared ones are trained once
 _composing = Lock()  # Hydra composes one config at a time
