@@ -23,6 +23,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
     from flowexp.cli.assembly import building
     from flowexp.integrations.sit_checkpoints import check_training, convention_of, convert, read_official
+    from flowexp.records import atomic
     from flowexp.records.origin import describe_origin
     from flowexp.training.checkpoints import AtomicCheckpointIO, path_of
 
@@ -38,8 +39,8 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     checkpoint = path_of(folder.checkpoints, config.step)
     AtomicCheckpointIO().save_checkpoint({"state_dict": state, "global_step": config.step}, checkpoint)
     adopted = {"file": path.name, "sha256": official.fingerprint, "convention": convention}
-    folder.write_json(folder.origin_file, describe_origin(config) | {"adopted": adopted, "plan": {}})
-    folder.write_json(folder.trained_file, {"step": config.step})
+    atomic.write_json(folder.origin_file, describe_origin(config) | {"adopted": adopted, "plan": {}})
+    atomic.write_json(folder.trained_file, {"step": config.step})
     run = shlex.quote(f"run={folder.path}")
     print(f"the run of {path.name}, by {NAMES[convention]}: {folder.path}\npython -m flowexp.evaluate {run}")
 

@@ -20,6 +20,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
     from flowexp.cli.assembly import building
     from flowexp.cli.assembly.autoguidance import guided_by
+    from flowexp.records import atomic
 
     _check(config)
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
@@ -40,7 +41,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
         "weights": module.weights_name,
         "guide": guide,
     }
-    folder.write_json(
+    atomic.write_json(
         folder.summary_file, {"run": config.run, "step": step, "scalars": {"samples/nfe": nfe}, "protocol": protocol}
     )
     print(f"{config.num_samples} samples of {nfe} network calls each, and the same as samples.npz:")

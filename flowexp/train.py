@@ -46,6 +46,7 @@ def _dry_run(config: DictConfig, folder: RunFolder) -> None:
     A folder in which something was trained or measured stays as it is.
     """
     from flowexp.cli.assembly import building, plan
+    from flowexp.records import atomic
     from flowexp.training.parallel.work import rank_and_world_size
 
     datamodule, missing = building.look_for_data(config)
@@ -64,7 +65,7 @@ def _dry_run(config: DictConfig, folder: RunFolder) -> None:
         timing = {"num_steps": num_steps, "seconds_per_step": seconds, "lacks": lacks, "missing_data": missing}
         if folder.plan_file.exists() or not folder.holds_work():
             folder.begin(config)
-            folder.write_json(folder.plan_file, {"plan": about, **timing})
+            atomic.write_json(folder.plan_file, {"plan": about, **timing})
 
 
 def _lacks(config: DictConfig) -> str | None:
@@ -237,6 +238,7 @@ def _fit(
     """Trains, or restores the run that already trained this. Returns the step that was reached."""
     from flowexp.cli.assembly.building import restore, trained
     from flowexp.measuring.callbacks.monitor import MeasuringError
+    from flowexp.records import atomic
 
     if config.trained_run is not None:
         assert checkpoint is not None
@@ -249,7 +251,7 @@ def _fit(
     with suppress(MeasuringError):  # raised again when the summary is written
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
-        folder.write_json(folder.trained_file, trained(config, trainer))
+        atomic.write_json(folder.trained_file, trained(config, trainer))
     return int(trainer.global_step)
 
 

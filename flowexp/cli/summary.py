@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from flowexp.cli.terminal import console
+from flowexp.records import atomic
 from flowexp.records.protocol_card import cards_of
 from flowexp.records.run_folder import RunFolder
 
@@ -21,7 +22,7 @@ def summarise(folder: RunFolder, measured: Measured, **about: Any) -> None:
     scalars = {key: value for numbers, _ in measured.values() for key, value in numbers.items()}
     protocol = {name: how for name, (_, how) in measured.items()}
     summary = {**about, "scalars": scalars, "protocol": protocol}
-    folder.write_json(folder.summary_file, summary)
+    atomic.write_json(folder.summary_file, summary)
     cards = cards_of(summary)
     table = Table(f"measured on {_weights(protocol)}", "value", *(["card"] if cards else []))
     for name, value in scalars.items():

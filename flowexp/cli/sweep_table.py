@@ -14,6 +14,7 @@ from rich.table import Table
 
 from flowexp.cli.overrides import key_of, read
 from flowexp.cli.terminal import console
+from flowexp.records import atomic
 from flowexp.records.json_files import read_object
 from flowexp.records.protocol_card import card_column, cards_of, is_card_column, keeps_apart
 from flowexp.records.run_folder import RunFolder
@@ -57,7 +58,7 @@ class JobResult:
     def write(self, folder: Path) -> None:
         """Into the job's folder in the sweep's."""
         folder.mkdir(parents=True, exist_ok=True)
-        RunFolder(folder).write_json(folder / "job.json", asdict(self))
+        atomic.write_json(folder / "job.json", asdict(self))
 
     @property
     def settings(self) -> dict[str, str]:

@@ -41,6 +41,7 @@ def _processor() -> str:
 
 
 def version_of(package: str) -> str | None:
+    """The version of an installed package; None of one that is not here."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

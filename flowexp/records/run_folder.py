@@ -135,10 +135,6 @@ class RunFolder:
         names = (self.path / f"{stem}{'' if number == 1 else f'_{number}'}.json" for number in count(1))
         os.replace(self.summary_file, next(name for name in names if not name.exists()))
 
-    def write_json(self, path: Path, content: dict[str, Any]) -> None:
-        """Writes `content` so that a reader sees the old file or the new one, never half of it."""
-        atomic.write_json(path, content)
-
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keeps other processes from training in this folder at the same time; also a kill lets go of it.

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, open_dict
 
 from flowexp.cli.composing import Configs
 from flowexp.cli.resolve import settle
+from flowexp.records import atomic
 from flowexp.records.keys import course_key, training_key
 from flowexp.records.run_folder import RunFolder
 from flowexp.records.search import folders_below, runs_below
@@ -49,10 +50,10 @@ def trained(folder: Path, *overrides: str, step: int | None = 6, **origin: objec
     run, config = RunFolder(folder), settled("run_dir=any", *overrides)
     run.create(config)
     keys = {"training_key": training_key(config), "course_key": course_key(config), "began_from": None}
-    run.write_json(run.origin_file, {**keys, "num_steps": config.trainer.max_steps, "steps_per_epoch": 22, **origin})
+    atomic.write_json(run.origin_file, {**keys, "num_steps": config.trainer.max_steps, "steps_per_epoch": 22, **origin})
     run.checkpoints.mkdir()
     if step is not None:
-        run.write_json(run.trained_file, {"step": step})
+        atomic.write_json(run.trained_file, {"step": step})
     return run
 
 
@@ -221,7 +222,7 @@ def test_a_shorter_training_is_not_a_longer_one(workdir: Path) -> None:
 def test_steps_and_epochs_are_compared(workdir: Path, short: list[str], long: list[str], is_longer: bool) -> None:
     run = trained(workdir / "outputs/short", *short)
     steps = 22 if "trainer.max_epochs=1" in short and "trainer.max_steps=-1" in short else run.origin()["num_steps"]
-    run.write_json(run.origin_file, {**run.origin(), "num_steps": steps})
+    atomic.write_json(run.origin_file, {**run.origin(), "num_steps": steps})
     assert run.is_shorter_than(settled(*long, "run_dir=x")) is is_longer
 
 
@@ -249,11 +250,11 @@ def test_a_training_that_another_run_measures_is_found_where_both_were_moved(wor
     config = settled(sweep=sweep, job="1")
     second = RunFolder(sweep / "1")
     second.create(config)
-    second.write_json(second.origin_file, {"training_key": training_key(config)})
+    atomic.write_json(second.origin_file, {"training_key": training_key(config)})
     assert config.trained_run == str(first.path) and second.trained_by().path.resolve() == first.path
     moved = sweep.rename(workdir / "moved")
     assert RunFolder(moved / "1").trained_by().path.resolve() == moved / "0"
-    RunFolder(moved / "0").write_json(moved / "0/run.json", {"training_key": "another"})
+    atomic.write_json(moved / "0/run.json", {"training_key": "another"})
     assert RunFolder(moved / "1").trained_by().path == first.path  # not what merely lies there
 
 

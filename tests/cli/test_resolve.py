@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowexp.cli.composing import Configs
 from flowexp.cli.resolve import check_sweep, settle, unused_folder
+from flowexp.records import atomic
 from flowexp.records.keys import training_key
 from flowexp.records.run_folder import RunFolder
 
@@ -39,7 +40,7 @@ def trained(folder: Path, *overrides: str) -> RunFolder:
     """A folder that a training run has begun in."""
     run, config = RunFolder(folder), settled("train", *overrides, "run_dir=any")
     run.create(config)
-    run.write_json(run.origin_file, {"training_key": training_key(config)})
+    atomic.write_json(run.origin_file, {"training_key": training_key(config)})
     return run
 
 

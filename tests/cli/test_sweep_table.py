@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flowexp.cli.sweep_table import JobResult, print_table
+from flowexp.records import atomic
 from flowexp.records.run_folder import RunFolder
 
 
@@ -16,7 +17,7 @@ def job(sweep: Path, number: int, code: int, *overrides: str, run: Path | None =
     run = run or sweep / str(number)
     run.mkdir(parents=True, exist_ok=True)
     if code == 0:
-        RunFolder(run).write_json(run / "summary.json", {"scalars": {"noise_levels/loss": loss}})
+        atomic.write_json(run / "summary.json", {"scalars": {"noise_levels/loss": loss}})
     JobResult(run=str(run), overrides=list(overrides), exit_code=code).write(sweep / str(number))
 
 
@@ -76,9 +77,7 @@ def test_many_numbers_have_a_line_each_where_their_columns_would_be_cut(tmp_path
     names = [f"probe/a_number_called_{letter}" for letter in "abcdef"]
     for number in range(3):
         RunFolder(tmp_path / str(number)).path.mkdir()
-        RunFolder(tmp_path / str(number)).write_json(
-            tmp_path / str(number) / "summary.json", {"scalars": dict.fromkeys(names, float(number))}
-        )
+        atomic.write_json(tmp_path / str(number) / "summary.json", {"scalars": dict.fromkeys(names, float(number))})
         JobResult(run=str(tmp_path / str(number)), overrides=[f"seed={number}"], exit_code=0).write(
             tmp_path / str(number)
         )
@@ -103,7 +102,7 @@ def test_numbers_that_differ_in_more_than_what_is_swept_are_warned_of(
         protocol = {"sampler": {"s0": s0}, "cards": {"fid": f"card{number}"}}
         (tmp_path / str(number)).mkdir()
         summary = {"scalars": {"fid": 1.0}, "protocol": {"samples": protocol}}
-        RunFolder(tmp_path / str(number)).write_json(tmp_path / str(number) / "summary.json", summary)
+        atomic.write_json(tmp_path / str(number) / "summary.json", summary)
         JobResult(str(tmp_path / str(number)), [f"{swept}={s0}"], 0).write(tmp_path / str(number))
     assert print_table(tmp_path) == 0
     assert ("card card0 (job 0) and card card1 (job 1) do not compare" in capsys.readouterr().err) is is_warned

@@ -13,6 +13,7 @@ from flowexp.cli import launch
 from flowexp.cli.composing import Configs
 from flowexp.cli.sweep_table import JobResult, print_table
 from flowexp.cli.sweeping import is_sweep, per_job
+from flowexp.records import atomic
 from flowexp.records.keys import training_key
 from flowexp.records.run_folder import CONFIG, RunFolder
 from flowexp.report import _with_runs_as_lists, write_report
@@ -33,7 +34,7 @@ def trained(folder: Path) -> None:
     """A folder that a training run has begun in."""
     config = Configs().compose("train", ["run_dir=any", "name=x"])
     RunFolder(folder).create(config)
-    RunFolder(folder).write_json(folder / "run.json", {"training_key": training_key(config)})
+    atomic.write_json(folder / "run.json", {"training_key": training_key(config)})
 
 
 def rows_of(sweep: Path) -> list[dict[str, str]]:

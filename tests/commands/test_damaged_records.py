@@ -13,6 +13,7 @@ import pytest
 from flowexp.cli.recipes import read_recipe
 from flowexp.cli.recipes import runs as recipes
 from flowexp.cli.sweep_table import JobResult, print_table
+from flowexp.records import atomic
 from flowexp.records.keys import measuring_key, training_key
 from flowexp.records.recording import read_history
 from flowexp.records.run_folder import RunFolder
@@ -124,14 +125,14 @@ def test_an_evaluation_of_fewer_steps_is_made_again(run: Path, monkeypatch):
 
     def evaluate(command: str, overrides: list[str]) -> None:
         folder = RunFolder(Path(overrides[-1].removeprefix("run_dir=")))
-        folder.write_json(folder.summary_file, {"step": RunFolder(run).trained_step(), "scalars": {}, "protocol": {}})
+        atomic.write_json(folder.summary_file, {"step": RunFolder(run).trained_step(), "scalars": {}, "protocol": {}})
         calls.append(folder.path)
 
     monkeypatch.setattr(recipes, "call", evaluate)
     for _ in range(2):
         recipes.measurement_of(RunFolder(run), "evaluate", ["seed=1"])
     assert len(calls) == 1
-    RunFolder(run).write_json(run / "trained.json", {"step": 4})
+    atomic.write_json(run / "trained.json", {"step": 4})
     recipes.measurement_of(RunFolder(run), "evaluate", ["seed=1"])
     assert len(calls) == 2
 

@@ -14,6 +14,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.launch import config_folder
+from flowexp.records import atomic
 from flowexp.records.keys import measured_while_training, measuring_key, training_key
 from flowexp.records.run_folder import RunFolder
 from flowexp.records.search import find_run
@@ -29,9 +30,9 @@ def composed(*overrides: str) -> DictConfig:
 def a_run(folder: Path, config: DictConfig, trained: bool) -> RunFolder:
     run = RunFolder(folder)
     run.create(config)
-    run.write_json(folder / "run.json", {"training_key": training_key(config)})
+    atomic.write_json(folder / "run.json", {"training_key": training_key(config)})
     if trained:
-        run.write_json(run.trained_file, {"step": 1})
+        atomic.write_json(run.trained_file, {"step": 1})
     return run
 
 
@@ -141,7 +142,7 @@ def test_a_run_folder_keeps_its_config_resolved(tmp_path: Path) -> None:
 
 def test_json_is_replaced_whole(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.write_json(run.summary_file, {"scalars": {"x": 1.0}})
+    atomic.write_json(run.summary_file, {"scalars": {"x": 1.0}})
     assert run.summary() == {"scalars": {"x": 1.0}}
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
     assert json.loads(run.summary_file.read_text())

@@ -30,6 +30,7 @@ from flowexp.measuring.callbacks.progress import Progress
 from flowexp.measuring.callbacks.step_log import StepLog
 from flowexp.measuring.callbacks.watching import give_folders
 from flowexp.objectives import FlowMatching
+from flowexp.records import atomic
 from flowexp.records.commit import git_commit
 from flowexp.records.csv_log import CsvLog
 from flowexp.records.keys import chosen_callbacks, monitor_key, training_key
@@ -233,7 +234,7 @@ def build_callbacks(
         callbacks.append(Progress(num_steps, config.log_every_n_steps))
 
     def note_end(trainer: pl.Trainer) -> None:
-        run.write_json(run.trained_file, trained(config, trainer))
+        atomic.write_json(run.trained_file, trained(config, trainer))
 
     return [*callbacks, build(config.checkpoint, folder=run.checkpoints, note_end=note_end)]
 
