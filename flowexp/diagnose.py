@@ -25,7 +25,8 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from flowexp.cli.assembly import building
     from flowexp.cli.assembly.autoguidance import guided_by
     from flowexp.cli.summary import summarise
-    from flowexp.measuring.callbacks.monitor import Monitor, measure_now, tell_failures
+    from flowexp.measuring.callbacks.monitor import Monitor
+    from flowexp.measuring.callbacks.monitor_runs import measure_now, tell_failures
     from flowexp.records.recording import Recorder
 
     monitors = [m for m in building.build_monitors(config) if isinstance(m, Monitor)]

@@ -21,7 +21,8 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     """Measures `config.run` with the monitors of `config.callbacks` and writes the results into `folder`."""
     from flowexp.cli.assembly import building
     from flowexp.cli.assembly.autoguidance import guided_by
-    from flowexp.measuring.callbacks.monitor import Monitor, tell_failures
+    from flowexp.measuring.callbacks.monitor import Monitor
+    from flowexp.measuring.callbacks.monitor_runs import tell_failures
     from flowexp.training.parallel.work import rank_and_world_size, start_processes
 
     if config.seed is not None and not 0 <= config.seed < 2**32:
@@ -49,7 +50,7 @@ def _measure(
 ) -> dict[str, Measurement]:
     """What the monitors found. `folder` is None on every process but the first."""
     from flowexp.cli.assembly import building
-    from flowexp.measuring.callbacks.monitor import measure_now
+    from flowexp.measuring.callbacks.monitor_runs import measure_now
     from flowexp.records.recording import Recorder
 
     recorder = None if folder is None else Recorder(folder.path, building.build_loggers(config, folder))

@@ -118,7 +118,8 @@ def _train_and_measure(
     from flowexp.cli.assembly import building, plan
     from flowexp.cli.continuation import check_same_training
     from flowexp.measuring.callbacks.beginning import BeforeFirstBatch
-    from flowexp.measuring.callbacks.monitor import Monitor, tell_failures
+    from flowexp.measuring.callbacks.monitor import Monitor
+    from flowexp.measuring.callbacks.monitor_runs import tell_failures
     from flowexp.records import atomic
     from flowexp.training import signals
 
@@ -147,7 +148,8 @@ def _train_and_measure(
 
 def _measure(monitors: list[Any], trainer: Any, module: Any, datamodule: Any, step: int) -> dict[str, Measurement]:
     """What is known of the last step, when the monitors that have not measured it as training ended have done so."""
-    from flowexp.measuring.callbacks.monitor import measure_now, recorder_of
+    from flowexp.measuring.callbacks.monitor import recorder_of
+    from flowexp.measuring.callbacks.monitor_runs import measure_now
 
     module.to(trainer.strategy.root_device)  # at its end, training has left it on the CPU
     left = [monitor for monitor in monitors if monitor.at_end or monitor.is_cut_off]
@@ -237,7 +239,7 @@ def _fit(
 ) -> int:
     """Trains, or restores the run that already trained this. Returns the step that was reached."""
     from flowexp.cli.assembly.building import restore, trained
-    from flowexp.measuring.callbacks.monitor import MeasuringError
+    from flowexp.measuring.callbacks.monitor_runs import MeasuringError
     from flowexp.records import atomic
 
     if config.trained_run is not None:

@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,6 +84,12 @@ def test_imports_point_one_way():
     assert result.returncode == 0, result.stdout + result.stderr
     analysed = re.search(r"Analyzed (\d+) files", result.stdout)
     assert analysed and int(analysed[1]) == len(LIBRARY), "a folder without __init__.py is not looked at"
+
+
+def test_no_two_files_need_each_other():
+    """Those that types alone need count too."""
+    graph = grimp.build_graph("flowexp", cache_dir=None)
+    TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
 
 
 def test_the_library_knows_nothing_of_recipes_tests_and_benchmarks():

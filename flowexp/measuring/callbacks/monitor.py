@@ -11,13 +11,11 @@ import pytorch_lightning as pl
 from pytorch_lightning import Callback
 
 from flowexp.data import ImageDataModule
-from flowexp.measuring.callbacks.monitor_runs import MeasuringError, in_words, measure_now, tell_failures
+from flowexp.measuring.callbacks.monitor_runs import in_words, measure_now, tell_failures
 from flowexp.objectives import FlowMatching
 from flowexp.records.recording import Measurement, Recorder
 from flowexp.training import signals
 from flowexp.training.steps import ends_a_step
-
-__all__ = ["MeasuringError", "Monitor", "in_words", "measure_now", "recorder_of", "tell_failures"]
 
 _CUT_OFF = "cut_off"  # of a checkpoint: the monitors that a signal ended while they measured its step
 

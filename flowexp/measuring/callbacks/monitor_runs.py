@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from flowexp.data import ImageDataModule
 from flowexp.objectives import FlowMatching
@@ -13,12 +13,28 @@ from flowexp.records.recording import Measurement, Recorder
 from flowexp.training import signals
 from flowexp.training.parallel.work import collect, rank_and_world_size
 
-if TYPE_CHECKING:
-    from flowexp.measuring.callbacks.monitor import Monitor
-
 _ANSWER = "stops measuring; what is measured already stays"
 
 Failures = Sequence[tuple[str, Exception]]  # what could not be measured, and why
+
+
+class Measuring(Protocol):
+    """What `measure_now` asks of a monitor."""
+
+    settings: str | None
+    last_step: int | None
+    latest: Measurement | None
+    failures: list[tuple[str, Exception]]
+
+    def run(
+        self, module: FlowMatching, datamodule: ImageDataModule, recorder: Recorder | None, step: int
+    ) -> Measurement: ...
+
+    def take(self, measurement: Measurement, step: int) -> None: ...
+
+    def fail(self, step: int, error: Exception) -> None: ...
+
+    def identity(self, module: FlowMatching) -> dict[str, str]: ...
 
 
 class MeasuringError(RuntimeError):
@@ -29,7 +45,7 @@ class MeasuringError(RuntimeError):
         super().__init__("; ".join(f"{what} failed: {type(error).__name__}: {error}" for what, error in failures))
 
 
-def tell_failures(monitors: Iterable[Monitor]) -> None:
+def tell_failures(monitors: Iterable[Measuring]) -> None:
     """Raises MeasuringError where a monitor has failed; to be called when the numbers of the others are safe."""
     failures = [failure for monitor in monitors for failure in monitor.failures]
     if failures:
@@ -39,7 +55,7 @@ def tell_failures(monitors: Iterable[Monitor]) -> None:
 
 
 def measure_now(
-    monitors: Iterable[Monitor],
+    monitors: Iterable[Measuring],
     module: FlowMatching,
     datamodule: ImageDataModule,
     recorder: Recorder | None,
@@ -71,7 +87,7 @@ def leave_if_asked() -> None:
 
 
 def _try(
-    monitor: Monitor, module: FlowMatching, datamodule: ImageDataModule, recorder: Recorder | None, step: int
+    monitor: Measuring, module: FlowMatching, datamodule: ImageDataModule, recorder: Recorder | None, step: int
 ) -> None:
     """Runs a monitor; alone, a process goes on after its failure, which the monitor then holds."""
     is_alone = rank_and_world_size()[1] == 1
@@ -85,7 +101,7 @@ def _try(
         print(f"{in_words(monitor)} failed at step {step}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
-def _take_recorded(monitor: Monitor, module: FlowMatching, recorder: Recorder | None, step: int) -> bool:
+def _take_recorded(monitor: Measuring, module: FlowMatching, recorder: Recorder | None, step: int) -> bool:
     """Whether a monitor's measurement is recorded, by the first process; then the monitor has it on all."""
     if monitor.settings is None:
         return False
@@ -105,7 +121,7 @@ def _on_any(flag: bool) -> bool:
     return any(collect({rank_and_world_size()[0]: flag}).values())
 
 
-def in_words(monitor: Monitor) -> str:
+def in_words(monitor: Measuring) -> str:
     """What a monitor is called on the screen: `VelocityNorms` is "velocity norms", `ProbeMonitor` is "probe"."""
     name = type(monitor).__name__.removesuffix("Monitor")
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower()

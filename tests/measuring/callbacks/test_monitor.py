@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flowexp.measuring.callbacks.diagnostics_along_t import CrossTerms, VelocityNorms
-from flowexp.measuring.callbacks.monitor import in_words, measure_now
+from flowexp.measuring.callbacks.monitor_runs import in_words, measure_now
 from flowexp.measuring.callbacks.noise_levels import NoiseLevelMonitor
 from flowexp.records.recording import Recorder
 
