@@ -1,7 +1,7 @@
 """`python -m benchmarks.waiting [rounds=3]`: what a training step takes by how threads wait for each other.
 
 Each way of waiting times the same few steps in a process of its own (a dry run), in turns. Start it beside as many busy
-processes as are wanted: `flowexp.cli.launch` sets the passive policy, unless the environment says something else.
+processes as are wanted: `flowexp.cli.launch` sets a short spin, unless the environment says something else.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 RUN = ("experiment=digits_fm", "callbacks=none", "progress_bar=false", "trainer.precision=32-true", "dry_run=true")
 WAYS = {
     "libgomp's default": {"KMP_BLOCKTIME": "200"},  # libgomp does not read it, and it keeps the door from choosing
-    "passive": {},
-    "short spin": {"GOMP_SPINCOUNT": "100"},
+    "short spin, flowexp's": {},
+    "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
 _DECIDE = {"OMP_WAIT_POLICY", "OMP_NUM_THREADS", *(name for way in WAYS.values() for name in way)}
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
             seconds[name].append(seconds_per_step(variables))
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     for name, values in seconds.items():
-        print(f"{name:<18} {median(values):.3f} s a step ({min(values):.3f} to {max(values):.3f})")
+        print(f"{name:<22} {median(values):.3f} s a step ({min(values):.3f} to {max(values):.3f})")
     return 0
 
 

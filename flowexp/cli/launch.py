@@ -48,8 +48,10 @@ _SWEPT = {"sample": "samples", "evaluate": "evaluations", "diagnose": "diagnoses
 _GIVEN_BY_A_LAUNCHER = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
-# What people set to decide how threads wait for each other. Spinning ones, libgomp's default, take the core from the
-# thread that they wait for where other processes share the machine: measured in benchmarks/waiting.py.
+# What people set to decide how threads wait for each other. libgomp's spin for so long that they take the core from the
+# thread that they wait for where other processes share the machine; threads that sleep at once wake up late. A spin
+# of this length costs nothing on an idle machine and half as much on a busy one: measured in benchmarks/waiting.py.
+_SHORT_SPIN = {"GOMP_SPINCOUNT": "20000"}
 _SPINNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
@@ -235,7 +237,7 @@ def _environment(command: str, config: DictConfig) -> dict[str, str]:
 
     Processes that Lightning starts beside it inherit both.
     """
-    spin = {} if {*_SPINNING} & {*os.environ} else {"OMP_WAIT_POLICY": "PASSIVE"}
+    spin = {} if {*_SPINNING} & {*os.environ} else _SHORT_SPIN
     return {**spin, CONFIG: OmegaConf.to_yaml(config), SAID: _said(command)}
 
 

@@ -148,12 +148,14 @@ def test_room_is_told_in_a_unit_that_shows_it(workdir: Path, monkeypatch, free: 
 
 
 @pytest.mark.parametrize("chosen", [None, "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
-def test_waiting_threads_sleep_unless_someone_chose_otherwise(in_process, monkeypatch, chosen: str | None):
+def test_waiting_threads_spin_for_a_short_time_unless_someone_chose_otherwise(
+    in_process, monkeypatch, chosen: str | None
+):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
         monkeypatch.delenv(name, raising=False)
     if chosen:
         monkeypatch.setenv(chosen, "1")
     monkeypatch.setattr("flowexp.train.run", lambda config, folder: None)
     assert in_process("train", "run_dir=x") == 0
-    policy = os.environ.pop("OMP_WAIT_POLICY", None)
-    assert policy == {None: "PASSIVE", "OMP_WAIT_POLICY": "1"}.get(chosen)
+    spin = os.environ.pop("GOMP_SPINCOUNT", None)
+    assert spin == {None: "20000", "GOMP_SPINCOUNT": "1"}.get(chosen)
