@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from flowexp.cli.errors import moved, nearest
 from flowexp.flow.argument_kinds import Hints, check_kind, kind_of, kinds_of, signature
 
-_SETS = ("levels", "taps", "probes", "metrics")  # lists in which a value twice is a slip, and none at all too
+_SETS = ("levels", "taps", "readings", "metrics")  # lists in which a value twice is a slip, and none at all too
 _OPEN = {  # the kinds of the commands' own keys that a yaml leaves null
     "label": int | None, "seed": int | None, "ckpt": str | None, "checkpoint": str | None, "guide": str | None,
     "guide_checkpoint": str | None, "trained_run": str | None, "optimized_metric": str | None, "name": str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flowexp.encoders.base import FeatureNet, FeatureSet
@@ -23,6 +24,7 @@ __all__ = [
     "Inception",
     "Teacher",
     "TokenCache",
+    "as_encoder",
     "create_encoder",
     "create_teacher",
 ]
@@ -37,3 +39,10 @@ def create_encoder(name: str, **options: Any) -> FeatureNet:
     if name not in ENCODERS:
         raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, got {name!r}")
     return ENCODERS[name](**options)
+
+
+def as_encoder(encoder: str | Mapping[str, Any] | FeatureNet) -> FeatureNet:
+    """The feature network of that name, or of a name with options as a mapping; a network is returned as it is."""
+    if isinstance(encoder, FeatureNet):
+        return encoder
+    return create_encoder(encoder) if isinstance(encoder, str) else create_encoder(**encoder)

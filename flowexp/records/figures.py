@@ -47,6 +47,7 @@ def plot_curves(
     log_y: bool = False,
     size: tuple[float, float] = PANEL,
     band: tuple[str, str] | None = None,
+    across: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure:
     """A panel for each column of `y`, drawn over the column `x` of a table in long format.
 
@@ -56,12 +57,17 @@ def plot_curves(
         names: what axes and legends say for a column, which is otherwise its name.
         size: of a panel, in inches; legends come on top of its height.
         band: columns of the lower and upper end of what is sure, drawn pale behind each line.
+        across: values by their name that belong to no place on the axis, by column: dashed lines across its panel.
     """
     columns = [y] if isinstance(y, str) else list(y)
     names = names or {}
     figure, all_axes = _side_by_side(len(columns), size)
     for axes, column in zip(all_axes, columns, strict=True):
         _draw_series(axes, rows, x, column, series, band)
+        for place, (label, value) in enumerate((across or {}).get(column, {}).items()):
+            axes.axhline(
+                value, color="0.35", linestyle=("--", ":", "-.")[place % 3], linewidth=1, label=label, zorder=0
+            )
         _dress(axes, names.get(x, x), names.get(column, column), log_x, log_y, size[0])
     _add_legends(figure, size, 1 if series else 2, names.get(series, series) if series else "")
     figure.suptitle(title)
@@ -137,7 +143,7 @@ def _draw_series(
     lines = list(dict.fromkeys(row[series] for row in rows)) if series else [None]
     for place, line in enumerate(lines):
         own = [row for row in rows if not series or row[series] == line]
-        _draw_line(axes, [(row[x], row[y]) for row in own if _is_number(row[y])], place, str(line))
+        _draw_line(axes, [(row[x], row[y]) for row in own if _is_number(row.get(y))], place, str(line))
         if band:
             across, low, high = zip(*sorted((row[x], row[band[0]], row[band[1]]) for row in own), strict=True)
             axes.fill_between(across, low, high, color=COLOURS[place % len(COLOURS)], alpha=0.15, linewidth=0)
@@ -161,6 +167,8 @@ def _dress(axes: Axes, x: str, y: str, log_x: bool, log_y: bool, width: float = 
     if log_x:
         axes.set_xscale("symlog", linthresh=LINEAR_BELOW)
         low, high = axes.get_xlim()
+        if low < 0:  # a margin, which looks wide where the axis is linear
+            axes.set_xlim(left=max(low, -LINEAR_BELOW / 5))
         ticks = [tick for tick in (FEW_LEVEL_TICKS if width < NARROW else LEVEL_TICKS) if low <= tick <= high]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     if log_y:

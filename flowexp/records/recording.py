@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
     from torch import Tensor
 
-SERIES = ("split", "probe", "tap")  # columns that tell the rows of one noise level apart
+SERIES = ("split", "reading", "tap")  # columns that tell the rows of one noise level apart
 _WORDS = ("about", "verdicts", "maps")  # of a measurement, for readers of the page
 MAP = "over_steps"  # the picture of all steps, beside those of each
 
@@ -166,7 +166,7 @@ def _log_curve(logger: Any, name: str, words: str, column: str, rows: Sequence[d
     """A column over the noise level as W&B's own line plot, which shows without a workspace; a line for each series."""
     import wandb
 
-    points = [(row, row.get(column)) for row in rows if "t" in row]
+    points = [(row, row.get(column)) for row in rows if _level(row) is not None]
     data = [
         [row["t"], value, _series_of(str(row.get("split", "")), row)]
         for row, value in points
@@ -208,9 +208,16 @@ def maps_over_steps(
     maps: dict[str, dict[tuple[int, float], float]] = {}
     for column, words in in_words(columns).items():
         for step, row in ((step, row) for step, rows in tables.items() for row in rows):
-            if row.get("split") != "train" and isinstance(value := row.get(column), float) and math.isfinite(value):
+            is_number = isinstance(value := row.get(column), float) and math.isfinite(value)
+            if row.get("split") != "train" and is_number and _level(row) is not None:
                 maps.setdefault(_series_of(words, row), {})[step, row["t"]] = value
     return maps
+
+
+def _level(row: dict[str, Any]) -> float | None:
+    """The noise level of a row; None for one that belongs to none, such as a baseline on clean images."""
+    level = row.get("t")
+    return level if isinstance(level, int | float) else None
 
 
 def _series_of(words: str, row: dict[str, Any]) -> str:

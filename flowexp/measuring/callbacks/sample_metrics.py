@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from flowexp.data import ImageDataModule
-from flowexp.encoders import FeatureNet, create_encoder
+from flowexp.encoders import FeatureNet, as_encoder
 from flowexp.measuring.callbacks.autocast import autocast, check_precision
 from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.measuring.callbacks.monitor_runs import leave_if_asked
@@ -74,7 +74,7 @@ class SampleMetrics(Monitor):
             )
         if labels not in ("balanced", "random"):
             raise ValueError(f"labels must be balanced or random, got {labels!r}")
-        self.encoder = _as_encoder(encoder)
+        self.encoder = as_encoder(encoder)
         self.plan = MetricPlan.of(_names(metrics, self.encoder), options or {})
         self.plan.check(num_samples, self.encoder.outputs)
         self.num_samples = num_samples
@@ -174,9 +174,3 @@ def _names(metrics: Sequence[str] | str, encoder: FeatureNet) -> tuple[str, ...]
     if metrics == "all":
         return metrics_for(encoder.outputs)
     return (metrics,) if isinstance(metrics, str) else tuple(metrics)
-
-
-def _as_encoder(encoder: str | Mapping[str, Any] | FeatureNet) -> FeatureNet:
-    if isinstance(encoder, FeatureNet):
-        return encoder
-    return create_encoder(encoder) if isinstance(encoder, str) else create_encoder(**encoder)

@@ -17,7 +17,8 @@ from flowexp.measuring.diagnostics.jacobian import (
     semantic_subspace,
     tapped_encoder,
 )
-from flowexp.measuring.diagnostics.knn import knn_accuracy
+from flowexp.measuring.diagnostics.knn import knn_correct
+from flowexp.measuring.diagnostics.logistic_regression import fit_logistic
 from flowexp.measuring.diagnostics.noise_levels import (
     BinLoss,
     LevelVelocity,
@@ -32,7 +33,9 @@ from flowexp.measuring.diagnostics.probe import (
     ProbeResult,
     create_protocol,
     extract_features,
+    fit_converged,
     fit_probes,
+    paired_se,
     probe_curves,
 )
 from flowexp.measuring.diagnostics.projection import Projection, create_projection
@@ -77,12 +80,15 @@ __all__ = [
     "data_condition_number",
     "encoder_jacobian",
     "extract_features",
+    "fit_converged",
+    "fit_logistic",
     "fit_probes",
     "gradient_share",
     "integration_lag",
-    "knn_accuracy",
+    "knn_correct",
     "loss_by_noise_level",
     "measure_condition",
+    "paired_se",
     "plain_of",
     "principal_subspace",
     "probe_curves",
