@@ -23,6 +23,7 @@ from flowexp.objectives import FlowMatching
 from flowexp.records.figures import plot_curves
 from flowexp.records.protocol_card import protocol_hash
 from flowexp.records.recording import Measurement
+from flowexp.records.verdict import Verdict
 from flowexp.training.parallel.work import collect, rank_and_world_size, share
 
 LEVELS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8)  # T = 0 to 800 of 1000, dense where LCF's curve bends
@@ -118,7 +119,7 @@ class ProbeMonitor(Monitor):
             _draw(rows),
             protocol=self._protocol(module, datamodule, curves, len(train), seed),
             about=ABOUT,
-            verdicts=_told(curves),
+            verdicts=_judged(curves),
             maps=("accuracy",),
         )
 
@@ -249,10 +250,11 @@ def _rows(curves: Mapping[str, ProbeCurve]) -> list[dict[str, Any]]:
     return [columns | row for row in rows]
 
 
-def _told(curves: Mapping[str, ProbeCurve]) -> list[str]:
-    """The verdict on each curve; that of another probe than the linear one says whose it is."""
-    whose = {probe: "" if probe == "linear" else f" ({probe} probe)" for probe in curves}
-    return [f"{sentence}{whose[probe]}" for probe, curve in curves.items() for sentence in probe_verdict(curve)]
+def _judged(curves: Mapping[str, ProbeCurve]) -> list[Verdict]:
+    """The verdict on each curve; that of another probe than the linear one names it."""
+    names = {probe: "" if probe == "linear" else f" ({probe} probe)" for probe in curves}
+    verdicts = [(probe, verdict) for probe, curve in curves.items() for verdict in probe_verdict(curve)]
+    return [replace(verdict, evidence=f"{verdict.evidence}{names[probe]}") for probe, verdict in verdicts]
 
 
 def _prefix(probe: str) -> str:

@@ -309,4 +309,4 @@ def test_a_lag_is_that_of_the_guided_sampler(module, datamodule):
 @pytest.mark.parametrize("monitor", [VelocityNorms, ConditionNumber, GradientShare, EncoderJacobian])
 def test_so_few_images_have_no_verdict(monitor, module, datamodule):
     verdicts = measure(monitor([0.05, 0.5], num_images=4), module, datamodule).verdicts
-    assert verdicts == ["no verdict: 4 images are too few, 16 are needed; raise num_images"]
+    assert list(map(str, verdicts)) == ["no verdict: 4 images are too few, 16 are needed; raise num_images"]

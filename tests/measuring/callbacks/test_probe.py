@@ -97,7 +97,7 @@ def test_a_named_protocol_stands_beside_the_numbers_with_its_departures(module, 
     found = measure(monitor, module, datamodule)
     assert (found.protocol["protocol"], found.protocol["optimizer"]) == ("ddae", "adam")
     assert any("no augmentation" in departure for departure in found.protocol["departures"])
-    linear, knn = found.verdicts
+    linear, knn = map(str, found.verdicts)
     assert knn.endswith("(knn probe)") and linear.startswith("no verdict") and not linear.endswith("(knn probe)")
     assert found.protocol["updates"] == 15
     fitted = {row["probe"]: row["train_accuracy"] for row in found.rows}
