@@ -37,11 +37,11 @@ from flowexp.measuring.diagnostics.probe import (
 )
 from flowexp.measuring.diagnostics.projection import Projection, create_projection
 from flowexp.measuring.diagnostics.ssc_calibration import (
+    ControlledSampler,
     SamplerScore,
     SSCProposal,
     calibrate_ssc,
     compare_samplers,
-    plain_of,
     ssc_controls,
 )
 from flowexp.measuring.diagnostics.velocity_norms import LevelNorms, velocity_norms
@@ -50,6 +50,7 @@ from flowexp.measuring.diagnostics.verdict import verdict
 __all__ = [
     "PROTOCOLS",
     "BinLoss",
+    "ControlledSampler",
     "CrossTerms",
     "Curve",
     "LevelCondition",
@@ -83,7 +84,6 @@ __all__ = [
     "knn_accuracy",
     "loss_by_noise_level",
     "measure_condition",
-    "plain_of",
     "principal_subspace",
     "probe_curves",
     "semantic_subspace",

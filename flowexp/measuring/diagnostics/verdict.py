@@ -15,7 +15,14 @@ from flowexp.measuring.diagnostics.gradient_share import LevelGradient
 from flowexp.measuring.diagnostics.integration_lag import WINDOW, LevelLag
 from flowexp.measuring.diagnostics.jacobian import LevelJacobian
 from flowexp.measuring.diagnostics.probe import ProbeCurve
-from flowexp.measuring.diagnostics.ssc_calibration import SamplerScore, SSCProposal
+from flowexp.measuring.diagnostics.ssc_calibration import (
+    MEAN,
+    PLAIN,
+    PROPOSAL,
+    ControlledSampler,
+    SamplerScore,
+    SSCProposal,
+)
 from flowexp.measuring.diagnostics.velocity_norms import LevelNorms
 from flowexp.records.verdict import Verdict
 
@@ -41,7 +48,7 @@ VELOCITY_DEFICIT = "velocity deficit"
 VELOCITY_SCALE = "scale of the velocity"
 INTEGRATION_LAG = "integration lag"
 CONTROLS = "SSC beside its controls"
-SCALES = {"proposal": "the proposal", "vd": "VD's 1.1 to 1", "late": "late injection", "mean": "the proposal's mean"}
+SCALES = {PROPOSAL: "the proposal", "vd": "VD's 1.1 to 1", "late": "late injection", MEAN: "the proposal's mean"}
 
 
 def verdict(
@@ -299,15 +306,15 @@ def _points(share: float) -> str:
     return f"{100 * share:.1f} points"
 
 
-def ssc_verdict(proposal: SSCProposal, scores: Sequence[SamplerScore]) -> list[Verdict]:
+def ssc_verdict(proposal: SSCProposal, scores: Sequence[SamplerScore[ControlledSampler]]) -> list[Verdict]:
     """What is proposed, and in how many comparisons each scale is surely better than none (an interval below 0).
 
-    scores: named "solver-steps-scale", as `ssc_controls` names them, each compared with plain.
+    scores: of the samplers of `ssc_controls`, each compared with the plain one.
     """
     better: dict[str, list[bool]] = {}
     for score in scores:
-        better.setdefault(score.name.split("-", 2)[2], []).append(score.better)
-    better.pop("plain", None)
+        better.setdefault(score.sampler.scale, []).append(score.better)
+    better.pop(PLAIN, None)
     room = min((abs(s.high - s.low) / (2 * s.distance) for s in scores if _compared(s)), default=0.0)
     counts = {scale: float(sum(wins)) for scale, wins in better.items()}
     if any(counts.values()):
@@ -326,16 +333,16 @@ def ssc_verdict(proposal: SSCProposal, scores: Sequence[SamplerScore]) -> list[V
 
 def _wins(proposal: SSCProposal, better: dict[str, list[bool]]) -> str:
     """In how many comparisons each scale is surely better, the proposal first and its mean last."""
-    controls = [scale for scale in better if scale not in ("proposal", "mean")]
-    scales = controls if proposal.source == "none" else ["proposal", *controls, "mean"]
+    controls = [scale for scale in better if scale not in (PROPOSAL, MEAN)]
+    scales = controls if proposal.source == "none" else [PROPOSAL, *controls, MEAN]
     return ", ".join(
         f"{_scale(scale)} in {sum(better[scale])} of {len(better[scale])}" for scale in scales if scale in better
     )
 
 
-def _compared(score: SamplerScore) -> bool:
+def _compared(score: SamplerScore[ControlledSampler]) -> bool:
     """Whether a score is a difference from plain, and not plain itself."""
-    return not score.name.endswith("-plain") and score.distance > 0
+    return score.sampler.scale != PLAIN and score.distance > 0
 
 
 def _scale(name: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from flowexp.measuring.diagnostics import (
+    ControlledSampler,
     Curve,
     LevelCondition,
     LevelGradient,
@@ -164,8 +165,8 @@ def test_numbers_that_are_not_finite_have_no_verdict():
 @pytest.mark.parametrize(("low", "start"), [(-4.0, "no verdict on SSC"), (-0.4, "no scale is surely better")])
 def test_scales_are_not_called_no_better_where_no_difference_could_show(low, start):
     proposal = SSCProposal(1.08, 1.0, "quad_in", "lag", 1.1, 1.4, 1.08, 1.002, 0.1, 0.016)
-    plain = SamplerScore("euler-50-plain", 9.0, 0.0, 0.0, 0.0, False)
-    scores = [plain, SamplerScore("euler-50-vd", 9.0, 0.0, low, -low, False)]
+    plain = SamplerScore(ControlledSampler("euler", 50, "plain"), 9.0, 0.0, 0.0, 0.0, False)
+    scores = [plain, SamplerScore(ControlledSampler("euler", 50, "vd"), 9.0, 0.0, low, -low, False)]
     assert ssc_sentences(proposal, scores)[1].startswith(start)
 
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 from flowexp.measuring.diagnostics import (
+    ControlledSampler,
     Curve,
     LevelCondition,
     LevelGradient,
@@ -119,7 +120,10 @@ def test_condition_number_and_gradient_are_told_beside_what_they_are_measured_by
 def test_a_proposal_is_told_beside_what_its_controls_reach():
     proposal = SSCProposal(1.08, 1.0, "quad_in", "lag", 1.1, 1.4, 1.08, 1.002, 0.1)
     names = {"plain": False, "late": True, "constant_1.05": True, "proposal": True, "mean": False}
-    scores = [SamplerScore(f"euler-50-{name}", 9.0, -1.0, -2.0, -0.5, better) for name, better in names.items()]
+    scores = [
+        SamplerScore(ControlledSampler("euler", 50, name), 9.0, -1.0, -2.0, -0.5, better)
+        for name, better in names.items()
+    ]
     assert ssc_sentences(proposal, scores) == [
         "SSC proposal: s0 = 1.080, s1 = 1, profile quad_in, from the lag; the least velocity error at the noise end is "
         "at 1.002",
