@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from flowexp.records.protocol_card import is_card_column
 from flowexp.records.verdict import Verdict
 from flowexp.reporting.drawing import sparkline
 from flowexp.reporting.numbers import MISSING, group_numbers, show
@@ -50,16 +49,8 @@ def render_runs(runs: Sequence[Run], most_pictures: int = 12, pages: Sequence[st
 
 def render_sweep(sweep: Sweep) -> str:
     """The page of a sweep as HTML: its table with a link to each job, and each number over the settings."""
-    return _template("sweep.html.jinja").render(
-        title=f"sweep {sweep.folder.resolve().name}", sweep=sweep, charts=sweep_charts(sweep), alike=alike_in(sweep)
-    )
-
-
-def alike_in(sweep: Sweep) -> dict[str, str]:
-    """The settings that all jobs of a sweep share: they are said once, and take no column."""
-    kept = ("job", "status", *sweep.settings, *sweep.numbers)
-    columns = [column for column in sweep.columns if column not in kept and not is_card_column(column)]
-    return {column: sweep.rows[0][column] for column in columns}
+    title = f"sweep {sweep.folder.resolve().name}"
+    return _template("sweep.html.jinja").render(title=title, sweep=sweep, charts=sweep_charts(sweep))
 
 
 def _template(name: str) -> Any:
@@ -72,7 +63,7 @@ def _template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": show_cell, "spark": sparkline, "words": words, "capital": capital}
+    environment.filters |= {"cell": show_cell, "spark": sparkline, "words": words, "capital": capital, "digits": show}
     environment.globals["MISSING"] = MISSING
     return environment.get_template(name)
 

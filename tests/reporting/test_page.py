@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flowexp.records.job_table import JobRow, JobTable
 from flowexp.records.recording import Measurement, Recorder
 from flowexp.records.verdict import Verdict
 from flowexp.reporting.numbers import group_numbers
@@ -302,10 +303,13 @@ def test_runs_of_different_data_are_said_to_be(tmp_path: Path):
 
 
 def test_a_sweeps_table_has_what_it_varied_and_says_the_rest_once(tmp_path: Path):
-    table = (
-        "job,run,sampler.s0,probe/dip,status\n0,/data/runs/mafm,1.0,0.25,finished\n1,/data/runs/mafm,1.1,0.1,finished\n"
+    jobs = [
+        ("0", {"run": "/data/runs/mafm", "sampler.s0": "1.0"}),
+        ("1", {"run": "/data/runs/mafm", "sampler.s0": "1.1"}),
+    ]
+    JobTable(tuple(JobRow(job, "finished", True, settings, {"probe/dip": 0.25}, {}) for job, settings in jobs)).write(
+        tmp_path
     )
-    (tmp_path / "sweep.csv").write_text(table)
     page = render_sweep(read_sweep(tmp_path))
     assert re.findall(r'<th scope="col"[^>]*>(.*?)</th>', page) == ["job", "sampler.s0", "probe/dip", "status"]
     assert "In all jobs: run …/mafm</p>" in page
