@@ -12,7 +12,6 @@ from typing import Any
 NOT_PROTOCOL = ("seed", "commit", "checkpoint_step")
 _IF_SAID = ("guide", "pictures", "captions")  # came later: empty, they leave the hash of older numbers as it was
 _SAID_BY_SAMPLER = ("nfe", "stochastic", "diffusion", "guidance", "guidance_channels", "ssc")
-_OF_A_NUMBER = "card of "  # the column beside that of a number
 ABSENT = "absent"
 LABELS = ("balanced", "random", "captions", "none")
 
@@ -235,16 +234,6 @@ def _with_protocols(summary: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[
     measured = summary.get("protocol") or {}
     protocols = [protocol for protocol in measured.values() if isinstance(protocol, Mapping)]
     return {key: (card, one) for one in protocols for key, card in (one.get("cards") or {}).items()}
-
-
-def card_column(key: str) -> str:
-    """The name of the column with the cards of the numbers in the column `key`."""
-    return f"{_OF_A_NUMBER}{key}"
-
-
-def is_card_column(column: str) -> bool:
-    """Whether `card_column` named it."""
-    return column.startswith(_OF_A_NUMBER)
 
 
 def keeps_apart(

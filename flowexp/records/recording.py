@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from flowexp.records import atomic
 from flowexp.records.figures import plot_maps, save_figure, save_image
 from flowexp.records.tables import as_columns, read_csv, write_csv
+from flowexp.records.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +39,7 @@ class Measurement:
         pictures: uint8 pictures (N, C, H, W) for a logger that shows them one by one, or None.
         protocol: everything that a reader needs to obtain the same number again.
         about: a sentence for a reader of the page: what is seen, and in which unit.
-        verdicts: what the numbers say, in plain sentences.
+        verdicts: what the numbers show; a plain sentence becomes a verdict.
         maps: columns of `rows` that become a heat map over (step, t) once they are measured at two steps; with words,
             `{column: what its colours mean}`.
     """
@@ -51,8 +52,11 @@ class Measurement:
     pictures: Tensor | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
     about: str = ""
-    verdicts: list[str] = field(default_factory=list)
+    verdicts: Sequence[Verdict | str] = ()
     maps: Sequence[str] | Mapping[str, str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "verdicts", [Verdict.of(verdict) for verdict in self.verdicts])
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class Recorder:
             **identity,
         }
         words = {name: getattr(measurement, name) for name in _WORDS}
+        words["verdicts"] = [Verdict.of(verdict).data() for verdict in measurement.verdicts]
         entry |= {name: value for name, value in words.items() if value}
         atomic.write_json(stem.with_suffix(".json"), entry)
         _append_line(self.folder / "measurements.jsonl", json.dumps(entry))
@@ -250,6 +255,6 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    kinds = {"name": str, "step": int, "scalars": dict, "protocol": dict}
-    entry = {"protocol": {}, **entry} if isinstance(entry, dict) else {}
+    kinds = {"name": str, "step": int, "scalars": dict, "protocol": dict, "verdicts": list}
+    entry = {"protocol": {}, "verdicts": [], **entry} if isinstance(entry, dict) else {}
     return entry if all(isinstance(entry.get(name), kind) for name, kind in kinds.items()) else None

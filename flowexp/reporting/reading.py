@@ -13,6 +13,7 @@ from typing import Any
 
 from flowexp.records.recording import in_words
 from flowexp.records.run_folder import RunFolder
+from flowexp.records.verdict import Verdict
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"
@@ -25,7 +26,7 @@ class Measured:
     """One measurement at one step, as `Recorder` wrote it: `stem.json`, and `.csv` and `.png` where it has them.
 
     Arguments:
-        verdicts: plain sentences that the measurement left under `verdicts`.
+        verdicts: what its numbers show.
         about: what is seen, and in which unit.
         maps: columns of the table worth a heat map over steps and noise levels, and what they are called.
     """
@@ -34,7 +35,7 @@ class Measured:
     step: int
     scalars: dict[str, float]
     protocol: dict[str, Any]
-    verdicts: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
     stem: Path
     about: str = ""
     maps: Mapping[str, str] = field(default_factory=dict)
@@ -107,18 +108,17 @@ class Run:
         return self.summary.get("step") or (max(steps) if steps else None)
 
     @property
-    def findings(self) -> dict[str, list[str]]:
-        """What each measurement's last step says, by its name; under "" what only the summary says."""
-        said = {name: list(self.of(name)[-1].verdicts) for name in self.names}
-        known = {sentence for verdicts in said.values() for sentence in verdicts}
-        others = [sentence for sentence in sentences(self.summary.get("verdicts")) if sentence not in known]
-        found = {"": others, **said}
-        return {name: list(dict.fromkeys(verdicts)) for name, verdicts in found.items() if verdicts}
+    def verdicts_by_name(self) -> dict[str, list[Verdict]]:
+        """The verdicts of each measurement's last step, by its name; under "" those of the summary alone."""
+        measured = {name: list(self.of(name)[-1].verdicts) for name in self.names}
+        known = {verdict for verdicts in measured.values() for verdict in verdicts}
+        others = [verdict for verdict in read_verdicts(self.summary) if verdict not in known]
+        return {name: list(dict.fromkeys(verdicts)) for name, verdicts in ({"": others} | measured).items() if verdicts}
 
     @property
-    def verdicts(self) -> list[str]:
-        """All sentences, those of the summary alone first."""
-        return [sentence for verdicts in self.findings.values() for sentence in verdicts]
+    def verdicts(self) -> list[Verdict]:
+        """All verdicts, those of the summary alone first."""
+        return [verdict for verdicts in self.verdicts_by_name.values() for verdict in verdicts]
 
 
 def read_run(folder: Path) -> Run:
@@ -183,10 +183,10 @@ def _read_measurements(folder: Path, remarks: list[str]) -> Iterable[Measured]:
 def _measured(content: dict[str, Any], stem: Path) -> Measured:
     protocol = content.get("protocol") or {}
     scalars = {key: float(value) for key, value in (content.get("scalars") or {}).items() if _is_numeric(value)}
-    found = (*sentences(content.get("verdicts")), *sentences(protocol.get("verdicts")))
-    protocol = {key: value for key, value in protocol.items() if key != "verdicts"}
     name, about = str(content.get("name", stem.parent.name)), str(content.get("about", ""))
-    return Measured(name, content["step"], scalars, protocol, found, stem, about, _maps(content.get("maps", ())))
+    return Measured(
+        name, content["step"], scalars, protocol, read_verdicts(content), stem, about, _maps(content.get("maps", ()))
+    )
 
 
 def _maps(maps: Any) -> Mapping[str, str]:
@@ -204,13 +204,13 @@ def _is_numeric(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def sentences(value: Any) -> list[str]:
-    """Verdicts as they come: one sentence, a list of them, or lists by name."""
-    if isinstance(value, dict):
-        return [sentence for part in value.values() for sentence in sentences(part)]
-    if isinstance(value, list | tuple):
-        return [str(sentence) for sentence in value]
-    return [] if value is None else [str(value)]
+def read_verdicts(content: Mapping[str, Any]) -> tuple[Verdict, ...]:
+    """The verdicts of a measurement or a summary; none where something else stands in their place."""
+    verdicts = content.get("verdicts")
+    try:
+        return tuple(map(Verdict.of, verdicts)) if isinstance(verdicts, list) else ()
+    except (TypeError, ValueError):
+        return ()
 
 
 def read_json(path: Path, remarks: list[str], without: str = "") -> dict[str, Any]:

@@ -41,7 +41,11 @@ def _together(one: Run, other: Run) -> Run:
     return replace(
         one,
         settings="\n".join([parts[0], f"# of {other.folder.resolve().name}", parts[1]]),
-        summary={**other.summary, **one.summary, "verdicts": [*one.verdicts, *other.verdicts]},
+        summary={
+            **other.summary,
+            **one.summary,
+            "verdicts": [verdict.data() for verdict in (*one.verdicts, *other.verdicts)],
+        },
         measured=(*one.measured, *other.measured),
         training=one.training or other.training,
         remarks=tuple(dict.fromkeys((*one.remarks, *other.remarks))),

@@ -10,11 +10,9 @@ from flowexp.records.protocol_card import (
     NOT_PROTOCOL,
     WORDS,
     ProtocolCard,
-    card_column,
     card_hash,
     cards_of,
     differences,
-    is_card_column,
     keeps_apart,
 )
 
@@ -162,10 +160,6 @@ def test_a_summary_gives_each_number_its_card_and_numbers_without_one_none():
     with_probe["protocol"]["probe"] = {"epochs": 15}
     assert cards_of(with_probe) == {"fid": CARD.short_hash, "precision": CARD.hash_of("precision_recall")}
     assert cards_of({}) == cards_of({"protocol": {"solver": "euler", "nfe": 3}}) == {}
-
-
-def test_a_cards_column_is_told_from_the_numbers():
-    assert is_card_column(card_column("fid")) and not is_card_column("fid")
 
 
 def test_every_card_is_named_with_its_places():

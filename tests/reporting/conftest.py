@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from flowexp.records.figures import plot_curves
 from flowexp.records.recording import Measurement, Recorder
+from flowexp.records.verdict import Verdict
 
 SAMPLER = {"solver": "euler", "num_steps": 50, "s0": 1.0}
 
@@ -59,7 +60,11 @@ def make_run() -> Callable[..., Path]:
         origin = {"plan": {"objective": "FlowMatching", "data": "digits"}, "commit": "0123abcd", "seed": 0}
         origin |= {"versions": {"torch": "2.15"}, "machine": {"system": "Linux", "processor": "a CPU", "cores": 2}}
         (folder / "run.json").write_text(json.dumps(origin))
-        summary = {"step": 200, "scalars": {}, "verdicts": ["low-noise pathology: dip of 10.0 points"]}
+        summary = {
+            "step": 200,
+            "scalars": {},
+            "verdicts": [Verdict("low-noise pathology", evidence="dip of 10.0 points").data()],
+        }
         (folder / "summary.json").write_text(json.dumps(summary))
         return folder
 

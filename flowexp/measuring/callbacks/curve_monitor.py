@@ -15,6 +15,7 @@ from flowexp.measuring.diagnostics import Curve, LevelPoint
 from flowexp.objectives import FlowMatching
 from flowexp.records.figures import Panel, plot_panels
 from flowexp.records.recording import Measurement
+from flowexp.records.verdict import Verdict
 from flowexp.training.parallel.work import collect, share
 
 FEWEST_IMAGES = 16  # below that no standard error says anything, and so no verdict
@@ -62,8 +63,8 @@ class CurveMonitor(Monitor):
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
         """The diagnostic at `levels`."""
 
-    def verdicts(self, curve: Curve[Any]) -> list[str]:
-        """What the curve says, in plain sentences."""
+    def verdicts(self, curve: Curve[Any]) -> Sequence[Verdict | str]:
+        """What the curve shows; a plain sentence will do, and counts as a finding."""
         return []
 
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
@@ -76,7 +77,7 @@ class CurveMonitor(Monitor):
             plot_panels(rows, "t", self.panels, "noise level t", self.log_x),
             protocol=self.protocol(module, datamodule, seed),
             about=self.about,
-            verdicts=self._told(found, self.counted(datamodule)),
+            verdicts=self._judged(found, self.counted(datamodule)),
             maps=dict(self.maps),
         )
 
@@ -84,11 +85,12 @@ class CurveMonitor(Monitor):
         """How many images, or samples, the curve is of."""
         return min(self.num_images, len(datamodule.test))
 
-    def _told(self, curve: Curve[Any], num: int) -> list[str]:
-        sentences = self.verdicts(curve)
-        if sentences and num < self.fewest_images:
-            return [f"no verdict: {num} images are too few, {self.fewest_images} are needed; raise num_images"]
-        return sentences
+    def _judged(self, curve: Curve[Any], num: int) -> Sequence[Verdict | str]:
+        verdicts = self.verdicts(curve)
+        if verdicts and num < self.fewest_images:
+            reason = f"{num} images are too few, {self.fewest_images} are needed; raise num_images"
+            return [Verdict(self.name, "undecided", reason, head="no verdict")]
+        return verdicts
 
     def rows(self, curve: Curve[Any]) -> list[dict[str, Any]]:
         """The table."""

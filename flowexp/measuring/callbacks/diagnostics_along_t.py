@@ -32,6 +32,7 @@ from flowexp.measuring.diagnostics.verdict import (
 from flowexp.objectives import FlowMatching
 from flowexp.records.figures import Panel
 from flowexp.records.recording import Measurement
+from flowexp.records.verdict import Verdict
 
 
 class VelocityNorms(CurveMonitor):
@@ -63,7 +64,7 @@ class VelocityNorms(CurveMonitor):
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
         return velocity_norms(levels=levels, seed=seed, **self.seen(module, datamodule))
 
-    def verdicts(self, curve: Curve[Any]) -> list[str]:
+    def verdicts(self, curve: Curve[Any]) -> list[Verdict]:
         return norms_verdict(curve)
 
 
@@ -99,7 +100,7 @@ class ConditionNumber(CurveMonitor):
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
         return measure_condition(levels=levels, seed=seed, **self.seen(module, datamodule))
 
-    def verdicts(self, curve: Curve[Any]) -> list[str]:
+    def verdicts(self, curve: Curve[Any]) -> list[Verdict]:
         return condition_verdict(curve)
 
 
@@ -128,7 +129,7 @@ class GradientShare(CurveMonitor):
         parameters = module.backbone.parameters()
         return gradient_share(parameters=parameters, levels=levels, seed=seed, **self.seen(module, datamodule))
 
-    def verdicts(self, curve: Curve[Any]) -> list[str]:
+    def verdicts(self, curve: Curve[Any]) -> list[Verdict]:
         return gradient_verdict(curve)
 
 
@@ -179,7 +180,7 @@ class EncoderJacobian(CurveMonitor):
             self.num_probes, **self.feed(module, datamodule),
         )  # fmt: skip
 
-    def verdicts(self, curve: Curve[Any]) -> list[str]:
+    def verdicts(self, curve: Curve[Any]) -> list[Verdict]:
         return jacobian_verdict(curve)
 
 
@@ -254,7 +255,7 @@ class IntegrationLag(CurveMonitor):
             module.device, guide=module.guide,
         )  # fmt: skip
 
-    def verdicts(self, curve: Curve[Any]) -> list[str]:
+    def verdicts(self, curve: Curve[Any]) -> list[Verdict]:
         return lag_verdict(curve)
 
 

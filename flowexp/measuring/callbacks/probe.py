@@ -22,7 +22,7 @@ from flowexp.measuring.diagnostics import ProbeCurve, create_protocol, extract_f
 from flowexp.measuring.diagnostics.knn import TEMPERATURE, K
 from flowexp.measuring.diagnostics.logistic_regression import HELD_OUT, PENALTIES, TOLERANCE
 from flowexp.measuring.diagnostics.probe import READINGS
-from flowexp.measuring.diagnostics.verdict import probe_verdict
+from flowexp.measuring.diagnostics.verdict import READING_NAMES, readings_verdict
 from flowexp.objectives import FlowMatching
 from flowexp.records.figures import plot_curves
 from flowexp.records.protocol_card import protocol_hash
@@ -38,7 +38,6 @@ ABOUT = (
     "across are the same probe on raw pixels, and on a frozen encoder's features, of the clean images."
 )
 NETWORK = "network"  # what `features` says of the network's, beside the baselines' names
-SHOWN = {"converged": "converged probe", "paper": "the paper's probe", "knn": "nearest neighbours"}
 PREFIXES = {"converged": "probe", "paper": "probe_paper", "knn": "knn"}  # of each reading's numbers
 
 
@@ -135,7 +134,7 @@ class ProbeMonitor(Monitor):
             _draw(rows),
             protocol=self._protocol(module, datamodule, curves, len(train), seed),
             about=ABOUT,
-            verdicts=_told(curves),
+            verdicts=readings_verdict(curves),
             maps=("accuracy",),
         )
 
@@ -277,19 +276,6 @@ def _rows(curves: Mapping[str, ProbeCurve], baselines: Sequence[Mapping[str, Any
     return [{**columns, "features": NETWORK, **row} for row in (*rows, *baselines)]
 
 
-def _told(curves: Mapping[str, ProbeCurve]) -> list[str]:
-    """The verdict on each curve; that of another reading than the first says whose it is."""
-    first, whose = (
-        next(iter(curves)),
-        {"converged": "", "paper": " (the paper's probe)", "knn": " (nearest neighbours)"},
-    )
-    return [
-        f"{sentence}{'' if reading == first else whose[reading]}"
-        for reading, curve in curves.items()
-        for sentence in probe_verdict(curve)
-    ]
-
-
 def _scalars(reading: str, curve: ProbeCurve) -> dict[str, float]:
     """The curve's numbers; those of the converged reading are called `probe/...`."""
     numbers = (curve.peak, curve.t_peak, curve.at_clean, curve.dip, curve.dip_se or 0.0)
@@ -305,7 +291,7 @@ def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
         for row in rows
         if row["features"] == NETWORK
     ]
-    names |= {"line": "", **{reading: f"accuracy, {SHOWN[reading]}" for reading in readings}}
+    names |= {"line": "", **{reading: f"accuracy, {READING_NAMES[reading]}" for reading in readings}}
     baselines = [row for row in rows if row["features"] != NETWORK]
     across = {
         reading: {row["features"]: row["accuracy"] for row in baselines if row["reading"] == reading}

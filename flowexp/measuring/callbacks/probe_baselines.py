@@ -7,6 +7,7 @@ noise level says so by itself.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -116,8 +117,9 @@ class ProbeBaselines:
 
 def _pixels(data: Tensor) -> Tensor:
     """Data (B, C, H, W) as vectors (B, D), averaged down by whole factors until D is at most `MOST_PIXELS`."""
+    _, channels, height, width = data.shape
     factor = 1
-    while data[0].numel() / factor**2 > MOST_PIXELS:
+    while channels * math.ceil(height / factor) * math.ceil(width / factor) > MOST_PIXELS:
         factor += 1
     return F.avg_pool2d(data, factor, ceil_mode=True).flatten(1) if factor > 1 else data.flatten(1)
 

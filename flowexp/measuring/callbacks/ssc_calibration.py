@@ -20,11 +20,11 @@ from flowexp.measuring.callbacks.resumable import Kept
 from flowexp.measuring.callbacks.sampling_protocol import sampling_protocol, weights_of
 from flowexp.measuring.callbacks.ssc_table import plot_differences, score_row
 from flowexp.measuring.diagnostics import (
+    ControlledSampler,
     SSCProposal,
     calibrate_ssc,
     compare_samplers,
     integration_lag,
-    plain_of,
     ssc_controls,
     velocity_norms,
 )
@@ -127,8 +127,8 @@ class SSCCalibration(Monitor):
             space = PairedFeatures(self.encoder, max_dim, self.batch_size, self.precision, kept)
             features = space.of_samplers(samplers, num, module, datamodule, bar, seed)
         reference = space.of_test_images(self._images(datamodule), datamodule, seed)
-        scores = compare_samplers(features, reference, plain_of, self.num_resamples, seed=seed)
-        rows = [score_row(score, samplers[score.name]) for score in scores]
+        scores = compare_samplers(features, reference, ControlledSampler.plain, self.num_resamples, seed=seed)
+        rows = [score_row(score, samplers[score.sampler]) for score in scores]
         return Measurement(
             "ssc_calibration",
             {"ssc_calibration/s0": proposal.s0, "ssc_calibration/s1": proposal.s1},
@@ -147,7 +147,7 @@ class SSCCalibration(Monitor):
         decided = {"weights": weights_of(module.backbone), "data": datamodule.name, "seed": seed} | data
         return Kept(Path(self.kept_in) / KEPT, decided | {"sampler": sampling_protocol(module)})
 
-    def _controls(self, module: FlowMatching, proposal: SSCProposal) -> dict[str, Sampler]:
+    def _controls(self, module: FlowMatching, proposal: SSCProposal) -> dict[ControlledSampler, Sampler]:
         return ssc_controls(module.sampler, proposal, self.constants, self.solvers, self.num_steps)
 
     def _images(self, datamodule: ImageDataModule) -> int:
@@ -155,7 +155,7 @@ class SSCCalibration(Monitor):
 
     # --- what the budget pays for ---
 
-    def _affordable(self, samplers: Mapping[str, Sampler]) -> int:
+    def _affordable(self, samplers: Mapping[ControlledSampler, Sampler]) -> int:
         """How many samples of each sampler the budget pays for."""
         if self.budget is None:
             return self.num_samples

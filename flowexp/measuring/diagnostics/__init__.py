@@ -40,11 +40,11 @@ from flowexp.measuring.diagnostics.probe import (
 )
 from flowexp.measuring.diagnostics.projection import Projection, create_projection
 from flowexp.measuring.diagnostics.ssc_calibration import (
+    ControlledSampler,
     SamplerScore,
     SSCProposal,
     calibrate_ssc,
     compare_samplers,
-    plain_of,
     ssc_controls,
 )
 from flowexp.measuring.diagnostics.velocity_norms import LevelNorms, velocity_norms
@@ -53,6 +53,7 @@ from flowexp.measuring.diagnostics.verdict import verdict
 __all__ = [
     "PROTOCOLS",
     "BinLoss",
+    "ControlledSampler",
     "CrossTerms",
     "Curve",
     "LevelCondition",
@@ -89,7 +90,6 @@ __all__ = [
     "loss_by_noise_level",
     "measure_condition",
     "paired_se",
-    "plain_of",
     "principal_subspace",
     "probe_curves",
     "semantic_subspace",

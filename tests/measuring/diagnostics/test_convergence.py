@@ -172,7 +172,7 @@ def test_table_3_has_not_converged_on_features_of_a_short_run_and_there_is_no_ve
     result = fit_probes(*short_run, 10)
     assert not any(fit.converged for fit in result.fits)
     curve = probe_curves(*short_run, 10, LEVELS, [2], "lcf", ["paper"])["paper"]
-    (sentence,) = verdict(curve)
+    (sentence,) = map(str, verdict(curve))
     assert sentence.startswith("no verdict: ") and "no low-noise" not in sentence
 
 
@@ -181,7 +181,7 @@ def test_many_updates_of_raw_features_are_no_convergence(short_run):
     protocol = create_protocol("lcf").but(epochs=30, lr=1e-2)
     assert protocol.updates(1437) * protocol.lr > 1
     curve = probe_curves(*short_run, 10, LEVELS, [2], protocol, ["paper"])["paper"]
-    (sentence,) = verdict(curve)
+    (sentence,) = map(str, verdict(curve))
     assert sentence.startswith("no verdict: the linear probe has not converged at 3 of 3 places")
     assert "train accuracy of" in sentence
 
