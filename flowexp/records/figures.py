@@ -142,9 +142,9 @@ def _draw_series(
 ) -> None:
     lines = list(dict.fromkeys(row[series] for row in rows)) if series else [None]
     for place, line in enumerate(lines):
-        own = [row for row in rows if not series or row[series] == line]
-        _draw_line(axes, [(row[x], row[y]) for row in own if _is_number(row.get(y))], place, str(line))
-        if band:
+        own = [row for row in rows if (not series or row[series] == line) and _is_number(row.get(y))]
+        _draw_line(axes, [(row[x], row[y]) for row in own], place, str(line))
+        if band and own:
             across, low, high = zip(*sorted((row[x], row[band[0]], row[band[1]]) for row in own), strict=True)
             axes.fill_between(across, low, high, color=COLOURS[place % len(COLOURS)], alpha=0.15, linewidth=0)
 
@@ -249,6 +249,14 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int | None = N
     tall, wide = cells.shape[2:]
     grid = cells.view(-1, columns, 3, tall, wide).permute(0, 3, 1, 4, 2).reshape(-1, columns * wide, 3)
     return F.pad(grid, (0, 0, 0, gap, 0, gap), value=255)
+
+
+def stamp(figure: Figure, words: str) -> Figure:
+    """The same figure with `words` in small letters under its title, such as at which scale it was made."""
+    if words:
+        title = figure.get_suptitle()
+        figure.suptitle(f"{title}\n{words}" if title else words, fontsize="x-small")
+    return figure
 
 
 def save_figure(figure: Figure, path: Path) -> None:

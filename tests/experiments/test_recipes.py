@@ -78,11 +78,11 @@ def test_figure_4_trains_once_and_finds_its_runs_again(workdir: Path, capfd: pyt
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["velocity_deficit/fig05", "budget=tiny"], "there is no budget tiny.*Choices: smoke, cpu, paper"),
-        (["velocity_deficit/fig05", "bugdet=smoke"], "takes budget=cpu, .*; got bugdet; did you mean budget"),
-        (["velocity_deficit/fig05", "run=outputs/none"], "run=outputs/none is no run folder"),
-        (["velocity_deficit/fig05", "redraw=maybe"], "redraw must be true or false, got maybe"),
-        (["velocity_deficit/fig05", "redraw=true"], "redraw=true draws the tables in .*, and there are none"),
+        (["vd/fig05", "budget=tiny"], "there is no budget tiny.*Choices: smoke, cpu, paper"),
+        (["vd/fig05", "bugdet=smoke"], "takes budget=cpu, .*; got bugdet; did you mean budget"),
+        (["vd/fig05", "run=outputs/none"], "run=outputs/none is no run folder"),
+        (["vd/fig05", "redraw=maybe"], "redraw must be true or false, got maybe"),
+        (["vd/fig05", "redraw=true"], "redraw=true draws the tables in .*, and there are none"),
         (["lcf/fig_05"], "there is no recipe named lcf/fig_05; did you mean lcf/fig"),
         (["lcf/fig"], "there is no recipe named lcf/fig"),
     ],
@@ -143,10 +143,10 @@ def test_the_three_methods_are_shown_side_by_side(run_recipe: Callable[..., Path
 @pytest.mark.slow
 @pytest.mark.usefixtures("runs_in_process")
 def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: Callable[..., Path]) -> None:
-    (row,) = read_csv(run_recipe("velocity_deficit/fig04") / "grid.csv")
+    (row,) = read_csv(run_recipe("vd/fig04") / "grid.csv")
     assert (row["method"], row["ssc"], row["network calls"]) == ("FM", "linear", 2)
 
-    smoke = run_recipe("velocity_deficit/fig05")
+    smoke = run_recipe("vd/fig05")
     rows, protocol = read_csv(smoke / "grid.csv"), json.loads((smoke / "protocol.json").read_text())
     assert [(row["sampler.s0"], row["sampler.s1"]) for row in rows] == [(1.0, 1.0), (1.1, 1.0)]
     assert list(protocol) == ["FM, 1.0, 1.0", "FM, 1.1, 1.0"]
@@ -154,7 +154,7 @@ def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: 
     assert len(list((workdir / "outputs").rglob("*.ckpt"))) == 1  # the run of both recipes
 
     (run,) = {path.parents[1] for path in (workdir / "outputs").rglob("*.ckpt")}
-    recipe = read_recipe("velocity_deficit/fig04", ["budget=smoke", f"run={run}"])
+    recipe = read_recipe("vd/fig04", ["budget=smoke", f"run={run}"])
     assert [line.trained.path for line in lines_of(recipe)] == [run]
     with pytest.raises(ValueError, match=r"run= stands for the one line of a recipe, and side_by_side has 3"):
         lines_of(read_recipe("side_by_side", ["budget=smoke", f"run={run}"]))
