@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from flowexp.records import fingerprint
+
 # What was measured, by whose code and with what luck; numbers that differ in nothing else are those worth comparing.
 NOT_PROTOCOL = ("seed", "commit", "checkpoint_step")
 _IF_SAID = ("guide", "pictures", "captions")  # came later: empty, they leave the hash of older numbers as it was
 _SAID_BY_SAMPLER = ("nfe", "stochastic", "diffusion", "guidance", "guidance_channels", "ssc")
+_DIGITS = 8  # of a card
 ABSENT = "absent"
 LABELS = ("balanced", "random", "captions", "none")
 
@@ -113,12 +115,13 @@ class ProtocolCard:
     @property
     def short_hash(self) -> str:
         """8 hexadecimal digits that are equal for samples and features of one protocol, whatever was made of them."""
-        return _digest(self._protocol())
+        return fingerprint.of_values(self._protocol(), _DIGITS)
 
     def hash_of(self, metric: str) -> str:
         """8 hexadecimal digits that are equal for comparable numbers of `metric`: its options count, no others."""
         options = _canonical(self.metrics.get(metric, {}))
-        return _digest(self._protocol() | ({"metrics": {metric: options}} if options else {}))
+        own = {"metrics": {metric: options}} if options else {}
+        return fingerprint.of_values(self._protocol() | own, _DIGITS)
 
     def _protocol(self) -> dict[str, Any]:
         said = {name: _canonical(value) for name, value in self.to_dict().items() if value or name not in _IF_SAID}
@@ -128,11 +131,8 @@ class ProtocolCard:
 
 def protocol_hash(protocol: Mapping[str, Any]) -> str:
     """8 hexadecimal digits of what decides a number that has no samples behind it: all of `protocol` but luck."""
-    return _digest({name: _canonical(value) for name, value in protocol.items() if name not in NOT_PROTOCOL})
-
-
-def _digest(protocol: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
+    decides = {name: _canonical(value) for name, value in protocol.items() if name not in NOT_PROTOCOL}
+    return fingerprint.of_values(decides, _DIGITS)
 
 
 def _canonical(value: Any) -> Any:

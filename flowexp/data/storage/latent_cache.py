@@ -14,8 +14,8 @@ from filelock import FileLock
 
 from flowexp.data.errors import DataError
 from flowexp.data.storage.npy_files import ShardedArray
-from flowexp.records import atomic
-from flowexp.records.npy import CheckedRows, digest_of, read_rows, save_array, write_npy_atomically
+from flowexp.records import atomic, fingerprint
+from flowexp.records.npy import CheckedRows, read_rows, save_array, write_npy_atomically
 
 _MANIFEST = "manifest.json"
 SPLITS = ("train", "test")
@@ -207,7 +207,7 @@ class LatentCache:
             shape, dtype = self._small_form(name)
             if (array.shape, array.dtype) != (shape, dtype):
                 raise ValueError(f"it must be {dtype} {shape}, got {array.dtype} {array.shape}")
-            if name in digests and digest_of(path) != digests[name]:
+            if name in digests and fingerprint.of_file(path) != digests[name]:
                 raise ValueError("its content is not what was written")
         return array
 

@@ -17,7 +17,7 @@ from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.measuring.callbacks.nfe_progress import CallBar, counting, network_calls, rows_per_call
 from flowexp.measuring.callbacks.paired_features import PairedFeatures, different
 from flowexp.measuring.callbacks.resumable import Kept
-from flowexp.measuring.callbacks.sampling_protocol import sampling_protocol, weights_of
+from flowexp.measuring.callbacks.sampling_protocol import sampling_protocol
 from flowexp.measuring.callbacks.ssc_table import plot_differences, score_row
 from flowexp.measuring.diagnostics import (
     ControlledSampler,
@@ -31,6 +31,7 @@ from flowexp.measuring.diagnostics import (
 from flowexp.measuring.diagnostics.integration_lag import RESAMPLES
 from flowexp.measuring.diagnostics.verdict import ssc_verdict
 from flowexp.objectives import FlowMatching
+from flowexp.records import fingerprint
 from flowexp.records.recording import Measurement
 from flowexp.training.parallel.work import rank_and_world_size
 
@@ -144,7 +145,8 @@ class SSCCalibration(Monitor):
         if self.kept_in is None or rank_and_world_size()[1] > 1:
             return Kept(None, {})
         data = {"test": identity_of(datamodule.test), "pictures": identity_of(datamodule.reference_pictures("test"))}
-        decided = {"weights": weights_of(module.backbone), "data": datamodule.name, "seed": seed} | data
+        weights = fingerprint.of_weights(module.backbone.state_dict().items())
+        decided = {"weights": weights, "data": datamodule.name, "seed": seed} | data
         return Kept(Path(self.kept_in) / KEPT, decided | {"sampler": sampling_protocol(module)})
 
     def _controls(self, module: FlowMatching, proposal: SSCProposal) -> dict[ControlledSampler, Sampler]:
