@@ -83,7 +83,7 @@ def signature(target: Callable[..., Any]) -> tuple[Hints, bool]:
         written_by = str(getattr(function, "__module__", ""))
         if written_by.startswith("pytorch_lightning"):  # DDPStrategy hands them to torch, not to its base
             return hints, True
-    return hints, target is not str  # that of strategy=single
+    return hints, True
 
 
 def _check_list(name: str, values: Sequence[Any], hint: Any) -> None:

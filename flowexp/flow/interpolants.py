@@ -14,9 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flowexp.flow.time import expand, progress
+from flowexp.flow.time import Interval, expand, progress
 
-Interval = tuple[float, float]
 QUANTITIES = ("velocity", "data", "noise", "score")
 
 

@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from flowexp.flow.interpolants import Interpolant
+from flowexp.flow.velocity import Network
 
 SPACES = ("velocity", "data", "noise")
-
-
-class ConditionedNetwork(Protocol):
-    """A network called as (x, t, label), with a condition that stands for "nothing"."""
-
-    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None, /) -> Tensor: ...
-
-    def null_condition(self, label: Tensor | None) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +75,7 @@ class Parameterization:
 class VelocityNetwork:
     """A network as samplers and diagnostics see it: called as (x, t, label), it gives velocities."""
 
-    backbone: ConditionedNetwork
+    backbone: Network
     interpolant: Interpolant
     parameterization: Parameterization
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,20 +18,12 @@ from flowexp.flow.profiles import Profile, create_profile, scale_schedule
 from flowexp.flow.randomness import SampleNoise
 from flowexp.flow.solvers import Draw, OnStep, Solution, Solver, StochasticSolver, create_solver
 from flowexp.flow.time import as_noise_level
-from flowexp.flow.velocity import Autoguided, Conditional, Field, Guided, Scaled
+from flowexp.flow.velocity import Autoguided, Conditional, Field, Guided, Network, Scaled
 
 SSC_TARGETS = ("velocity", "drift")
 STRONG_GUIDANCE = 2.0  # VD section 6 warns of high CFG; in VD Table 12 SSC helps at 2 and hurts at 4
 STRONG_SSC = 1.1  # VD's default, which VD Table 10 finds too strong on a network trained with MAFM
 FEW_DIMENSIONS = 256  # VD section 6 warns of "ultra-low-dimensional" data, with no number; ours lets 28 x 28 pass
-
-
-class Network(Protocol):
-    """What is sampled from: a velocity network that names the condition for "nothing", None where it has none."""
-
-    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None, /) -> Tensor: ...
-
-    def null_condition(self, label: Tensor | None) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowexp.flow.time import progress
+from flowexp.flow.time import Interval, progress
 
-Interval = tuple[float, float]
 FARTHEST = 100.0  # where sigmoid(m) has long been 0 or 1 in float32
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowexp.flow.distances import squared_distances
 from flowexp.flow.losses.precision import at_least_float32
 
 DENOMINATORS = ("alg1", "eq14", "infonce")
@@ -61,18 +62,6 @@ def local_contrastive_error(
         near = (anchors - positives).square().sum(dim=1) / unit
         far = squared_distances(anchors, contrasts) / unit
         return near + _log_denominator(near, far, own, denominator)
-
-
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances (K, B) between rows a (K, F) and rows b (B, F), by one matrix product.
-
-    Both are moved to the centre of b first. Distances do not change, but what features have in common (the positional
-    embedding above all) no longer swamps the digits in which they differ.
-    """
-    centre = b.detach().mean(dim=0)
-    a, b = a - centre, b - centre
-    squares = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)
-    return torch.addmm(squares, a, b.T, alpha=-2).clamp(min=0)
 
 
 def _log_denominator(near: Tensor, far: Tensor, own: Tensor, denominator: str) -> Tensor:

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from flowexp.flow.losses.contrastive import feature_vectors, squared_distances
+from flowexp.flow.distances import squared_distances
+from flowexp.flow.losses.contrastive import feature_vectors
 
 FORMS = ("infonce_l2", "hinge", "covariance")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from flowexp.objectives import FlowMatching
 from flowexp.records import fingerprint
 
@@ -18,4 +20,6 @@ def guide_protocol(module: FlowMatching) -> dict[str, Any] | None:
     """Which weaker network guides the samples, by its weights; None where none does."""
     if module.guide is None or module.sampler.autoguidance_scale == 1:
         return None
-    return {"weights": fingerprint.of_weights(module.guide.backbone.state_dict().items())}
+    network = module.guide.backbone
+    assert isinstance(network, nn.Module)
+    return {"weights": fingerprint.of_weights(network.state_dict().items())}
