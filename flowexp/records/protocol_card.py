@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from flowexp.flow.choices import check_choice
 from flowexp.records import fingerprint
 
 # What was measured, by whose code and with what luck; numbers that differ in nothing else are those worth comparing.
@@ -15,7 +16,7 @@ _IF_SAID = ("guide", "pictures", "captions")  # came later: empty, they leave th
 _SAID_BY_SAMPLER = ("nfe", "stochastic", "diffusion", "guidance", "guidance_channels", "ssc")
 _DIGITS = 8  # of a card
 ABSENT = "absent"
-LABELS = ("balanced", "random", "captions", "none")
+CONDITIONED_ON = ("balanced", "random", "captions", "none")
 
 WORDS = {
     "sampler": "sampler",
@@ -96,8 +97,7 @@ class ProtocolCard:
     commit: str | None = None
 
     def __post_init__(self) -> None:
-        if self.labels not in LABELS:
-            raise ValueError(f"labels are one of {', '.join(LABELS)}, got {self.labels!r}")
+        check_choice("labels of a card", self.labels, CONDITIONED_ON)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""

@@ -11,7 +11,7 @@ from flowexp.data import ImageDataModule
 from flowexp.data.sets.identity import identity_of
 from flowexp.encoders import FeatureNet, create_encoder
 from flowexp.flow.sampler import Sampler
-from flowexp.measuring.callbacks.autocast import check_precision
+from flowexp.measuring.callbacks.autocast import Precision, check_precision
 from flowexp.measuring.callbacks.curve_monitor import LEVELS
 from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.measuring.callbacks.nfe_progress import CallBar, counting, network_calls, rows_per_call
@@ -89,7 +89,7 @@ class SSCCalibration(Monitor):
         max_dim: int = 128,
         num_resamples: int = 200,
         batch_size: int = 250,
-        precision: str = "32-true",
+        precision: Precision = "32-true",
         kept_in: str | None = None,
         every_n_steps: int | None = None,
         at_end: bool = True,

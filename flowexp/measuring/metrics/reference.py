@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from flowexp.flow.choices import check_choice
 from flowexp.measuring.metrics.collecting import Needs, Statistics
 from flowexp.measuring.metrics.moments import Moments
 from flowexp.records import atomic, fingerprint
@@ -45,8 +46,7 @@ class ReferenceCache:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "float16"):
-            raise ValueError(f"features are stored as float32 or float16, got {self.dtype!r}")
+        check_choice("dtype of stored features", self.dtype, ("float32", "float16"))
 
     def path(self, key: Mapping[str, Any]) -> Path:
         """Where the moments described by `key`, plain values, lie or would lie."""
