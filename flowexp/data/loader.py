@@ -79,10 +79,6 @@ class BatchLoader:
             self.step += 1
             yield batch
 
-    def fetch(self, epoch: int, batch: int) -> Batch:
-        """This process's slice of a batch: `image` (B / W, C, H, W) as stored, and `label`, (B / W,) for classes."""
-        return self.images.batch(self._pick(epoch, batch))
-
     def _pick(self, epoch: int, batch: int) -> Pick:
         if self._arranged is None or self._arranged.number != epoch:
             self._arranged = self._arrange(epoch)
@@ -98,10 +94,6 @@ class BatchLoader:
         if self.flip:
             flips = (torch.rand(rows, generator=keyed_generator(self.seed, _FLIPS, epoch)) < 0.5).to(device)
         return _Epoch(epoch, order, flips)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Moves to the first batch of an epoch, counted from 0."""
-        self.step = epoch * len(self)
 
     def state_dict(self) -> dict[str, int]:
         """The number of batches served, the same on every process, and what gives it its meaning."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ from flowexp.records import fingerprint
 
 # What was measured, by whose code and with what luck; numbers that differ in nothing else are those worth comparing.
 NOT_PROTOCOL = ("seed", "commit", "checkpoint_step")
-_IF_SAID = ("guide", "pictures", "captions")  # came later: empty, they leave the hash of older numbers as it was
+_OPTIONAL = ("guide", "pictures", "captions")  # parts of sampling: a card without one has the hash of its other fields
 _SAID_BY_SAMPLER = ("nfe", "stochastic", "diffusion", "guidance", "guidance_channels", "ssc")
 _DIGITS = 8  # of a card
 ABSENT = "absent"
@@ -103,15 +102,6 @@ class ProtocolCard:
         """All fields as plain values."""
         return asdict(self)
 
-    def to_json(self) -> str:
-        """All fields, sorted by name; equal cards give equal text."""
-        return json.dumps(self.to_dict(), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> ProtocolCard:
-        """The card that `to_json` wrote."""
-        return cls(**json.loads(text))
-
     @property
     def short_hash(self) -> str:
         """8 hexadecimal digits that are equal for samples and features of one protocol, whatever was made of them."""
@@ -124,9 +114,9 @@ class ProtocolCard:
         return fingerprint.of_values(self._protocol() | own, _DIGITS)
 
     def _protocol(self) -> dict[str, Any]:
-        said = {name: _canonical(value) for name, value in self.to_dict().items() if value or name not in _IF_SAID}
-        found = ("nfe",) if "rtol" in self.sampler else ()  # an adaptive solver takes as many calls as a network needs
-        return {name: value for name, value in said.items() if name not in (*NOT_PROTOCOL, "metrics", *found)}
+        fields = {name: _canonical(value) for name, value in self.to_dict().items() if value or name not in _OPTIONAL}
+        measured = ("nfe",) if "rtol" in self.sampler else ()  # an adaptive solver calls a network as often as it needs
+        return {name: value for name, value in fields.items() if name not in (*NOT_PROTOCOL, "metrics", *measured)}
 
 
 def protocol_hash(protocol: Mapping[str, Any]) -> str:
