@@ -23,7 +23,7 @@ from flowexp.records.fingerprint import Fingerprint, of_values
 
 _KEY = 16  # bytes of a picture's fingerprint
 _ENTRY = _KEY + 4  # ... and of the CRC-32 of its tokens
-_FORMAT = 2  # 1 had no checksums
+_FORMAT = 2  # of the files, part of the folder's name
 
 
 class TokenCache:

@@ -151,7 +151,7 @@ class Latents(ImageDataModule):
             DataError: of as many pictures some are others.
         """
         manifest = self.cache.manifest
-        if manifest.version < 2 or len(pictures) != manifest.num_images[split]:
+        if len(pictures) != manifest.num_images[split]:
             return  # nothing to compare with
         if identity_of(pictures) != manifest.images[split]:
             raise DataError(
