@@ -36,6 +36,9 @@ class BatchLoader:
     happened before: after an interrupted pass too, training step s sees batch s. What Lightning takes for an epoch (one
     ended by max_steps or limit_train_batches, say) has no influence.
 
+    By hand and not torch's DataLoader: its workers and their queue cost more than the gather that they would do. The
+    state of torchdata's StatefulDataLoader belongs to a number of workers and processes, a count belongs to none.
+
     Arguments:
         images: the set, on the CPU (also memory-mapped) or on a device; batches stay where they are.
         batch_size: B, images per step over all processes.
