@@ -9,7 +9,7 @@ from typing import Any
 
 from flowexp.data import ImageDataModule
 from flowexp.data.sets.identity import identity_of
-from flowexp.encoders import FeatureNet, create_encoder
+from flowexp.encoders import FeatureNet, as_encoder
 from flowexp.flow.sampler import Sampler
 from flowexp.measuring.callbacks.autocast import Precision, check_precision
 from flowexp.measuring.callbacks.curve_monitor import LEVELS
@@ -102,7 +102,7 @@ class SSCCalibration(Monitor):
             )
         if num_samples < FEWEST_SAMPLES:
             raise ValueError(f"num_samples must be at least {FEWEST_SAMPLES} for intervals, got {num_samples}")
-        self.encoder = encoder if isinstance(encoder, FeatureNet) else _create(encoder)
+        self.encoder = as_encoder(encoder)
         self.num_samples = num_samples
         self.budget = budget
         self.solvers, self.num_steps, self.constants = tuple(solvers), tuple(num_steps), tuple(constants)
@@ -241,10 +241,6 @@ class SSCCalibration(Monitor):
             module.labels_for(range(num), seed), max_dim=self.max_dim, device=module.device, guide=module.guide,
         )  # fmt: skip
         return calibrate_ssc(norms, lag)
-
-
-def _create(encoder: str | dict[str, Any]) -> FeatureNet:
-    return create_encoder(encoder) if isinstance(encoder, str) else create_encoder(**encoder)
 
 
 def _plain(sampler: Sampler) -> Sampler:
