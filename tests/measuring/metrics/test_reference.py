@@ -147,5 +147,5 @@ def test_moments_of_features_are_found_where_they_always_were(tmp_path, moments)
 
 
 def test_features_are_stored_in_one_of_two_types(tmp_path):
-    with pytest.raises(ValueError, match="float32 or float16, got 'int8'"):
+    with pytest.raises(ValueError, match="one of float32, float16, got 'int8'"):
         ReferenceCache(tmp_path, dtype="int8")
