@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from flowexp.backbones.base import Backbone, State
 from flowexp.backbones.blocks import AdaLNHead, AdaLNZeroBlock, PlainBlock, PlainHead, check_sizes, unpatchify
 from flowexp.backbones.embedders import (
+    Conditioning,
     LabelEmbedder,
     TimestepEmbedder,
     check_conditioning,
@@ -42,7 +43,7 @@ class DiT(Backbone):
         channels: int,
         num_classes: int | None = None,
         label_dropout: float = 0.1,
-        conditioning: str = "adaln_zero",
+        conditioning: Conditioning = "adaln_zero",
         depth: int,
         width: int,
         heads: int,

@@ -26,7 +26,7 @@ from flowexp.backbones.blocks import (
     modulation,
     unpatchify,
 )
-from flowexp.backbones.embedders import TimestepEmbedder, sincos_2d
+from flowexp.backbones.embedders import Conditioning, TimestepEmbedder, sincos_2d
 from flowexp.backbones.registry import register_backbone
 
 
@@ -98,7 +98,7 @@ class MMDiT(Backbone):
         channels: int,
         num_classes: int | None = None,
         label_dropout: float = 0.1,
-        conditioning: str = "adaln_zero",
+        conditioning: Conditioning = "adaln_zero",
         depth: int,
         width: int,
         heads: int,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from flowexp.backbones.base import Backbone, State
 from flowexp.backbones.blocks import SelfAttention, draw_as_pytorch
-from flowexp.backbones.embedders import LabelEmbedder, TimestepEmbedder, check_conditioning, with_label
+from flowexp.backbones.embedders import Conditioning, LabelEmbedder, TimestepEmbedder, check_conditioning, with_label
 from flowexp.backbones.registry import register_backbone
 
 TIME_SCALE = 1000.0  # as DiT and ADM, whose sinusoids read steps 0..999
@@ -109,7 +109,7 @@ class UNet(Backbone):
         channels: int,
         num_classes: int | None = None,
         label_dropout: float = 0.1,
-        conditioning: str = "adaln_zero",
+        conditioning: Conditioning = "adaln_zero",
         width: int,
         multipliers: Sequence[int],
         num_res: int,

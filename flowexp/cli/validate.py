@@ -8,8 +8,9 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from flowexp.cli.errors import moved, nearest
+from flowexp.cli.errors import moved
 from flowexp.flow.argument_kinds import Hints, check_kind, kind_of, kinds_of, signature
+from flowexp.flow.choices import nearest
 
 _SETS = ("levels", "taps", "readings", "metrics")  # lists in which a value twice is a slip, and none at all too
 _OPEN = {  # the kinds of the commands' own keys that a yaml leaves null
@@ -18,6 +19,7 @@ _OPEN = {  # the kinds of the commands' own keys that a yaml leaves null
     "shard": str | None, "run": str | None, "output": str | None, "wandb": str | None, "convention": str | None,
     "ema": float | str | None,
 }  # fmt: skip
+_WIDER = {"trainer.precision": int | str | None}  # than Lightning has it: `auto` is ours, and checked by `trainer_keys`
 
 
 def check_values(config: DictConfig, target: Callable[..., Any] | None = None) -> None:
@@ -29,14 +31,14 @@ def check_values(config: DictConfig, target: Callable[..., Any] | None = None) -
     target = get_object(config["_target_"]) if target is None and "_target_" in config else target
     hints, takes_any = ({}, True) if target is None else signature(target)
     for key in (str(key) for key in config if not str(key).startswith("_")):
+        name = _name(config, key)
         if not takes_any and key not in hints:
-            name = _name(config, key)
             if sentence := moved(name):
                 raise ValueError(sentence)
             raise ValueError(f"there is no key {name}{nearest(key, hints) or _listed(target, hints, name)}")
-        check_kind(_name(config, key), config[key], hints.get(key, Any))
+        check_kind(name, config[key], _WIDER.get(name, hints.get(key, Any)))
         if key in _SETS:
-            _check_set(_name(config, key), config[key])
+            _check_set(name, config[key])
         if isinstance(config[key], DictConfig) and "_target_" in config[key]:
             check_values(config[key])
 

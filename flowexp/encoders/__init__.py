@@ -11,6 +11,7 @@ from flowexp.encoders.efficientnet_lite import EfficientNetLite
 from flowexp.encoders.inception import Inception
 from flowexp.encoders.teachers import TEACHERS, Teacher, create_teacher
 from flowexp.encoders.token_cache import TokenCache
+from flowexp.flow.choices import chosen
 
 ENCODERS: dict[str, type[FeatureNet]] = {net.name: net for net in (DINOv2, EfficientNetLite, Inception)}
 
@@ -36,9 +37,7 @@ def create_encoder(name: str, **options: Any) -> FeatureNet:
     Raises:
         ValueError: there is no such name, or its weights cannot be had.
     """
-    if name not in ENCODERS:
-        raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, got {name!r}")
-    return ENCODERS[name](**options)
+    return chosen("encoder", name, ENCODERS)(**options)
 
 
 def as_encoder(encoder: str | Mapping[str, Any] | FeatureNet) -> FeatureNet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 import re
@@ -13,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from flowexp.records.fingerprint import sha256_of
 
 _OBJECT = (
     r"(?:Unsupported global: GLOBAL|Unsupported class|type) ([\w.]+)"  # torch's words for what it refuses to build
@@ -46,7 +47,7 @@ def read_plain(path: Path, classes: Sequence[type] = ()) -> tuple[Any, str]:
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle make the unpickler stumble in any way, KeyError: 101 too
         raise ValueError(_refusal(path, error)) from error
-    return found, hashlib.sha256(content).hexdigest()[:16]
+    return found, sha256_of(content)
 
 
 def _damaged_record(content: bytes) -> str | None:

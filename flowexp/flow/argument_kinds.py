@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Union
 
+from flowexp.flow.choices import check_choice, choices_of
+
 WORDS: dict[type, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -24,12 +26,17 @@ Hints = dict[str, Any]
 
 
 def check_kind(name: str, value: Any, hint: Any) -> None:
-    """Raises ValueError for a value of another kind than `hint`, in a list too, and for a number that is not finite."""
+    """Raises ValueError for a value of another kind than `hint`, in a list too, or a word that it does not allow.
+
+    So is a number that is not finite.
+    """
     kinds, kind = kinds_of(hint), kind_of(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value}")
     if kinds and kind not in kinds and not (kind is int and float in kinds):
         raise ValueError(f"{name} must be {_in_words(kinds)}, got {shown(value)}")
+    if kind is str and (choices := choices_of(hint)):
+        check_choice(name, value, choices)
     if kind is list:
         _check_list(name, value, hint)
 
@@ -83,7 +90,7 @@ def signature(target: Callable[..., Any]) -> tuple[Hints, bool]:
         written_by = str(getattr(function, "__module__", ""))
         if written_by.startswith("pytorch_lightning"):  # DDPStrategy hands them to torch, not to its base
             return hints, True
-    return hints, target is not str  # that of strategy=single
+    return hints, True
 
 
 def _check_list(name: str, values: Sequence[Any], hint: Any) -> None:

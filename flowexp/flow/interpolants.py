@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flowexp.flow.time import expand, progress
+from flowexp.flow.choices import check_choice
+from flowexp.flow.time import Interval, expand, progress
 
-Interval = tuple[float, float]
 QUANTITIES = ("velocity", "data", "noise", "score")
 
 
@@ -82,8 +82,7 @@ class Interpolant(ABC):
         source, target: "velocity", "data", "noise" or "score" (of the marginal, score = -noise / sigma).
         """
         for quantity in (source, target):
-            if quantity not in QUANTITIES:
-                raise ValueError(f"a quantity is one of {', '.join(QUANTITIES)}, got {quantity!r}")
+            check_choice("a quantity", quantity, QUANTITIES)
         return value if source == target else getattr(self, f"{target}_from_{source}")(value, xt, t)
 
     def data_from_velocity(self, velocity: Tensor, xt: Tensor, t: Tensor) -> Tensor:
@@ -260,6 +259,3 @@ class SBDMVP(Interpolant):
 
     def velocity_from_data(self, data: Tensor, xt: Tensor, t: Tensor) -> Tensor:
         return self.velocity_from_score(self.score_from_data(data, xt, t), xt, t)
-
-
-INTERPOLANTS: dict[str, type[Interpolant]] = {path.name: path for path in (Linear, GVP, SBDMVP)}

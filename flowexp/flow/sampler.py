@@ -6,32 +6,26 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from flowexp.flow.argument_kinds import check_options
+from flowexp.flow.choices import check_choice
 from flowexp.flow.interpolants import Interpolant
 from flowexp.flow.parameterization import VelocityNetwork
 from flowexp.flow.profiles import Profile, create_profile, scale_schedule
 from flowexp.flow.randomness import SampleNoise
 from flowexp.flow.solvers import Draw, OnStep, Solution, Solver, StochasticSolver, create_solver
 from flowexp.flow.time import as_noise_level
-from flowexp.flow.velocity import Autoguided, Conditional, Field, Guided, Scaled
+from flowexp.flow.velocity import Autoguided, Conditional, Field, Guided, Network, Scaled
 
-SSC_TARGETS = ("velocity", "drift")
+SSCTarget = Literal["velocity", "drift"]
+SSC_TARGETS: tuple[SSCTarget, ...] = get_args(SSCTarget)
 STRONG_GUIDANCE = 2.0  # VD section 6 warns of high CFG; in VD Table 12 SSC helps at 2 and hurts at 4
 STRONG_SSC = 1.1  # VD's default, which VD Table 10 finds too strong on a network trained with MAFM
 FEW_DIMENSIONS = 256  # VD section 6 warns of "ultra-low-dimensional" data, with no number; ours lets 28 x 28 pass
-
-
-class Network(Protocol):
-    """What is sampled from: a velocity network that names the condition for "nothing", None where it has none."""
-
-    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None, /) -> Tensor: ...
-
-    def null_condition(self, label: Tensor | None) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class Sampler:
     s0: float = 1.0
     s1: float = 1.0
     profile: str | Profile = "linear"
-    ssc_target: str = "velocity"
+    ssc_target: SSCTarget = "velocity"
     guidance_scale: float = 1.0
     guidance_channels: int | None = None
     guidance_interval: Sequence[float] = (0.0, 1.0)
@@ -93,8 +87,7 @@ class Sampler:
         for key in ("s0", "s1"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"sampler.{key} scales the velocity and must be positive, got {getattr(self, key)}")
-        if self.ssc_target not in SSC_TARGETS:
-            raise ValueError(f"ssc_target must be one of {', '.join(SSC_TARGETS)}, got {self.ssc_target!r}")
+        check_choice("sampler.ssc_target", self.ssc_target, SSC_TARGETS)
         for key in ("guidance_interval", "autoguidance_interval"):
             levels = [as_noise_level(level, f"each of sampler.{key}") for level in getattr(self, key)]
             if len(levels) != 2 or levels[0] > levels[1]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowexp.flow.time import progress
+from flowexp.flow.choices import chosen
+from flowexp.flow.time import Interval, progress
 
-Interval = tuple[float, float]
 FARTHEST = 100.0  # where sigmoid(m) has long been 0 or 1 in float32
 
 
@@ -118,6 +118,4 @@ TIME_SAMPLERS: dict[str, type[TimeSampler]] = {
 
 def create_time_sampler(name: str, **options: float) -> TimeSampler:
     """The time sampler of that name."""
-    if name not in TIME_SAMPLERS:
-        raise ValueError(f"time sampler must be one of {', '.join(TIME_SAMPLERS)}, got {name!r}")
-    return TIME_SAMPLERS[name](**options)
+    return chosen("time sampler", name, TIME_SAMPLERS)(**options)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from flowexp.backbones import Backbone
 from flowexp.encoders.weights import read_plain, tensors_of
+from flowexp.flow.choices import check_choice
 
 CONVENTIONS = ("sit", "repa")
 _HEAD = ("final_layer.linear.weight", "final_layer.linear.bias")
@@ -66,8 +67,8 @@ def convention_of(official: OfficialWeights, given: str | None = None) -> str:
     Raises:
         ValueError: `given` is none of the two, or not the one that the file shows.
     """
-    if given is not None and given not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {given!r}")
+    if given is not None:
+        check_choice("convention", given, CONVENTIONS)
     shown, by = _shown(official)
     if shown and given not in (None, shown):
         raise ValueError(
@@ -122,8 +123,7 @@ def convert(
         ValueError: the tensors do not fit the network, it reads t on another scale than theirs, or neither code trains
             such a prediction.
     """
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    check_choice("convention", convention, CONVENTIONS)
     if prediction not in _PREDICTIONS.values():
         raise ValueError(f"SiT's and REPA's code trains velocity and eps, and the prediction is {prediction}")
     _check_time_scale(backbone)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from flowexp.flow.choices import check_choice
 from flowexp.flow.losses import feature_vectors, local_contrastive_error
+from flowexp.flow.losses.contrastive import Denominator, DistanceScale, Pooling
 from flowexp.flow.time import LEVELS, as_noise_level, of_thousand
 from flowexp.objectives.fm import FlowMatching
 from flowexp.objectives.row_split import RowSplit, split_rows
@@ -54,13 +56,13 @@ class LocalContrastiveFlow(FlowMatching):
         tau: float = 0.5,
         lam: float = 1.0,
         tap: int | None = None,
-        denominator: str = "alg1",
-        pooling: str = "flatten",
+        denominator: Denominator = "alg1",
+        pooling: Pooling = "flatten",
         normalize: bool = False,
-        distance_scale: str = "mean",
+        distance_scale: DistanceScale = "mean",
         shared_noise: bool = True,
         regress_below: bool = False,
-        contrasts: str = "global",
+        contrasts: Literal["global", "local"] = "global",
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
@@ -68,8 +70,7 @@ class LocalContrastiveFlow(FlowMatching):
             raise ValueError(f"objective.tau must be positive, got {tau}")
         if lam < 0:
             raise ValueError(f"objective.lam must be at least 0, got {lam}")
-        if contrasts not in ("global", "local"):
-            raise ValueError(f"objective.contrasts must be global or local, got {contrasts!r}")
+        check_choice("objective.contrasts", contrasts, ("global", "local"))
         self.t_min = threshold(T_min, t_min)
         if self.t_min >= 1 and not regress_below:
             raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flowexp.flow.losses import magnitude_error
+from flowexp.flow.losses.magnitude import Form
 from flowexp.flow.profiles import create_profile, unit_weight
 from flowexp.flow.time import progress
 from flowexp.objectives.fm import FlowMatching
@@ -33,7 +34,7 @@ class MagnitudeAwareFlowMatching(FlowMatching):
 
     objective = "mafm"
 
-    def __init__(self, *, lam: float = 0.3, profile: str = "linear", form: str = "rms_squared", **parts: Any) -> None:
+    def __init__(self, *, lam: float = 0.3, profile: str = "linear", form: Form = "rms_squared", **parts: Any) -> None:
         super().__init__(**parts)
         if lam < 0:
             raise ValueError(f"objective.lam must be at least 0, got {lam}")

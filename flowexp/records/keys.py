@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from flowexp.records import fingerprint
 
 # What decides the trained weights. All else (sampler, monitors, logger, names) can change without training again.
 TRAINING_KEYS = (
@@ -47,7 +47,7 @@ _MEASURED_WITH = ("objective", "data", "class_conditional", "interpolant", "para
 
 def training_key(config: DictConfig) -> str:
     """A hash of all settings that decide the trained weights: equal keys train equal weights."""
-    return _hash_of(config, TRAINING_KEYS, _stopping(config))
+    return _key_of(config, TRAINING_KEYS, _stopping(config))
 
 
 def _stopping(config: DictConfig) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _may_stop(target: str) -> bool:
 def course_key(config: DictConfig) -> str:
     """A hash of all settings that decide the trained weights but how long is trained: one run may become the other."""
     length = () if _depends_on_length(config.lr_schedule) else _LENGTH
-    return _hash_of(config, TRAINING_KEYS, _stopping(config), {**_PLACES_NOT_CONTENT, "trainer": length})
+    return _key_of(config, TRAINING_KEYS, _stopping(config), {**_PLACES_NOT_CONTENT, "trainer": length})
 
 
 def _depends_on_length(lr_schedule: DictConfig) -> bool:
@@ -76,14 +76,14 @@ def _depends_on_length(lr_schedule: DictConfig) -> bool:
 
 def measuring_key(config: DictConfig) -> str:
     """A hash of all settings that decide what is measured of given weights, and when."""
-    return _hash_of(config, ("sampler", "callbacks"))
+    return _key_of(config, ("sampler", "callbacks"))
 
 
 def monitor_key(config: DictConfig, name: str) -> str:
     """A hash of all settings that decide what the entry `name` of `callbacks` measures of given weights."""
     monitor = {name: OmegaConf.to_container(config.callbacks[name], resolve=True)}
     settings = OmegaConf.create({**{key: config[key] for key in _MEASURED_WITH}, "callbacks": monitor})
-    return _hash_of(settings, (*_MEASURED_WITH, "callbacks"))
+    return _key_of(settings, (*_MEASURED_WITH, "callbacks"))
 
 
 def num_steps_of(trainer: DictConfig, steps_per_epoch: int | None) -> int | None:
@@ -114,7 +114,7 @@ def measured_while_training(config: DictConfig) -> dict[str, int]:
     return {key: steps for key, steps in asked.items() if steps is not None}
 
 
-def _hash_of(
+def _key_of(
     config: DictConfig,
     keys: Iterable[str],
     further: Mapping[str, Any] | None = None,
@@ -124,7 +124,7 @@ def _hash_of(
     for key in keys:
         value = OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
         settings[key] = _without(value, leaving_out.get(key, ()))
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprint.of_values(settings)
 
 
 def _without(value: Any, patterns: Iterable[str], below: str = "") -> Any:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from flowexp.flow.choices import check_choice
+from flowexp.records import fingerprint
+
 # What was measured, by whose code and with what luck; numbers that differ in nothing else are those worth comparing.
 NOT_PROTOCOL = ("seed", "commit", "checkpoint_step")
-_IF_SAID = ("guide", "pictures", "captions")  # came later: empty, they leave the hash of older numbers as it was
+_OPTIONAL = ("guide", "pictures", "captions")  # parts of sampling: a card without one has the hash of its other fields
 _SAID_BY_SAMPLER = ("nfe", "stochastic", "diffusion", "guidance", "guidance_channels", "ssc")
+_DIGITS = 8  # of a card
 ABSENT = "absent"
-LABELS = ("balanced", "random", "captions", "none")
+CONDITIONED_ON = ("balanced", "random", "captions", "none")
 
 WORDS = {
     "sampler": "sampler",
@@ -94,45 +96,33 @@ class ProtocolCard:
     commit: str | None = None
 
     def __post_init__(self) -> None:
-        if self.labels not in LABELS:
-            raise ValueError(f"labels are one of {', '.join(LABELS)}, got {self.labels!r}")
+        check_choice("labels of a card", self.labels, CONDITIONED_ON)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
         return asdict(self)
 
-    def to_json(self) -> str:
-        """All fields, sorted by name; equal cards give equal text."""
-        return json.dumps(self.to_dict(), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> ProtocolCard:
-        """The card that `to_json` wrote."""
-        return cls(**json.loads(text))
-
     @property
     def short_hash(self) -> str:
         """8 hexadecimal digits that are equal for samples and features of one protocol, whatever was made of them."""
-        return _digest(self._protocol())
+        return fingerprint.of_values(self._protocol(), _DIGITS)
 
     def hash_of(self, metric: str) -> str:
         """8 hexadecimal digits that are equal for comparable numbers of `metric`: its options count, no others."""
         options = _canonical(self.metrics.get(metric, {}))
-        return _digest(self._protocol() | ({"metrics": {metric: options}} if options else {}))
+        own = {"metrics": {metric: options}} if options else {}
+        return fingerprint.of_values(self._protocol() | own, _DIGITS)
 
     def _protocol(self) -> dict[str, Any]:
-        said = {name: _canonical(value) for name, value in self.to_dict().items() if value or name not in _IF_SAID}
-        found = ("nfe",) if "rtol" in self.sampler else ()  # an adaptive solver takes as many calls as a network needs
-        return {name: value for name, value in said.items() if name not in (*NOT_PROTOCOL, "metrics", *found)}
+        fields = {name: _canonical(value) for name, value in self.to_dict().items() if value or name not in _OPTIONAL}
+        measured = ("nfe",) if "rtol" in self.sampler else ()  # an adaptive solver calls a network as often as it needs
+        return {name: value for name, value in fields.items() if name not in (*NOT_PROTOCOL, "metrics", *measured)}
 
 
 def protocol_hash(protocol: Mapping[str, Any]) -> str:
     """8 hexadecimal digits of what decides a number that has no samples behind it: all of `protocol` but luck."""
-    return _digest({name: _canonical(value) for name, value in protocol.items() if name not in NOT_PROTOCOL})
-
-
-def _digest(protocol: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
+    decides = {name: _canonical(value) for name, value in protocol.items() if name not in NOT_PROTOCOL}
+    return fingerprint.of_values(decides, _DIGITS)
 
 
 def _canonical(value: Any) -> Any:

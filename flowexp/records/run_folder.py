@@ -329,13 +329,18 @@ def _fill(file: TextIO, text: str) -> None:
 
 
 def _lock(file: TextIO) -> bool:
-    """Locks a file for this process alone, until it ends; False where another process has."""
+    """Locks a file for this process alone, until it ends; False where another process has.
+
+    By hand and not by filelock, which guards the caches: its flock passes to forked data workers, which may outlive a
+    killed training for seconds, and on a file system without locks it falls back to a file that a kill leaves behind.
+    A lock of fcntl is the process's alone. Its trap: closing the file anywhere in the process lets go of it.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
         return True
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # forked workers do not inherit it, unlike flock's
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError:  # a file system without locks

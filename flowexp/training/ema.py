@@ -58,6 +58,9 @@ class ExponentialMovingAverage:
     random initial weights.
 
     The averages are fp32 or better: at 0.9999 an update is below the resolution of bf16, which would never move.
+
+    By hand and not Lightning's WeightAveraging: that averages a copy of the whole module in the weights' own dtype, one
+    decay at a time, does not know sharded weights, and leaves the average in place of what was trained.
     """
 
     def __init__(self, parameters: Mapping[str, Parameter], decay: float = 0.9999, warmup: bool = True) -> None:

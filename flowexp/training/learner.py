@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shlex
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.backbones import Backbone
+from flowexp.records import fingerprint
 from flowexp.training.ema import EMA, ExponentialMovingAverage, whole
 from flowexp.training.fsdp import is_sharded, shard_backbone, shard_terms
 from flowexp.training.loss_term import Term
@@ -71,7 +71,7 @@ class Learner(pl.LightningModule):
         self.published: dict[str, int] = {}  # the step at which each number last reached trainer.callback_metrics
         self._lr = 0.0  # of the latest step; behind it the optimizer has the next one's
         self._accumulated: list[tuple[TrainingBatch, dict[str, Tensor]]] = []  # batches of a step, with their losses
-        self._digests: dict[float | str | None, str] = {}  # of the weights that can be measured
+        self._fingerprints: dict[float | str | None, str] = {}  # of the weights that can be measured
         self._saved_averages: list[dict[str, Any]] = []
 
     # --- what is logged -----------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class Learner(pl.LightningModule):
 
     def after_step(self) -> None:
         """What follows each update of the weights: the EMA, and terms with averages of their own."""
-        self._accumulated, self._digests = [], {}
+        self._accumulated, self._fingerprints = [], {}
         for average in self.averages.values():
             average.update()
         for term in self.terms.values():
@@ -206,16 +206,13 @@ class Learner(pl.LightningModule):
         finally:
             self.backbone.train(was_training)
 
-    def digest(self) -> str:
-        """A hash of the weights that `averaged` gives and that are measured. All processes must call it."""
-        if self.weights not in self._digests:
-            content = hashlib.sha256()
+    def fingerprint(self) -> str:
+        """That of the weights that `averaged` gives and that are measured. All processes must call it."""
+        if self.weights not in self._fingerprints:
             with self.averaged():
-                for name, value in self.backbone.state_dict().items():
-                    content.update(name.encode())
-                    content.update(whole(value).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            self._digests[self.weights] = content.hexdigest()[:16]
-        return self._digests[self.weights]
+                weights = ((name, whole(value)) for name, value in self.backbone.state_dict().items())
+                self._fingerprints[self.weights] = fingerprint.of_weights(weights)
+        return self._fingerprints[self.weights]
 
     def on_fit_start(self) -> None:
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
@@ -226,7 +223,7 @@ class Learner(pl.LightningModule):
 
     def on_train_start(self) -> None:  # not earlier: a sharded network is restored after it has been set up
         self._create_averages()
-        self._accumulated, self._digests = [], {}
+        self._accumulated, self._fingerprints = [], {}
 
     def _create_averages(self) -> None:
         """Averages that begin at the weights, or go on from those of the checkpoint that was loaded."""
@@ -246,7 +243,7 @@ class Learner(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         first = [checkpoint["ema"]] if "ema" in checkpoint else []
         self._saved_averages = [*first, *checkpoint.get("further_emas", [])]
-        self.averages, self._digests = {}, {}
+        self.averages, self._fingerprints = {}, {}
 
 
 def _means(losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:

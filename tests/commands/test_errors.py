@@ -13,9 +13,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from flowexp.cli.errors import nearest
 from flowexp.cli.launch import COMMANDS, config_folder
 from flowexp.data.datasets.cifar10 import CIFAR10
+from flowexp.flow.choices import nearest
 from flowexp.records.run_folder import RunFolder
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))

@@ -83,7 +83,7 @@ train +backbone.depth=0
 train +backbone.depth=2.5
 train +backbone.foo=3
 train backbone.width=32 => +backbone.width=...
-train backbone.name=abc => no backbone is called 'abc'
+train backbone.name=abc => backbone.name must be one of
 train backbone.label_dropout=2
 train backbone.conditioning=abc
 train objective.T_min=5 => which objective=lcf has

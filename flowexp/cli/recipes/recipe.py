@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.composing import config_folder
-from flowexp.cli.errors import nearest
+from flowexp.flow.choices import nearest
 from flowexp.records.run_folder import RunFolder
 
 ARGUMENTS = {"seeds": "3", "minutes": "15", "run": "FOLDER", "redraw": "true", "missing": "true"}  # with examples

@@ -6,11 +6,12 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from flowexp.flow.choices import check_choice
 from flowexp.flow.interpolants import Interpolant
 from flowexp.flow.profiles import Schedule
 from flowexp.flow.solvers.base import Draw, OnStep, Solver, linspace, rows_of
@@ -18,7 +19,8 @@ from flowexp.flow.solvers.diffusions import DIFFUSIONS
 from flowexp.flow.time import progress
 from flowexp.flow.velocity import Field
 
-LAST_STEPS = ("mean", "tweedie", "euler", "none")
+LastStep = Literal["mean", "tweedie", "euler", "none"]
+LAST_STEPS: tuple[LastStep, ...] = get_args(LastStep)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class StochasticSolver(Solver):
     diffusion: str = "sigma"
     diffusion_norm: float = 1.0
     last_step: float = 0.04
-    last_step_kind: str = "mean"
+    last_step_kind: LastStep = "mean"
     start_eps: float | None = None
     drift_scale: Schedule | None = None
 
@@ -83,12 +85,10 @@ class StochasticSolver(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.diffusion not in DIFFUSIONS:
-            raise ValueError(f"diffusion must be one of {', '.join(DIFFUSIONS)}, got {self.diffusion!r}")
+        check_choice("diffusion", self.diffusion, DIFFUSIONS)
         if not 0 <= self.diffusion_norm < math.inf:
             raise ValueError(f"diffusion_norm must be at least 0, got {self.diffusion_norm}")
-        if self.last_step_kind not in LAST_STEPS:
-            raise ValueError(f"last_step_kind must be one of {', '.join(LAST_STEPS)}, got {self.last_step_kind!r}")
+        check_choice("last_step_kind", self.last_step_kind, LAST_STEPS)
         if not 0 <= self.last_step < 1:
             raise ValueError(f"last_step must lie in [0, 1), got {self.last_step}")
         if self.start_eps is not None and not 0 < self.start_eps < 1:

@@ -82,7 +82,7 @@ class Monitor(Callback, ABC):
 
     def identity(self, module: FlowMatching) -> dict[str, str]:
         """What a measurement is of: hashes of the weights and of the settings; empty where these are not known."""
-        return {} if self.settings is None else {"weights": module.digest(), "settings": self.settings}
+        return {} if self.settings is None else {"weights": module.fingerprint(), "settings": self.settings}
 
     # --- in a Trainer ---------------------------------------------------------------------------------------------
 

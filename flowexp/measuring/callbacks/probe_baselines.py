@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from flowexp.encoders import FeatureNet
 from flowexp.measuring.diagnostics.probe import ProbeProtocol, read_features
 from flowexp.records import atomic
 from flowexp.records.caches import dispensable
+from flowexp.records.fingerprint import sha256_of
 from flowexp.records.json_files import read_object
 from flowexp.training.parallel.work import collect, rank_and_world_size
 
@@ -101,7 +101,7 @@ class ProbeBaselines:
         if self.cache is None:
             return [{"features": name, **row} for row in measure()]
         said = json.dumps({"features": name, **key}, sort_keys=True, default=str)
-        file = self.cache / f"{name}_{sha256(said.encode()).hexdigest()[:16]}.json"
+        file = self.cache / f"{name}_{sha256_of(said.encode())}.json"
         try:
             kept = read_object(file)
             if kept.get("key") == json.loads(said):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from flowexp.measuring.metrics import ReferenceCache
-from flowexp.records import atomic
+from flowexp.records import atomic, fingerprint
 from flowexp.records.caches import dispensable
 
 LOST = "the measurement goes on, and begins anew if it is stopped"
@@ -58,8 +57,7 @@ class Kept:
         """Named numbers of a part, as they were kept to the last digit, or made and kept now."""
         if self.folder is None:
             return make()
-        key = json.dumps({**self.decided, **part}, sort_keys=True, default=str)
-        path = self.folder / f"numbers_{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        path = self.folder / f"numbers_{fingerprint.of_values({**self.decided, **part})}.json"
         found = _read(path)
         if found is None:
             found = make()

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from flowexp.data import ImageDataModule
 from flowexp.encoders import FeatureNet, as_encoder
-from flowexp.measuring.callbacks.autocast import autocast, check_precision
+from flowexp.flow.choices import check_choice
+from flowexp.measuring.callbacks.autocast import Precision, autocast, check_precision
 from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.measuring.callbacks.monitor_runs import leave_if_asked
 from flowexp.measuring.callbacks.reference_set import ReferenceSet
@@ -24,7 +25,7 @@ from flowexp.records.protocol_card import ProtocolCard
 from flowexp.records.recording import Measurement
 from flowexp.training.learner import RAW
 from flowexp.training.parallel.work import collect, num_own, rank_and_world_size, share
-from flowexp.training.sample_labels import labels_told
+from flowexp.training.sample_labels import LABELS, Labels, labels_told
 
 
 class SampleMetrics(Monitor):
@@ -58,11 +59,11 @@ class SampleMetrics(Monitor):
         metrics: Sequence[str] | str = ("frechet",),
         num_samples: int = 2000,
         batch_size: int = 250,
-        labels: str = "balanced",
+        labels: Labels = "balanced",
         reference: str = "train",
         max_reference: int | None = None,
         cache: str | Path | None = "data/moments",
-        precision: str = "32-true",
+        precision: Precision = "32-true",
         options: Mapping[str, Any] | None = None,
         every_n_steps: int | None = None,
         at_end: bool = True,
@@ -72,8 +73,7 @@ class SampleMetrics(Monitor):
             raise ValueError(
                 f"at least 2 samples are needed, in batches of at least 1; got {num_samples}, {batch_size}"
             )
-        if labels not in ("balanced", "random"):
-            raise ValueError(f"labels must be balanced or random, got {labels!r}")
+        check_choice("labels", labels, LABELS)
         self.encoder = as_encoder(encoder)
         self.plan = MetricPlan.of(_names(metrics, self.encoder), options or {})
         self.plan.check(num_samples, self.encoder.outputs)

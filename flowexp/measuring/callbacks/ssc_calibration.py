@@ -9,15 +9,15 @@ from typing import Any
 
 from flowexp.data import ImageDataModule
 from flowexp.data.sets.identity import identity_of
-from flowexp.encoders import FeatureNet, create_encoder
+from flowexp.encoders import FeatureNet, as_encoder
 from flowexp.flow.sampler import Sampler
-from flowexp.measuring.callbacks.autocast import check_precision
+from flowexp.measuring.callbacks.autocast import Precision, check_precision
 from flowexp.measuring.callbacks.curve_monitor import LEVELS
 from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.measuring.callbacks.nfe_progress import CallBar, counting, network_calls, rows_per_call
 from flowexp.measuring.callbacks.paired_features import PairedFeatures, different
 from flowexp.measuring.callbacks.resumable import Kept
-from flowexp.measuring.callbacks.sampling_protocol import sampling_protocol, weights_of
+from flowexp.measuring.callbacks.sampling_protocol import sampling_protocol
 from flowexp.measuring.callbacks.ssc_table import plot_differences, score_row
 from flowexp.measuring.diagnostics import (
     ControlledSampler,
@@ -31,6 +31,7 @@ from flowexp.measuring.diagnostics import (
 from flowexp.measuring.diagnostics.integration_lag import RESAMPLES
 from flowexp.measuring.diagnostics.verdict import ssc_verdict
 from flowexp.objectives import FlowMatching
+from flowexp.records import fingerprint
 from flowexp.records.recording import Measurement
 from flowexp.training.parallel.work import rank_and_world_size
 
@@ -88,7 +89,7 @@ class SSCCalibration(Monitor):
         max_dim: int = 128,
         num_resamples: int = 200,
         batch_size: int = 250,
-        precision: str = "32-true",
+        precision: Precision = "32-true",
         kept_in: str | None = None,
         every_n_steps: int | None = None,
         at_end: bool = True,
@@ -101,7 +102,7 @@ class SSCCalibration(Monitor):
             )
         if num_samples < FEWEST_SAMPLES:
             raise ValueError(f"num_samples must be at least {FEWEST_SAMPLES} for intervals, got {num_samples}")
-        self.encoder = encoder if isinstance(encoder, FeatureNet) else _create(encoder)
+        self.encoder = as_encoder(encoder)
         self.num_samples = num_samples
         self.budget = budget
         self.solvers, self.num_steps, self.constants = tuple(solvers), tuple(num_steps), tuple(constants)
@@ -144,7 +145,8 @@ class SSCCalibration(Monitor):
         if self.kept_in is None or rank_and_world_size()[1] > 1:
             return Kept(None, {})
         data = {"test": identity_of(datamodule.test), "pictures": identity_of(datamodule.reference_pictures("test"))}
-        decided = {"weights": weights_of(module.backbone), "data": datamodule.name, "seed": seed} | data
+        weights = fingerprint.of_weights(module.backbone.state_dict().items())
+        decided = {"weights": weights, "data": datamodule.name, "seed": seed} | data
         return Kept(Path(self.kept_in) / KEPT, decided | {"sampler": sampling_protocol(module)})
 
     def _controls(self, module: FlowMatching, proposal: SSCProposal) -> dict[ControlledSampler, Sampler]:
@@ -239,10 +241,6 @@ class SSCCalibration(Monitor):
             module.labels_for(range(num), seed), max_dim=self.max_dim, device=module.device, guide=module.guide,
         )  # fmt: skip
         return calibrate_ssc(norms, lag)
-
-
-def _create(encoder: str | dict[str, Any]) -> FeatureNet:
-    return create_encoder(encoder) if isinstance(encoder, str) else create_encoder(**encoder)
 
 
 def _plain(sampler: Sampler) -> Sampler:

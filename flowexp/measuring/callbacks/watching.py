@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
+from flowexp.flow.choices import nearest
 from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.objectives import FlowMatching
 
@@ -52,8 +52,7 @@ def check_watchable(key: str, watched: str, callbacks: Sequence[pl.Callback], mo
     if _may_log_anything(callbacks) or (watched.startswith("train/") and logged is None):
         return
     known = [*(logged or ()), *(name for monitor in monitors for name in monitor.scalar_names() or ())]
-    near = difflib.get_close_matches(watched, known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]}?" if near else "."
+    hint = nearest(watched, known, cutoff=0.4) or "."
     raise ValueError(f"{key}={watched} is nothing that this run logs or measures{hint} There are {', '.join(known)}")
 
 

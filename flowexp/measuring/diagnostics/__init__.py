@@ -3,7 +3,6 @@
 from flowexp.measuring.diagnostics.condition_number import (
     LevelCondition,
     condition_number,
-    data_condition_number,
     measure_condition,
 )
 from flowexp.measuring.diagnostics.cross_terms import CrossTerms, Spread, cross_terms
@@ -78,7 +77,6 @@ __all__ = [
     "create_projection",
     "create_protocol",
     "cross_terms",
-    "data_condition_number",
     "encoder_jacobian",
     "extract_features",
     "fit_converged",

@@ -37,20 +37,14 @@ def condition_number(
     return (target / xt).sqrt()
 
 
-def data_condition_number(interpolant: Interpolant, t: Tensor) -> Tensor:
-    """|alpha'| / alpha, the same ratio for two images with one noise, (B,) float64: it grows at the noise end."""
-    level = t.double()
-    return interpolant.alpha_dot(level).abs() / interpolant.alpha(level)
-
-
 @dataclass(frozen=True)
 class LevelCondition(LevelPoint):
     """sqrt(E|dv|^2 / E|dx|^2) at one level, over pairs of states of that level.
 
     noise_*: the pair is one image with two noises (LCF eq. 18 at t1 = t2). data_*: two images with one noise.
     *_exact: closed form of the target. *_target: of the target, measured. *_network: of the network's velocity. The
-    target is v* as far as the network can reach it, see `target_velocity`; of v* itself *_exact is `condition_number`
-    and `data_condition_number`.
+    target is v* as far as the network can reach it, see `target_velocity`; of v* itself noise_exact is
+    `condition_number`, and data_exact |alpha'| / alpha.
     *_local: of the network's Jacobian along the pair's difference, sqrt(E|J dx|^2 / E|dx|^2): a pair infinitely close.
     """
 

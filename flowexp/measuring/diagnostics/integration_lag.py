@@ -18,7 +18,8 @@ from torch import Tensor
 
 from flowexp.flow.interpolants import Interpolant
 from flowexp.flow.randomness import keyed_generator
-from flowexp.flow.sampler import Network, Sampler
+from flowexp.flow.sampler import Sampler
+from flowexp.flow.velocity import Network
 from flowexp.measuring.diagnostics.curve import Curve, LevelPoint
 from flowexp.measuring.diagnostics.noised import Prepare, noised_batches
 from flowexp.measuring.diagnostics.projection import Projection, create_projection

@@ -6,7 +6,6 @@ dataset, of which arr_0 is a part; a batch of samples has none.
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from flowexp.measuring.metrics.moments import Moments
 from flowexp.records import atomic
+from flowexp.records.fingerprint import sha256_of
 
 NAMES = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 DIMS = {"features": 2048, "spatial": 2023}
@@ -154,7 +154,7 @@ def read_adm_reference(path: Path, resolution: int | None = None) -> AdmBatch:
 def _fingerprint(archive: zipfile.ZipFile) -> str:
     """Of the arrays' names, sizes and checksums, which are of their content before any compression."""
     content = sorted((member.filename, member.file_size, member.CRC) for member in archive.infolist())
-    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+    return sha256_of(repr(content).encode())
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

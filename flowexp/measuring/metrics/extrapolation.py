@@ -31,7 +31,7 @@ class Extrapolation:
 
 
 @dataclass(frozen=True)
-class Interval:
+class ConfidenceInterval:
     """Where a distance lies with the given confidence, as far as the choice of samples decides it."""
 
     low: float
@@ -99,7 +99,7 @@ def frechet_interval(
     num_resamples: int = 100,
     confidence: float = 0.95,
     device: Device = "cpu",
-) -> Interval:
+) -> ConfidenceInterval:
     """A bootstrap interval of the Frechet distance of samples with `features` (N, D), for a fixed reference.
 
     Resampling with repeats adds a bias of its own (a resample holds 63 % of the samples), so percentiles of the
@@ -115,7 +115,7 @@ def frechet_interval(
     found = torch.tensor([_distance(features, rows, reference, device) for rows in draws], dtype=torch.float64)
     tail = (1 - confidence) / 2
     low, high = (found - found.mean()).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return Interval(max(0.0, measured + low), measured + high, confidence)
+    return ConfidenceInterval(max(0.0, measured + low), measured + high, confidence)
 
 
 def check_interval(num_resamples: int, confidence: float) -> None:

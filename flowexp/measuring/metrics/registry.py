@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowexp.flow.choices import nearest
 from flowexp.flow.randomness import keyed_generator
 from flowexp.measuring.metrics.collecting import Needs, Statistics
 from flowexp.measuring.metrics.frechet import distance_of
@@ -131,7 +132,7 @@ def find_metric(name: str) -> RegisteredMetric:
     if last not in METRICS or (module and METRICS[last].scores.__module__ != module):
         raise ValueError(
             f"metrics must be some of {', '.join(METRICS)}, or file.name of one's own "
-            f"(@flowexp.measuring.metrics.metric), got {name}"
+            f"(@flowexp.measuring.metrics.metric), got {name}{nearest(last, METRICS)}"
         )
     return METRICS[last]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flowexp.backbones import Backbone
 from flowexp.data.sets.images import to_uint8
 from flowexp.encoders import TEACHERS, Teacher, TokenCache, create_teacher
+from flowexp.flow.choices import check_choice
 from flowexp.flow.losses import alignment_error
 from flowexp.training.loss_term import Step, Term, check_tap
 
@@ -49,8 +50,7 @@ class RepresentationAlignment(Term):
         teacher_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(lam)
-        if teacher not in TEACHERS:
-            raise ValueError(f"terms.repa.teacher must be one of {', '.join(TEACHERS)}, got {teacher!r}")
+        check_choice("terms.repa.teacher", teacher, TEACHERS)
         self.teacher = teacher
         self.teacher_options = dict(teacher_options or {})
         self.tap = tap

@@ -33,6 +33,10 @@ class StepCheckpoint(Checkpoint):
     have room, or the run is refused. A callback that stops training must do so by the end of a batch for the last steps
     to be saved.
 
+    By hand and not Lightning's ModelCheckpoint, which answers no signal, looks for no room before the first step, and
+    keeps either the newest few or those of every so many steps. It serves for the best of a number, see
+    `flowexp.measuring.callbacks.best`.
+
     Arguments:
         folder: where `step_00001000.ckpt` and its like go.
         every_n_steps: optimizer steps between two checkpoints.
