@@ -9,6 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from flowexp.records.score_name import ScoreName
+
 
 class FeatureSet(dict[str, Tensor]):
     """What one pass of pictures through a network gives, by output: each (B, the output's dim) float32."""
@@ -57,12 +59,12 @@ class FeatureNet(nn.Module, ABC):
         """The key of a `score`, such as "frechet" or "precision". Only Inception's scores go by the papers' names."""
         if score == "frechet":
             return self.distance_name
-        return f"{score.replace('kid', 'mmd')}/{self.name}"
+        return str(ScoreName(score, self.name))
 
     @property
     def distance_name(self) -> str:
         """The key of a Frechet distance between these features. Only that of Inception's may be called FID."""
-        return f"frechet/{self.name}"
+        return str(ScoreName("frechet", self.name))
 
     def freeze(self) -> None:
         """Takes the weights out of training and puts them in the layout that convolutions are fastest in."""

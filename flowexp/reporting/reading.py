@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flowexp.records.recording import in_words
 from flowexp.records.run_folder import RunFolder
 from flowexp.records.verdict import Verdict
 
@@ -185,15 +184,13 @@ def _measured(content: dict[str, Any], stem: Path) -> Measured:
     scalars = {key: float(value) for key, value in (content.get("scalars") or {}).items() if _is_numeric(value)}
     name, about = str(content.get("name", stem.parent.name)), str(content.get("about", ""))
     return Measured(
-        name, content["step"], scalars, protocol, read_verdicts(content), stem, about, _maps(content.get("maps", ()))
+        name, content["step"], scalars, protocol, read_verdicts(content), stem, about, _maps(content.get("maps"))
     )
 
 
 def _maps(maps: Any) -> Mapping[str, str]:
-    """The columns with their words; columns without words are their own."""
-    if isinstance(maps, dict):
-        return {str(column): str(words) for column, words in maps.items()}
-    return in_words([str(column) for column in maps])
+    """The columns with their words; none where something else stands in their place."""
+    return {str(column): str(words) for column, words in maps.items()} if isinstance(maps, dict) else {}
 
 
 def _written(entry: Measured) -> float:
