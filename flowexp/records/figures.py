@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from flowexp.records import atomic
@@ -230,7 +229,7 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int | None = N
     Arguments:
         columns: pictures per row; None makes the grid nearly square.
         scale: each pixel becomes scale x scale; None enlarges small pictures to about 48 pixels.
-        gap: pixels between pictures.
+        gap: pixels between pictures; a single one has no margin.
 
     Raises:
         ValueError: another dtype or shape. Floats are refused, since their range could only be guessed.
@@ -240,15 +239,12 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int | None = N
             f"a grid needs uint8 pictures (N, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}: "
             "convert samples with flowexp.data.to_uint8"
         )
+    from torchvision.utils import make_grid
+
     scale = scale or max(1, round(SMALLEST_CELL / images.shape[2]))
     columns = columns or math.ceil(math.sqrt(len(images)))
-    cells = images.expand(-1, 3, -1, -1).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    cells = F.pad(cells, (gap, 0, gap, 0), value=255)
-    missing = -len(cells) % columns
-    cells = F.pad(cells, (0, 0, 0, 0, 0, 0, 0, missing), value=255)
-    tall, wide = cells.shape[2:]
-    grid = cells.view(-1, columns, 3, tall, wide).permute(0, 3, 1, 4, 2).reshape(-1, columns * wide, 3)
-    return F.pad(grid, (0, 0, 0, gap, 0, gap), value=255)
+    cells = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    return make_grid(cells, columns, gap, pad_value=255).permute(1, 2, 0).contiguous()
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -11,8 +11,8 @@ INCEPTION = "inception"
 class ScoreName:
     """A score of samples, and the feature network that it is of; `str(name)` is its key and the column of a table.
 
-    Only Inception's scores bear the papers' names: `fid`, `fid_low`, `sfid`. Others are `frechet/dinov2`, and `mmd/dinov2`
-    for the kernel distance, since KID is Inception's as well.
+    Only Inception's scores bear the papers' names: `fid`, `fid_low`, `sfid`. Others are `frechet/dinov2`, and
+    `mmd/dinov2` for the kernel distance, since KID is Inception's as well.
 
     Arguments:
         score: as metrics call it, such as "frechet", "frechet_low" or "precision".

@@ -14,9 +14,6 @@ from typing import Any
 from flowexp.records.run_folder import RunFolder
 from flowexp.records.verdict import Verdict
 
-PNG = b"\x89PNG\r\n\x1a\n"
-PNG_END = b"IEND\xaeB`\x82"
-
 Cells = dict[str, str]
 
 
@@ -46,9 +43,13 @@ class Measured:
 
     @property
     def picture(self) -> Path | None:
-        """The picture, where it is there as a whole."""
-        path = self.stem.with_suffix(".png")
-        return path if is_whole_picture(path) else None
+        """The picture's file, where it is whole."""
+        return None if self.picture_size is None else self.stem.with_suffix(".png")
+
+    @cached_property
+    def picture_size(self) -> tuple[int, int] | None:
+        """Width and height of the picture in pixels; None without a whole one."""
+        return picture_size(self.stem.with_suffix(".png"))
 
     def is_empty(self) -> bool:
         """Whether nothing of it can be shown."""
@@ -262,9 +263,13 @@ def number(cell: str) -> float:
         return math.nan
 
 
-def is_whole_picture(path: Path) -> bool:
-    """Whether a PNG is there from its first byte to its last."""
-    if not path.is_file():
-        return False
-    content = path.read_bytes()
-    return content.startswith(PNG) and content.rstrip().endswith(PNG_END)
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a picture in pixels; None where the file is missing or damaged."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.verify()
+            return picture.size
+    except (OSError, SyntaxError, ValueError):  # Pillow's answers to a torn chunk
+        return None
