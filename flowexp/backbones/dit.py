@@ -80,7 +80,7 @@ class DiT(Backbone):
         self.initialize()
 
     def embed(self, x: Tensor, t: Tensor, label: Tensor | None) -> State:
-        """Patches plus their positions, and the condition: t's vector plus the label's."""
+        """Patches plus their positions, (B, N, D), and the condition (B, D): the vector of t plus that of the label."""
         # under autocast the sum with the float32 positions keeps the residual stream in float32
         tokens = self.x_embedder(x) + self.pos_embed
         if self.t_embedder is None:

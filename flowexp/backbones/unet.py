@@ -59,7 +59,7 @@ class UNetBlock(nn.Module):
         self.attention = SelfAttention(outputs, plan.heads, qkv_bias=True) if plan.heads else None
 
     def forward(self, hidden: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The map after the block; hidden has the skip's channels behind its own."""
+        """The map (B, outputs, H, W) after the block; the last channels of `hidden` are those of the skip."""
         return self._attend(self._convolve(hidden, condition))
 
     def _convolve(self, hidden: Tensor, condition: Tensor | None) -> Tensor:
@@ -152,7 +152,7 @@ class UNet(Backbone):
         return self.plans[tap - 1].outputs
 
     def embed(self, x: Tensor, t: Tensor, label: Tensor | None) -> State:
-        """The map after the first convolution, which is also the first skip, and the condition."""
+        """The map (B, width, H, W) after the first convolution, also the first skip, and the condition (B, D)."""
         hidden = self.stem(x).to(x.dtype)
         condition = None if self.t_embedder is None else with_label(self.t_embedder(t), label, self.y_embedder)
         return State(hidden, condition, block=0, carried=(hidden,))

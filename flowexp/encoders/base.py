@@ -85,7 +85,7 @@ class FeatureNet(nn.Module, ABC):
         return self.extract(images)["features"]
 
     def extract(self, images: Tensor, wanted: Sequence[str] = ("features",)) -> FeatureSet:
-        """The `wanted` outputs of the same pictures, from one pass.
+        """The `wanted` outputs (B, D) of the same pictures, uint8 (B, 1 or 3, H, W), from one pass.
 
         Raises:
             ValueError: as `forward`, or an output that this network does not offer.

@@ -59,7 +59,7 @@ class ExplicitFlowMatching(FlowMatching):
         return explicit_velocity(xt, t, data, self.interpolant, allowed=self._allowed(batch.label, label))
 
     def error(self, step: Step) -> Tensor:
-        """As FM's, but the data and the noise to be predicted are those that the averaged velocity is made of."""
+        """The error (B,) of FM, where data and noise are those that the averaged velocity is made of."""
         kinds = ("data", "noise")
         data, noise = (self.interpolant.convert(step.target, step.xt, step.t, "velocity", kind) for kind in kinds)
         where = (data, noise, step.xt, step.t, self.interpolant)

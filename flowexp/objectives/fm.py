@@ -99,7 +99,7 @@ class FlowMatching(Learner):
         return {"loss": losses.loss, "error": losses.error, "t": losses.t}
 
     def draw(self, data: Tensor, label: Tensor, key: StepKey, pixels: Tensor | None = None) -> TrainingBatch:
-        """Everything random in the step that `key` names, for the rows that this process holds."""
+        """Every random number of the step `key`, for the rows of this process: data (B, C, H, W), label (B, ...)."""
         everyone_t = draw_times(key, self.time_sampler, len(data), self.interpolant.train_interval)
         return TrainingBatch(
             data=data,
@@ -139,7 +139,7 @@ class FlowMatching(Learner):
         return velocity_error(*self.parameterization.compared(step.output, step.target, *where))
 
     def total(self, step: Step, error: Tensor, parts: Parts) -> StepLosses:
-        """The weighted sum of an objective's parts and of the terms; `error` belongs to the first regressed rows."""
+        """The weighted sum of an objective's parts and of the terms; error: (R,), of the first regressed rows."""
         parts = parts | {term.name: (term.lam, term(step)) for term in self.terms.values()}
         loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
         named = {name: part.detach() for name, (_, part) in parts.items()}
@@ -179,7 +179,7 @@ class FlowMatching(Learner):
     def labels_for(
         self, indices: Sequence[int], seed: int, label: int | None = None, labels: str = "balanced"
     ) -> Tensor | None:
-        """What the samples `indices` are conditioned on, see `sample`; None for an unconditional network."""
+        """Classes (B,) or text (B, L, D) of the samples `indices`, see `sample`; None where nothing conditions them."""
         if self.backbone.takes == "text":
             return text_for(indices, self.conditions, self.device, label)
         classes = classes_for(indices, self.backbone.num_classes, seed, label, labels)

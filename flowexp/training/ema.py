@@ -129,7 +129,7 @@ class ExponentialMovingAverage:
 
 
 def whole(value: Tensor) -> Tensor:
-    """All of a tensor that is split over processes, which must all call this; any other tensor is itself."""
+    """A tensor that processes share, gathered to its full shape; all must call this. Any other is returned as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 

@@ -36,7 +36,7 @@ def create_optimizer(make: MakeOptimizer, named_parameters: Iterable[tuple[str, 
 def clip_gradients(
     parameters: Iterable[Parameter], limit: float | None = CLIP_NORM, algorithm: str | None = None
 ) -> Tensor:
-    """Clips the gradients in place and returns their global norm before clipping.
+    """Clip the gradients in place and return their global norm before clipping, a scalar.
 
     Gradients whose norm is not finite stay as they are, so that they can be looked into.
 

@@ -42,7 +42,7 @@ def classes_for(
 def text_for(
     indices: Sequence[int], captions: Captions | None, device: torch.device, label: int | None = None
 ) -> Tensor:
-    """The embedded captions of the samples numbered `indices`. Raises ValueError for a class, or without captions."""
+    """The embedded captions (B, L, D) of the samples `indices`. Raises ValueError for a class, or without captions."""
     if label is not None:
         raise ValueError(f"label={label} needs a class-conditional network, and this one takes text")
     found = None if captions is None else captions(indices, device)

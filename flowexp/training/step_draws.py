@@ -95,7 +95,7 @@ def draw_noise(key: StepKey, data: Tensor, fresh: bool = False) -> Tensor:
 
 
 def draw_labels(key: StepKey, backbone: Backbone, label: Tensor) -> Tensor | None:
-    """The labels that the network sees, some dropped for classifier-free guidance; None without a condition."""
+    """Labels (B,) or text (B, L, D), some dropped for classifier-free guidance; None without a condition."""
     if backbone.takes == "nothing":
         return None
     generator = key.generator(_Purpose.LABEL, label.device)

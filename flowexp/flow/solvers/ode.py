@@ -33,7 +33,7 @@ class RungeKutta(Solver):
 
     @abstractmethod
     def advance(self, field: Field, x: Tensor, step: ODEStep) -> Tensor:
-        """The state after one step."""
+        """The state (B, ...) after one step."""
 
     def integrate(
         self, field: Field, x: Tensor, interpolant: Interpolant, draw: Draw, on_step: OnStep, t_end: float

@@ -96,7 +96,7 @@ class StochasticSolver(Solver):
 
     @abstractmethod
     def advance(self, field: Field, x: Tensor, t: Tensor, t_after: Tensor, step: SDEStep, draw: Draw) -> Tensor:
-        """The state after one stochastic step from t to t_after, both (B,)."""
+        """The state (B, ...) after one stochastic step from t to t_after, both (B,)."""
 
     def integrate(
         self, field: Field, x: Tensor, interpolant: Interpolant, draw: Draw, on_step: OnStep, t_end: float

@@ -111,7 +111,7 @@ class CurveMonitor(Monitor):
         return {"images": f"{num} test images of {datamodule.name}", "weights": module.weights_name, "seed": seed}
 
     def images(self, datamodule: ImageDataModule) -> tuple[Tensor, Tensor]:
-        """The images as stored, and their labels."""
+        """The images as stored, (N, C, H, W), and their labels (N,)."""
         chosen = datamodule.test.subset(min(self.num_images, len(datamodule.test)))
         return chosen.images, chosen.labels
 

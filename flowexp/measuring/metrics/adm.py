@@ -72,7 +72,7 @@ def write_adm_batch(path: Path, images: Tensor, moments: Mapping[str, Moments] |
 def write_adm_batches(
     path: Path, batches: Iterable[Tensor], num: int, moments: Mapping[str, Moments] | None = None
 ) -> None:
-    """The same for `num` pictures that come in batches, of which one is in memory at a time.
+    """As `write_adm_batch`, for `num` pictures in batches (B, 1 or 3, H, W), of which one is in memory at a time.
 
     The file appears when it is whole.
 

@@ -106,7 +106,7 @@ def _moments(total: Tensor, outer: Tensor, count: int) -> Moments:
 
 
 def refuse_infinite(sums: Tensor, count: int) -> None:
-    """Raises ValueError where `sums` over `count` images say that one of them has features that are not finite."""
+    """Raises ValueError where `sums` (D,) of the features of `count` images are not finite."""
     if not torch.isfinite(sums).all():
         raise ValueError(
             f"among {count} images some have features that are NaN or infinite: the samples have diverged; "
