@@ -90,7 +90,7 @@ class DiT(Backbone):
         return State(tokens, with_label(time, label, self.y_embedder), block=0, carried=carried)
 
     def run_block(self, block: nn.Module, state: State) -> State:
-        """One more block; the first behind the self-conditioning tap sees, as all later ones, the new condition."""
+        """One more block; from the one behind the self-conditioning tap on, blocks take the new condition."""
         if self.self_conditioner is not None and state.block == self.self_conditioning:
             found = self.self_conditioner(state.hidden, *state.carried)
             state = replace(state, condition=state.condition + found, carried=())

@@ -19,7 +19,7 @@ class ExplicitFlowMatching(FlowMatching):
     """Regresses a Monte-Carlo estimate of the marginal velocity instead of that of one pair (LCF Figure 11's ExFM).
 
     The candidates are `num_candidates` training images, drawn anew at every step and the same on all processes, and the
-    images of the batch on all processes, the row's own included. LCF does not state their number. Near clean data one
+    images of the batch on all processes, that of the row included. LCF does not state their number. Near clean data one
     candidate takes all the weight, and the target is that of flow matching. A network that predicts data or noise
     regresses their averages. Given a class, the candidates are those of the class; where the label was dropped, all.
 

@@ -1,4 +1,4 @@
-"""A step whose gradient is not finite, kept whole, so that it can be taken again and looked into."""
+"""A step whose gradient is not finite, saved whole, so that it can be repeated and examined."""
 
 from __future__ import annotations
 

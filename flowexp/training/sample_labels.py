@@ -14,7 +14,7 @@ LABELS = ("balanced", "random")
 
 
 def labels_told(takes: str, labels: str) -> str:
-    """What samples are conditioned on, as a card says it. takes: of the backbone. labels: see `classes_for`."""
+    """What samples are conditioned on, in the words of a card. takes: of the backbone. labels: see `classes_for`."""
     return {"class": labels, "text": "captions"}.get(takes, "none")
 
 

@@ -83,4 +83,4 @@ def ignore(t: float, x: Tensor) -> None:
 
 
 def _no_noise() -> Tensor:
-    raise AssertionError("a deterministic solver asked for noise")
+    raise AssertionError("a deterministic solver draws no noise")

@@ -10,7 +10,7 @@ from torch import Tensor
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
     """Concatenates `rows` (B, ...) of every process to (world_size * B, ...), without gradient.
 
-    Every process must call it, with as many rows. Returns that tensor and the index at which this process's own rows
+    Every process must call it, with as many rows. Returns that tensor and the index at which the rows of this process
     begin; for one process, `rows` and 0.
     """
     if num_processes() == 1:
