@@ -19,8 +19,8 @@ class FeatureSet(dict[str, Tensor]):
         """The first `num` pictures."""
         return self._each(lambda found: found[:num])
 
-    def spoil(self, bad: Tensor) -> FeatureSet:
-        """NaN for the pictures where `bad` (B,) holds: as a picture a sample that diverged looks like any other."""
+    def with_nan(self, bad: Tensor) -> FeatureSet:
+        """NaN for the pictures where `bad` (B,) holds: in uint8 a sample that diverged looks like any other."""
         return self._each(lambda found: found.masked_fill(bad.to(found.device)[:, None], torch.nan))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> FeatureSet:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; markers tell lines apart in print.
+# Okabe and Ito's colours, distinct to colour-blind readers too; markers make lines distinct in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
 MOST_MARKERS = 60  # a line of more points shows none
@@ -52,8 +52,8 @@ def plot_curves(
 
     Arguments:
         rows: the table. A row whose `y` is None or NaN is left out of that panel.
-        series: the column whose values each make a line of their own.
-        names: what axes and legends say for a column, which is otherwise its name.
+        series: the column with one line for each of its values.
+        names: labels of axes and legends by column; without one, its name.
         size: of a panel, in inches; legends come on top of its height.
         band: columns of the lower and upper end of what is sure, drawn pale behind each line.
         across: values by their name that belong to no place on the axis, by column: dashed lines across its panel.
@@ -104,12 +104,12 @@ class Panel:
     """One pair of axes that shows several columns of a table together.
 
     Arguments:
-        title: what is seen.
+        title: of the panel.
         y: what the vertical axis measures, and in which unit.
-        lines: what the legend says, by column.
+        lines: labels of the legend, by column.
         log_y: whether that axis is logarithmic; values <= 0 are then left out.
         level: a value worth a thin line across, such as 1 for a ratio.
-        exact: columns that are known and not measured: drawn as a broad pale line, so that what lies on it is seen.
+        exact: columns that are known and not measured: drawn as a broad pale line, so that others on it stay visible.
     """
 
     title: str
@@ -184,7 +184,7 @@ def _between(value: float, low: float, high: float) -> str:
 
 
 def plot_maps(maps: Mapping[str, Cells]) -> Figure:
-    """Values over (step, noise level), a panel for each title, each with its own colours; of the first six maps."""
+    """Values over (step, noise level), a panel for each title, each with its colours; of the first six maps."""
     from matplotlib.figure import Figure
 
     shown = dict([*maps.items()][:MOST_MAPS])
@@ -248,7 +248,7 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int | None = N
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a matplotlib figure in the format that its name says, whole or not at all."""
+    """Writes a matplotlib figure in the format of its suffix, whole or not at all."""
     with atomic.replacing(path) as partial:
         figure.savefig(partial, format=path.suffix[1:])
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
     from torch import Tensor
 
-SERIES = ("split", "reading", "tap")  # columns that tell the rows of one noise level apart
+SERIES = ("split", "reading", "tap")  # columns that distinguish the rows of one noise level
 _WORDS = ("about", "verdicts", "maps")  # of a measurement, for readers of the page
 MAP = "over_steps"  # the picture of all steps, beside those of each
 
@@ -38,7 +38,7 @@ class Measurement:
         image: a uint8 picture (H, W, C), or None.
         pictures: uint8 pictures (N, C, H, W) for a logger that shows them one by one, or None.
         protocol: everything that a reader needs to obtain the same number again.
-        about: a sentence for a reader of the page: what is seen, and in which unit.
+        about: a sentence for a reader of the page: what the table shows, and in which unit.
         verdicts: what the numbers show; a plain sentence becomes a verdict.
         maps: columns of `rows` that become a heat map over (step, t) once they are measured at two steps, and what
             their colours mean.
@@ -73,7 +73,7 @@ class Recorder:
     def record(self, measurement: Measurement, step: int, identity: Mapping[str, str] | None = None) -> Path:
         """Writes `measurement` and returns the path of its files, without their suffix.
 
-        identity: hashes of what was measured and how, by which `recorded` knows it again.
+        identity: hashes of what was measured and how, by which `recorded` finds it.
         """
         stem = self._stem(measurement.name, step)
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def _log_to_wandb(logger: Any, measurement: Measurement, step: int, stem: Path) 
 
 
 def _log_curve(logger: Any, name: str, words: str, column: str, rows: Sequence[dict[str, Any]], step: int) -> None:
-    """A column over the noise level as W&B's own line plot, which shows without a workspace; a line for each series."""
+    """A column over the noise level as a line plot of W&B, which shows without a workspace; a line for each series."""
     import wandb
 
     points = [(row, row.get(column)) for row in rows if _level(row) is not None]
@@ -218,10 +218,10 @@ def _level(row: dict[str, Any]) -> float | None:
 
 
 def _series_of(words: str, row: dict[str, Any]) -> str:
-    """What a column is called, with what tells this row from others of its level: `accuracy, linear probe, tap 4`."""
+    """The label of a column and of this row among those of its level: `accuracy, linear probe, tap 4`."""
     kinds = [(kind, row[kind]) for kind in SERIES if kind in row and kind != "split"]
-    told = [f"tap {cell:g}" if kind == "tap" else f"{cell} {kind}" for kind, cell in kinds]
-    return ", ".join(filter(None, [words, *told]))
+    series = [f"tap {cell:g}" if kind == "tap" else f"{cell} {kind}" for kind, cell in kinds]
+    return ", ".join(filter(None, [words, *series]))
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ class Measured:
 
     Arguments:
         verdicts: what its numbers show.
-        about: what is seen, and in which unit.
+        about: what the table shows, and in which unit.
         maps: columns of the table worth a heat map over steps and noise levels, and what they are called.
     """
 
@@ -61,8 +61,8 @@ class Run:
     """All that one page shows of a run.
 
     Arguments:
-        home: the folder of the training that was measured; the run's own where it is one.
-        label: its name, told apart from those beside it.
+        home: the folder of the training that was measured; for a training, `folder`.
+        label: its name, distinct from those beside it.
         settings: `config.yaml` as text.
         origin: `run.json`: plan, versions, commit, machine, seed.
         summary: `summary.json`, empty while the run has not ended.
@@ -212,7 +212,7 @@ def read_verdicts(content: Mapping[str, Any]) -> tuple[Verdict, ...]:
 
 
 def read_json(path: Path, remarks: list[str], without: str = "") -> dict[str, Any]:
-    """The object in a file; empty, with a remark, where it is missing or damaged. `without` says what that costs."""
+    """The object in a file; empty, with a remark, where it is missing or damaged. `without`: the consequence."""
     cost = f": {without}" if without else ""
     if not path.exists():
         remarks.append(f"{path.name} is missing{cost}")

@@ -66,7 +66,7 @@ class Section:
     """One measurement in all runs: curves over noise levels and steps, maps over both, and each run's own part.
 
     Arguments:
-        about: what is seen, and in which unit.
+        about: what it shows, and in which unit.
         protocol: how the first run measured it, in a line.
     """
 

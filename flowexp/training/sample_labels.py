@@ -13,7 +13,7 @@ Captions = Callable[[Sequence[int], torch.device], Tensor | None]
 LABELS = ("balanced", "random")
 
 
-def labels_told(takes: str, labels: str) -> str:
+def labels_in_words(takes: str, labels: str) -> str:
     """What samples are conditioned on, in the words of a card. takes: of the backbone. labels: see `classes_for`."""
     return {"class": labels, "text": "captions"}.get(takes, "none")
 

@@ -96,13 +96,13 @@ def listening(words: str, answers: bool = True) -> Iterator[None]:
 def at_once(words: str, raises: bool = True) -> Iterator[None]:
     """Within it a signal is answered with `words` and ends the work where it stands, by `Stopped`.
 
-    raises: False where other processes would wait for this one; `leave_if_asked` then ends the work of all.
+    raises: False where other processes would wait for this one; `leave_if_stopped` then ends the work of all.
     """
     before = _state.words, _state.at_once
     _state.words, _state.at_once = words, raises
     try:
         if raises:
-            leave_if_asked()
+            leave_if_stopped()
         yield
     finally:
         _state.words, _state.at_once = before
@@ -118,7 +118,7 @@ def not_now() -> Iterator[None]:
         _state.at_once = before
 
 
-def leave_if_asked(on_any: Callable[[bool], bool] = bool) -> None:
+def leave_if_stopped(on_any: Callable[[bool], bool] = bool) -> None:
     """Raises `Stopped` where a signal has come; `on_any` agrees over several processes."""
     if on_any(_state.asked is not None):
         raise Stopped(128 + (_state.asked or signal.SIGTERM))

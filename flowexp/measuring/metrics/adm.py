@@ -27,10 +27,10 @@ DIMS = {"features": 2048, "spatial": 2023}
 
 @dataclass(frozen=True)
 class AdmBatch:
-    """A file that was found sound. Its images stay in it: `batches` reads them part by part.
+    """A checked file. Its images stay in it: `batches` reads them part by part.
 
     shape: (N, H, W, 3). fingerprint: 16 hexadecimal digits that identify the content, from the checksums in the file.
-    moments: by output, of "features" and "spatial", with count 0, which the file does not say; empty where they must be
+    moments: by output, of "features" and "spatial", with count 0, since the file has none; empty where they must be
     computed from the images, as ADM does.
     """
 
