@@ -81,7 +81,7 @@ class DiT(Backbone):
         self.initialize()
 
     def embed(self, x: Tensor, t: Tensor, label: Tensor | None) -> State:
-        """Patches plus their positions, and the condition: t's vector plus the label's."""
+        """Patches plus their positions, (B, N, D), and the condition (B, D): the vector of t plus that of the label."""
         # under autocast the sum with the float32 positions keeps the residual stream in float32
         tokens = self.x_embedder(x) + self.pos_embed
         if self.t_embedder is None:
@@ -91,7 +91,7 @@ class DiT(Backbone):
         return State(tokens, with_label(time, label, self.y_embedder), block=0, carried=carried)
 
     def run_block(self, block: nn.Module, state: State) -> State:
-        """One more block; the first behind the self-conditioning tap sees, as all later ones, the new condition."""
+        """One more block; from the one behind the self-conditioning tap on, blocks take the new condition."""
         if self.self_conditioner is not None and state.block == self.self_conditioning:
             found = self.self_conditioner(state.hidden, *state.carried)
             state = replace(state, condition=state.condition + found, carried=())

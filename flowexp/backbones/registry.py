@@ -16,7 +16,7 @@ _BUILDERS: dict[str, Builder] = {}
 
 
 def register_backbone(name: str) -> Callable[[Builder], Builder]:
-    """Decorator: list a builder, called with create_backbone's keywords, under a name of its own."""
+    """Decorator: list a builder, called with create_backbone's keywords, under a name."""
 
     def register(build: Builder) -> Builder:
         if name in _BUILDERS:
@@ -45,7 +45,7 @@ def create_backbone(
     """Build a registered network for square images of the given resolution and number of channels.
 
     num_classes None is an unconditional network, or one that takes text. label_dropout is the rate at which
-    `drop_labels` hides labels. conditioning is "adaln_zero", or "none": a network that sees neither t nor label.
+    `drop_labels` hides labels. conditioning is "adaln_zero", or "none": a network without t and label.
     overrides change the architecture of the name: depth=2, self_conditioning=8 (DiT), text_dim=512 (MMDiT).
 
     >>> create_backbone("dit_nano4", resolution=28, channels=1, num_classes=10).default_tap

@@ -1,4 +1,9 @@
-"""Whether the values of a config are of the kind that their targets take: a number for `sampler.s0`, and not a word."""
+"""Whether the values of a config are of the kind that their targets take: a number for `sampler.s0`, and not a word.
+
+The comparison is `flowexp.flow.argument_kinds`, and not pydantic, which was tried on the same hints: its strict mode
+refuses the list that a yaml has for a tuple and the word for a Path, its lax one takes "3" for a number, and its errors
+of a union are one for each member under an internal name, so that our one sentence would still be made by hand.
+"""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class TokenCache:
         self._grids: dict[int, _Rows] = {}
 
     def tokens(self, images: Tensor, side: int) -> Tensor:
-        """`teacher.tokens`, rounded to float16."""
+        """`teacher.tokens` (B, side^2, D) of pictures (B, C, H, W), rounded to float16."""
         rows, device = self._rows(side), images.device
         keys = [Fingerprint(_KEY).add(image).raw for image in images.cpu().numpy()]
         found = rows.read(keys)

@@ -23,7 +23,7 @@ _OBJECT = (
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
     """The tensors of a PyTorch file by name, and the first 16 digits of its SHA-256, which name it in a protocol.
 
-    Whether they are a network's, whoever loads them into it checks.
+    They may have any shape: the network that loads them checks it.
 
     Raises:
         ValueError: the file is damaged, or holds objects.
@@ -60,7 +60,7 @@ def _damaged_record(content: bytes) -> str | None:
 
 
 def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """`content` where it is tensors by name.
+    """The content of a file as a state dict: tensors of any shape by name.
 
     Raises:
         ValueError: it is something else.

@@ -77,7 +77,7 @@ def kinds_of(hint: Any) -> set[type]:
 
 
 def signature(target: Callable[..., Any]) -> tuple[Hints, bool]:
-    """The type hints of the keys that `target` takes, and whether it passes others on to who knows whom."""
+    """The type hints of the keys that `target` takes, and whether it accepts further keyword arguments."""
     hints: Hints = {}
     target = target.func if isinstance(target, partial) else target
     for function, source in _constructors(target):
@@ -109,7 +109,7 @@ def _check_list(name: str, values: Sequence[Any], hint: Any) -> None:
 
 
 def _constructors(target: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], Any]]:
-    """What is called, and what its hints are read from: a class's own constructor, then those that it passes on to."""
+    """Each constructor and the source of its hints: that of the class, then those that receive its keywords."""
     if not isinstance(target, type):
         yield target, target
         return

@@ -26,7 +26,7 @@ class Parameterization:
     baseline, x-prediction in velocity space is JiT (Li and He, 2025).
 
     What follows from data divides by sigma, which is 0 at t = 0; what follows from noise divides by alpha, which is 0
-    at t = 1. The divisor is kept at `clamp` at least, in the prediction and in its target alike, in training and in
+    at t = 1. The divisor is at least `clamp`, in the prediction and in its target alike, in training and in
     sampling, as JiT does with 0.05. clamp=0 is the exact conversion, infinite at that end.
 
     So a sampler of data predictions slows down below the clamp c. On the linear path a step of Euler from t to 0 goes
@@ -56,9 +56,9 @@ class Parameterization:
     def compared(
         self, output: Tensor, target: Tensor, data: Tensor, noise: Tensor, xt: Tensor, t: Tensor, path: Interpolant
     ) -> tuple[Tensor, Tensor]:
-        """The two tensors whose squared difference is the error, (B, ...) each: of the output and of its target.
+        """Output and target in the space of the loss, (B, ...) each; the error is their squared difference.
 
-        target: the velocity that is regressed. data, noise: what it is made of, regressed where they are predicted.
+        target: the regressed velocity. data, noise: its parts, the targets of a network that predicts one of them.
         """
         truth = {"velocity": target, "data": data, "noise": noise}[self.prediction]
         if self.loss_space == self.prediction:

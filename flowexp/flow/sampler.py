@@ -44,18 +44,18 @@ class Sampler:
     """Solver, SSC and guidance, in the order network -> guidance -> autoguidance -> SSC -> solver.
 
     solver: a solver, or its name.
-    num_steps: steps of the solver; None keeps a given solver's own number, and is 50 for a name.
+    num_steps: steps of the solver; None is the number of a given solver, and 50 for a name.
     solver_options: further fields of the solver, such as rtol.
     s0, s1, profile: SSC's scale at the noise end, at the data end, and the shape between (VD eq. 10 and Table 7).
     ssc_target: "velocity" scales what the network returns, and with it the score of an SDE; "drift" leaves the score
-        alone. The paper does not say which; for an ODE they are the same.
+        alone. The paper leaves it open; for an ODE they are the same.
     guidance_scale, guidance_channels, guidance_interval: see `velocity.Guided`; scale 1 is no guidance, at no cost.
     autoguidance_scale, autoguidance_interval: see `velocity.Autoguided`; scale 1 is none, another needs a `guide`.
     final_jump: a noise level in (0, 1) at which the last network call jumps to its estimate of the data.
         LCF never trains the velocity below T_min and leaves open how it samples there; None integrates to the end.
         It is the whole way to the data also where a network's `Parameterization` clamps the velocity.
 
-    Warns where SSC meets strong guidance (VD section 6); `ssc_warnings` knows the other limits.
+    Warns where SSC meets strong guidance (VD section 6); `ssc_warnings` lists the other limits.
     """
 
     solver: Solver | str = "euler"
@@ -95,7 +95,7 @@ class Sampler:
         if self.final_jump is not None and as_noise_level(self.final_jump, "sampler.final_jump") in (0, 1):
             raise ValueError(f"final_jump must lie strictly between data, 0, and noise, 1; got {self.final_jump}")
         if self.final_jump is not None and self.integrator.num_steps < 2:
-            raise ValueError("final_jump is a step of its own: num_steps must be at least 2, got 1")
+            raise ValueError("final_jump is one of the steps: num_steps must be at least 2, got 1")
 
     @property
     def integrator(self) -> Solver:
@@ -153,7 +153,7 @@ class Sampler:
         profile = create_profile(self.profile).name
         settings = {key: value for key, value in vars(self).items() if key not in ("solver", "solver_options")}
         solver = {**asdict(self.integrator), "stochastic": self.integrator.stochastic}
-        solver.pop("drift_scale", None)  # a function; ssc_target says it
+        solver.pop("drift_scale", None)  # a function, which ssc_target names
         intervals = {
             key: [float(level) for level in getattr(self, key)]
             for key in ("guidance_interval", "autoguidance_interval")
@@ -224,7 +224,7 @@ def _unclamped(network: Network) -> Network:
 
 
 def ssc_warnings(sampler: Sampler, objective: str, dims: int) -> list[str]:
-    """What VD's limits say against this sampler's SSC; empty where it corrects nothing, or nothing is known against it.
+    """The limits that VD names for this sampler's SSC; empty where it corrects nothing or meets none of them.
 
     objective: how the network was trained, such as "fm" or "mafm". dims: numbers in one sample, C x H x W.
     """
@@ -247,7 +247,7 @@ def ssc_warnings(sampler: Sampler, objective: str, dims: int) -> list[str]:
 
 @cache
 def warn_once(message: str) -> None:
-    """Says `message` as a warning, the first time in this process."""
+    """Warn with `message`, once in this process."""
     warnings.warn(message, stacklevel=4)  # the line that makes the Sampler
 
 

@@ -26,7 +26,7 @@ class TimeSampler(ABC):
 
     @abstractmethod
     def draw(self, num: int, generator: torch.Generator) -> Tensor:
-        """`num` noise levels in [0, 1]."""
+        """`num` noise levels in [0, 1], float32 (num,)."""
 
     @abstractmethod
     def density(self, t: Tensor) -> Tensor:

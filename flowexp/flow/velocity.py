@@ -87,7 +87,7 @@ class Autoguided:
     Around a field that is itself `Guided` by s it is v + w (s - 1) (v - v_null) + (w - 1) (v - v_weak), all v of the
     conditional networks: the first guidance is stretched by w = scale, the second is as it would be alone.
 
-    weak_field: the weaker network's own velocity, on the same path; called once where the velocity is guided.
+    weak_field: the velocity of the weaker network, on the same path; one call wherever the velocity is guided.
     interval: noise levels (low, high) that are guided; elsewhere the velocity is `field`'s. An interval other than
         (0, 1) asks the device for t once per call.
     """

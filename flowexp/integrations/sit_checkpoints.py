@@ -113,7 +113,7 @@ def _check_same(key: str, ours: str, theirs: Any, names: Mapping[str, str]) -> N
 def convert(
     official: Mapping[str, Tensor], backbone: Backbone, convention: str, prediction: str = "velocity"
 ) -> dict[str, Tensor]:
-    """A state dict for `backbone` that gives its prediction on our axis, from SiT's or REPA's weights.
+    """A state dict for `backbone` from SiT's or REPA's weights, with its shapes and with predictions on our axis.
 
     convention: "sit" or "repa", whose code trained the weights; see `convention_of`. prediction: "velocity", whose sign
     turns with the axis, or "eps", SiT's "noise", whose does not. The half of the outputs that SiT never uses

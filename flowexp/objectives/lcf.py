@@ -35,14 +35,14 @@ class LocalContrastiveFlow(FlowMatching):
         tau: temperature of the contrast.
         lam: weight of the contrastive term (lambda in eq. 15).
         tap: block whose output is h, from 1; None takes two thirds of the depth (8 of 12, as LCF).
-        denominator: "alg1" sums over all rows, the anchor's own too; "eq14" leaves it out; "infonce" adds the positive.
+        denominator: "alg1" sums over all rows, the anchor's too; "eq14" leaves that out; "infonce" adds the positive.
         pooling: "flatten" compares all tokens, "mean" their average.
         normalize: whether feature vectors are scaled to length 1.
         distance_scale: "mean" divides the squared distance by the feature dimension, "sum" does not.
         shared_noise: whether x_t and x_{T_min} share their noise (two points of one trajectory).
         regress_below: whether rows below T_min are regressed as well (LCF Figure 6's "L_flow + L_cons"). With lam 0 and
             without it, flow matching is only cut off at T_min (Figure 6's "L_FM only").
-        contrasts: "global" contrasts with the rows of all processes, "local" with those of the anchor's own.
+        contrasts: "global" contrasts with the rows of all processes, "local" with those of the anchor's process.
         parts: those of FlowMatching.
     """
 
@@ -119,7 +119,7 @@ class LocalContrastiveFlow(FlowMatching):
         return self.total(step, error[: split.num_regressed], parts)  # line 8
 
     def _contrast(self, batch: TrainingBatch, tokens: Tensor, split: RowSplit) -> Tensor:
-        """Line 7. Without an anchor anywhere there is nothing to compute; every process knows it."""
+        """Line 7. Without an anchor on any process it is 0 and takes no exchange between them."""
         if not split.any_low:
             return tokens.new_zeros((), dtype=torch.float32)
         features = feature_vectors(tokens, **self.reading)

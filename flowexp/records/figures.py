@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from flowexp.records import atomic
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; markers tell lines apart in print.
+# Okabe and Ito's colours, distinct to colour-blind readers too; markers make lines distinct in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
 MOST_MARKERS = 60  # a line of more points shows none
@@ -53,8 +52,8 @@ def plot_curves(
 
     Arguments:
         rows: the table. A row whose `y` is None or NaN is left out of that panel.
-        series: the column whose values each make a line of their own.
-        names: what axes and legends say for a column, which is otherwise its name.
+        series: the column with one line for each of its values.
+        names: labels of axes and legends by column; without one, its name.
         size: of a panel, in inches; legends come on top of its height.
         band: columns of the lower and upper end of what is sure, drawn pale behind each line.
         across: values by their name that belong to no place on the axis, by column: dashed lines across its panel.
@@ -105,12 +104,12 @@ class Panel:
     """One pair of axes that shows several columns of a table together.
 
     Arguments:
-        title: what is seen.
+        title: of the panel.
         y: what the vertical axis measures, and in which unit.
-        lines: what the legend says, by column.
+        lines: labels of the legend, by column.
         log_y: whether that axis is logarithmic; values <= 0 are then left out.
         level: a value worth a thin line across, such as 1 for a ratio.
-        exact: columns that are known and not measured: drawn as a broad pale line, so that what lies on it is seen.
+        exact: columns that are known and not measured: drawn as a broad pale line, so that others on it stay visible.
     """
 
     title: str
@@ -185,7 +184,7 @@ def _between(value: float, low: float, high: float) -> str:
 
 
 def plot_maps(maps: Mapping[str, Cells]) -> Figure:
-    """Values over (step, noise level), a panel for each title, each with its own colours; of the first six maps."""
+    """Values over (step, noise level), a panel for each title, each with its colours; of the first six maps."""
     from matplotlib.figure import Figure
 
     shown = dict([*maps.items()][:MOST_MAPS])
@@ -230,7 +229,7 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int | None = N
     Arguments:
         columns: pictures per row; None makes the grid nearly square.
         scale: each pixel becomes scale x scale; None enlarges small pictures to about 48 pixels.
-        gap: pixels between pictures.
+        gap: pixels between pictures; a single one has no margin.
 
     Raises:
         ValueError: another dtype or shape. Floats are refused, since their range could only be guessed.
@@ -240,15 +239,12 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int | None = N
             f"a grid needs uint8 pictures (N, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}: "
             "convert samples with flowexp.data.to_uint8"
         )
+    from torchvision.utils import make_grid
+
     scale = scale or max(1, round(SMALLEST_CELL / images.shape[2]))
     columns = columns or math.ceil(math.sqrt(len(images)))
-    cells = images.expand(-1, 3, -1, -1).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    cells = F.pad(cells, (gap, 0, gap, 0), value=255)
-    missing = -len(cells) % columns
-    cells = F.pad(cells, (0, 0, 0, 0, 0, 0, 0, missing), value=255)
-    tall, wide = cells.shape[2:]
-    grid = cells.view(-1, columns, 3, tall, wide).permute(0, 3, 1, 4, 2).reshape(-1, columns * wide, 3)
-    return F.pad(grid, (0, 0, 0, gap, 0, gap), value=255)
+    cells = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    return make_grid(cells, columns, gap, pad_value=255).permute(1, 2, 0).contiguous()
 
 
 def stamp(figure: Figure, words: str) -> Figure:
@@ -260,7 +256,7 @@ def stamp(figure: Figure, words: str) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a matplotlib figure in the format that its name says, whole or not at all."""
+    """Writes a matplotlib figure in the format of its suffix, whole or not at all."""
     with atomic.replacing(path) as partial:
         figure.savefig(partial, format=path.suffix[1:])
 

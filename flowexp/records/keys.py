@@ -29,19 +29,19 @@ TRAINING_KEYS = (
     "compile",
     "seed",
 )
-# Keys below them that say where something lies or how fast it is read, and not what is trained or measured.
+# Keys below them that decide where something lies or how fast it is read, and not what is trained or measured.
 _PLACES_NOT_CONTENT = {
     "data": (
         "root", "on_device", "num_workers", "cache", "decoder", "with_pictures", "vae.weights", "vae.batch_size",
         "pictures.root", "pictures.on_device", "pictures.num_workers", "pictures.cache", "pictures.batch_size",
         "pictures.text.weights",
-    ),  # a cache of latents knows which pictures, autoencoder and text encoder made it
+    ),  # a cache of latents names the pictures, autoencoder and text encoder that made it
     "terms": ("*.cache", "*.teacher_options.weights"),
     "callbacks": ("*.cache", "*.encoder.weights"),
 }  # fmt: skip
 # How long is trained: a run may be trained on with more, unless its learning rate depends on the total.
 _LENGTH = ("max_steps", "max_epochs")
-# What decides a measurement beside the weights and the monitor's own settings.
+# What decides a measurement beside the weights and the settings of the monitor.
 _MEASURED_WITH = ("objective", "data", "class_conditional", "interpolant", "parameterization", "sampler", "seed")
 
 
@@ -108,7 +108,7 @@ def chosen_callbacks(config: DictConfig) -> dict[str, DictConfig]:
 
 
 def measured_while_training(config: DictConfig) -> dict[str, int]:
-    """The keys that ask for measurements before the end, with their steps: a run that trains nothing makes none."""
+    """The keys of measurements before the end, with their steps: a run that trains nothing makes none."""
     monitors = chosen_callbacks(config)
     asked = {f"callbacks.{name}.every_n_steps": node.get("every_n_steps") for name, node in monitors.items()}
     return {key: steps for key, steps in asked.items() if steps is not None}

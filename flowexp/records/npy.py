@@ -54,7 +54,7 @@ def _header(shape: Sequence[int], dtype: type[np.generic]) -> bytes:
 def write_npy_atomically(
     path: Path, shape: Sequence[int], dtype: type[np.generic], parts: Iterable[np.ndarray], row_sums: bool = False
 ) -> str:
-    """As `write_npy`, but the file appears under its name only when it is complete, whoever else writes it."""
+    """As `write_npy`, but the file appears under its name only when it is complete, whatever else writes it."""
     with atomic.replacing(path) as partial:
         return write_npy(partial, shape, dtype, parts, row_sums)
 
@@ -104,7 +104,7 @@ def read_rows(path: Path, shape: Sequence[int], dtype: type[np.generic]) -> Chec
 
 
 def _check_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Where the array begins; raises ValueError where the header says another array."""
+    """Where the array begins; raises ValueError where the header is that of another array."""
     np.lib.format.read_magic(file)
     there, by_columns, kind = np.lib.format.read_array_header_1_0(file)
     if (there, by_columns, kind) != (shape, False, dtype):

@@ -12,7 +12,7 @@ from flowexp.records import fingerprint
 # What was measured, by whose code and with what luck; numbers that differ in nothing else are those worth comparing.
 NOT_PROTOCOL = ("seed", "commit", "checkpoint_step")
 _OPTIONAL = ("guide", "pictures", "captions")  # parts of sampling: a card without one has the hash of its other fields
-_SAID_BY_SAMPLER = ("nfe", "stochastic", "diffusion", "guidance", "guidance_channels", "ssc")
+_FROM_SAMPLER = ("nfe", "stochastic", "diffusion", "guidance", "guidance_channels", "ssc")
 _DIGITS = 8  # of a card
 ABSENT = "absent"
 CONDITIONED_ON = ("balanced", "random", "captions", "none")
@@ -43,11 +43,11 @@ WORDS = {
 class ProtocolCard:
     """How a number was measured.
 
-    Two numbers are comparable if all fields but `seed`, `commit` and `checkpoint_step` agree: those say which network
-    was measured, not how. Hashes leave them out.
+    Two numbers are comparable if all fields but `seed`, `commit` and `checkpoint_step` agree: those name the measured
+    network and not the method. Hashes leave them out.
 
     Arguments:
-        sampler: the sampler's own settings.
+        sampler: the settings of the sampler.
         nfe: network calls per sample, counted; of a solver with a tolerance the mean, which is no part of the hash.
         stochastic: an SDE, not an ODE.
         diffusion: name of the SDE's diffusion; None for an ODE.
@@ -144,7 +144,7 @@ class Difference:
     Arguments:
         field: its name, `sampler.num_steps` for one inside of another.
         values: one for each protocol.
-        decides: False for those that say which network was measured and with what luck, not how: seed, commit, step.
+        decides: False for those that name the network and the random draws, not the method: seed, commit, step.
     """
 
     field: str
@@ -163,7 +163,7 @@ def differences(protocols: Sequence[Mapping[str, Any]]) -> list[Difference]:
         Difference(field, tuple(str(one.get(field, ABSENT)) for one in flat), not _is_luck(field))
         for field in fields
         if any(one.get(field, ABSENT) != flat[0].get(field, ABSENT) for one in flat)
-        and not any(other.startswith(f"{field}.") for other in fields)  # None here, and told by what is in it there
+        and not any(other.startswith(f"{field}.") for other in fields)  # None here, and its parts are compared there
         and not _is_of_another_metric(field, protocols)
     ]
     return sorted(found, key=lambda difference: not difference.decides)
@@ -257,9 +257,9 @@ def keeps_apart(
 def _what_differs(protocols: Sequence[Mapping[str, Any]], varied: Collection[str]) -> str | None:
     """In words; None where all that differs is varied on purpose."""
     deciding = [difference for difference in differences(protocols) if difference.decides]
-    told = [d for d in deciding if d.field.partition(".")[0] not in _SAID_BY_SAMPLER]
-    by_sampler = any(d.field.startswith("sampler.") for d in told)
-    reasons = [d for d in (told if by_sampler else deciding) if not _is_varied(d.field, varied)]
+    beyond = [d for d in deciding if d.field.partition(".")[0] not in _FROM_SAMPLER]
+    by_sampler = any(d.field.startswith("sampler.") for d in beyond)
+    reasons = [d for d in (beyond if by_sampler else deciding) if not _is_varied(d.field, varied)]
     if deciding and not reasons:
         return None
     return _listed([str(difference) for difference in reasons], most=4, between="; ")

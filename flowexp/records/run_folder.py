@@ -110,7 +110,7 @@ class RunFolder:
             atomic.write_json(self.origin_file, dict(origin))
 
     def _continued(self, origin: Mapping[str, Any]) -> dict[str, Any]:
-        """What `run.json` says of a training that begins, or goes on, in this folder."""
+        """The content of `run.json` for a training that begins, or continues, in this folder."""
         try:
             before = self.origin()
         except (OSError, ValueError):  # none, or a damaged one
@@ -139,7 +139,7 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """Keeps other processes from training in this folder at the same time; also a kill lets go of it.
 
-        Nothing is kept away on file systems without locks. Raises ValueError where another process holds the folder.
+        On file systems without locks nothing is excluded. Raises ValueError where another process holds the folder.
         """
         with (self.path / ".lock").open("a+") as file:
             file.seek(0)
@@ -307,7 +307,7 @@ def read_tolerantly(file: Path) -> dict[str, Any]:
 
 
 def warn(sentence: str) -> None:
-    """Says on the screen what does not end a command."""
+    """Print a warning that does not end the command."""
     print(f"warning: {sentence}", file=sys.stderr)
 
 

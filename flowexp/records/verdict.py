@@ -18,7 +18,7 @@ class Verdict:
         about: what is judged, such as "velocity deficit".
         state: "finding" where the numbers show it; "none" where they show that there is nothing to act on; "undecided"
             where they can show neither.
-        evidence: the numbers in words, or the reason why nothing can be said.
+        evidence: the numbers in words, or the reason for no decision.
         head: the claim; made of `about` and `state` where it is not given.
         numbers: what the evidence rests on, by name. They take no part in comparisons: NaN differs from itself, and
             the evidence has them in words.
@@ -44,7 +44,7 @@ class Verdict:
 
     @property
     def is_calm(self) -> bool:
-        """Whether it asks for nothing: all but a finding."""
+        """Whether it needs no attention: all but a finding."""
         return self.state != "finding"
 
     def data(self) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def datasets_of(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def without_paths(value: Any) -> Any:
-    """What a template shows, with the name alone of every absolute path: a page tells nothing of the machine's folders.
+    """What a template shows, with the name alone of every absolute path: a page names no folder of the machine.
 
     Markup, which is drawn here, and pictures stay as they are.
     """

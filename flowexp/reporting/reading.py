@@ -11,12 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flowexp.records.recording import in_words
 from flowexp.records.run_folder import RunFolder
 from flowexp.records.verdict import Verdict
-
-PNG = b"\x89PNG\r\n\x1a\n"
-PNG_END = b"IEND\xaeB`\x82"
 
 Cells = dict[str, str]
 
@@ -27,7 +23,7 @@ class Measured:
 
     Arguments:
         verdicts: what its numbers show.
-        about: what is seen, and in which unit.
+        about: what the table shows, and in which unit.
         maps: columns of the table worth a heat map over steps and noise levels, and what they are called.
     """
 
@@ -47,9 +43,13 @@ class Measured:
 
     @property
     def picture(self) -> Path | None:
-        """The picture, where it is there as a whole."""
-        path = self.stem.with_suffix(".png")
-        return path if is_whole_picture(path) else None
+        """The picture's file, where it is whole."""
+        return None if self.picture_size is None else self.stem.with_suffix(".png")
+
+    @cached_property
+    def picture_size(self) -> tuple[int, int] | None:
+        """Width and height of the picture in pixels; None without a whole one."""
+        return picture_size(self.stem.with_suffix(".png"))
 
     def is_empty(self) -> bool:
         """Whether nothing of it can be shown."""
@@ -61,8 +61,8 @@ class Run:
     """All that one page shows of a run.
 
     Arguments:
-        home: the folder of the training that was measured; the run's own where it is one.
-        label: its name, told apart from those beside it.
+        home: the folder of the training that was measured; for a training, `folder`.
+        label: its name, distinct from those beside it.
         settings: `config.yaml` as text.
         origin: `run.json`: plan, versions, commit, machine, seed.
         summary: `summary.json`, empty while the run has not ended.
@@ -185,15 +185,13 @@ def _measured(content: dict[str, Any], stem: Path) -> Measured:
     scalars = {key: float(value) for key, value in (content.get("scalars") or {}).items() if _is_numeric(value)}
     name, about = str(content.get("name", stem.parent.name)), str(content.get("about", ""))
     return Measured(
-        name, content["step"], scalars, protocol, read_verdicts(content), stem, about, _maps(content.get("maps", ()))
+        name, content["step"], scalars, protocol, read_verdicts(content), stem, about, _maps(content.get("maps"))
     )
 
 
 def _maps(maps: Any) -> Mapping[str, str]:
-    """The columns with their words; columns without words are their own."""
-    if isinstance(maps, dict):
-        return {str(column): str(words) for column, words in maps.items()}
-    return in_words([str(column) for column in maps])
+    """The columns with their words; none where something else stands in their place."""
+    return {str(column): str(words) for column, words in maps.items()} if isinstance(maps, dict) else {}
 
 
 def _written(entry: Measured) -> float:
@@ -214,7 +212,7 @@ def read_verdicts(content: Mapping[str, Any]) -> tuple[Verdict, ...]:
 
 
 def read_json(path: Path, remarks: list[str], without: str = "") -> dict[str, Any]:
-    """The object in a file; empty, with a remark, where it is missing or damaged. `without` says what that costs."""
+    """The object in a file; empty, with a remark, where it is missing or damaged. `without`: the consequence."""
     cost = f": {without}" if without else ""
     if not path.exists():
         remarks.append(f"{path.name} is missing{cost}")
@@ -265,9 +263,13 @@ def number(cell: str) -> float:
         return math.nan
 
 
-def is_whole_picture(path: Path) -> bool:
-    """Whether a PNG is there from its first byte to its last."""
-    if not path.is_file():
-        return False
-    content = path.read_bytes()
-    return content.startswith(PNG) and content.rstrip().endswith(PNG_END)
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a picture in pixels; None where the file is missing or damaged."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.verify()
+            return picture.size
+    except (OSError, SyntaxError, ValueError):  # Pillow's answers to a torn chunk
+        return None

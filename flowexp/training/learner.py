@@ -29,7 +29,7 @@ RAW = "raw"  # the weights as trained, where one could also choose an average
 
 
 class Learner(pl.LightningModule):
-    """A network and loss terms whose weights are trained; what they are trained on, a subclass's `training_step` says.
+    """A network and loss terms whose weights are trained; a subclass adds the loss, in `training_step`.
 
     A checkpoint's `state_dict` holds the weights as trained, its `ema` their average, `further_emas` those of further
     decays. The gradient's norm is limited by the Trainer's `gradient_clip_val`. Every `log_every_n_steps` of the
@@ -45,7 +45,7 @@ class Learner(pl.LightningModule):
             is AdamW as in LCF A.4.2.
         lr_schedule: from the optimizer to a scheduler of torch, advanced after each step, see
             `flowexp.training.lr_schedules`; None is a constant rate.
-        ema: which averages of the weights are kept; None is one with the decay 0.9999.
+        ema: the averages of the weights; None is one with the decay 0.9999.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Learner(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips as the Trainer says, and stops before the weights change if the gradient is not finite."""
+        """Clip by the Trainer's keys, and stop before the weights change if the gradient is not finite."""
         norm = whole(clip_gradients(self.parameters(), gradient_clip_val, gradient_clip_algorithm))
         if not torch.isfinite(norm):
             file = save_incident(self, [batch for batch, _ in self._accumulated], self.latest)
@@ -157,7 +157,7 @@ class Learner(pl.LightningModule):
                 parameter.grad.mul_(divisor / len(self._accumulated))
 
     def after_step(self) -> None:
-        """What follows each update of the weights: the EMA, and terms with averages of their own."""
+        """What follows each update of the weights: the EMA, and terms that average weights."""
         self._accumulated, self._fingerprints = [], {}
         for average in self.averages.values():
             average.update()
@@ -177,7 +177,7 @@ class Learner(pl.LightningModule):
         """Decides what `averaged` uses from now on: the average with a decay, "raw", or with None the first average.
 
         Raises:
-            ValueError: a decay of which no average is kept.
+            ValueError: a decay without an average.
         """
         known = [*self.averaging.decays, RAW]
         if which is not None and which not in known:
@@ -247,7 +247,7 @@ class Learner(pl.LightningModule):
 
 
 def _means(losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each part of the loss over the batches of a step; of one batch its own numbers."""
+    """The mean of each part of the loss over the batches of a step; of one batch, its numbers."""
     if len(losses) == 1:
         return dict(losses[0])
     names = dict.fromkeys(name for parts in losses for name in parts)
@@ -264,7 +264,7 @@ def _over_processes(trainer: pl.Trainer, values: dict[str, Tensor]) -> dict[str,
 
 
 def matched(decays: tuple[float, ...], saved: list[dict[str, Any]]) -> dict[float, dict[str, Any]]:
-    """The saved average that each decay goes on from: its own; a new decay goes on from the first.
+    """The saved average at which each decay continues: that of the same decay; for a new one, the first.
 
     An average that begins at trained weights would lag behind the others for as long as its window.
     """

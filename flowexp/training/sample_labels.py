@@ -16,8 +16,8 @@ Labels = Literal["balanced", "random"]
 LABELS: tuple[Labels, ...] = get_args(Labels)
 
 
-def labels_told(takes: str, labels: str) -> str:
-    """What samples are conditioned on, as a card says it. takes: of the backbone. labels: see `classes_for`."""
+def labels_in_words(takes: str, labels: str) -> str:
+    """What samples are conditioned on, in the words of a card. takes: of the backbone. labels: see `classes_for`."""
     return {"class": labels, "text": "captions"}.get(takes, "none")
 
 
@@ -44,7 +44,7 @@ def classes_for(
 def text_for(
     indices: Sequence[int], captions: Captions | None, device: torch.device, label: int | None = None
 ) -> Tensor:
-    """The embedded captions of the samples numbered `indices`. Raises ValueError for a class, or without captions."""
+    """The embedded captions (B, L, D) of the samples `indices`. Raises ValueError for a class, or without captions."""
     if label is not None:
         raise ValueError(f"label={label} needs a class-conditional network, and this one takes text")
     found = None if captions is None else captions(indices, device)

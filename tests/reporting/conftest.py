@@ -32,7 +32,10 @@ def noise_levels(step: int) -> Measurement:
     train = [{"t": 0.25, "split": "train", "loss": 2.0, "velocity_ratio": None}]
     test = [{"t": t, "split": "test", "loss": 1 + t + 1 / step, "velocity_ratio": 0.9} for t in (0.25, 0.75)]
     numbers = {"noise_levels/loss": 1.5 + 1 / step}
-    words = {"about": "Errors in units of the data's square.", "maps": ("loss", "velocity_ratio")}
+    words = {
+        "about": "Errors in units of the data's square.",
+        "maps": {"loss": "loss", "velocity_ratio": "velocity ratio"},
+    }
     return Measurement("noise_levels", numbers, train + test, protocol={"num_bins": 2}, **words)
 
 

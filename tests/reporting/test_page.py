@@ -245,13 +245,6 @@ def test_charts_of_several_runs_bear_words_and_come_before_each_runs_own_picture
     assert "|v| / |v*| over noise levels" in section.charts[0].svg
 
 
-def test_runs_from_before_the_words_have_those_of_todays_monitors(tmp_path: Path):
-    old = diagnosis(tmp_path / "old", tmp_path, norms("velocity_norms", "x", maps=("ratio", "cosine")))
-    unknown = diagnosis(tmp_path / "own", tmp_path, norms("state_norm", "x", maps=("my_ratio",)))
-    assert read_run(old).of("velocity_norms")[0].maps["ratio"] == "ratio"
-    assert read_run(unknown).of("state_norm")[0].maps == {"my_ratio": "my ratio"}
-
-
 def test_a_page_names_no_folder_of_the_machine(own: Path, tmp_path: Path):
     only(own, "frechet_x")
     command = f"-m flowexp.cli.jobs train {own} data.root=~/sets/mnist"

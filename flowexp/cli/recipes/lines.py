@@ -48,7 +48,7 @@ class Line:
 
     def scores_over_steps(self) -> Rows:
         """A row for each time that samples were scored: the step and the scores."""
-        scored = [entry for entry in read_history(self.measured.path) if entry["name"].startswith("samples_")]
+        scored = [entry for entry in read_history(self.measured.path) if "card" in entry["protocol"]]
         return [self.columns | {"step": entry["step"], **entry["scalars"]} for entry in scored]
 
     def scores(self) -> Columns:

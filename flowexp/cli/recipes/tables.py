@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from flowexp.records.score_name import INCEPTION, ScoreName
+
 Row = Mapping[str, Any]
 
 
@@ -73,18 +75,21 @@ def by_seed(rows: Sequence[Row], value: str, **where: Any) -> dict[Any, float]:
 
 def distance_in(row: Row) -> str:
     """The column of a row's Frechet distance: `fid`, or `frechet/ENCODER`."""
-    return next(name for name in row if name == "fid" or name.startswith("frechet/"))
+    return next(column for column in row if ScoreName.of(column).score == "frechet")
 
 
 def distance_name(column: str) -> str:
     """The axis label for the column of a Frechet distance: only Inception's is FID."""
-    return "FID" if column == "fid" else f"Frechet distance, {column.partition('/')[2]}"
+    encoder = ScoreName.of(column).encoder
+    return "FID" if encoder == INCEPTION else f"Frechet distance, {encoder}"
 
 
 def interval_in(row: Row) -> tuple[str, str] | None:
     """The columns of the distance's lower and upper end; None without the metric frechet_interval."""
-    low = [name for name in row if name == "fid_low" or name.startswith("frechet_low/")]
-    return (low[0], low[0].replace("_low", "_high")) if low else None
+    ends = tuple(
+        str(ScoreName(score, ScoreName.of(distance_in(row)).encoder)) for score in ("frechet_low", "frechet_high")
+    )
+    return (ends[0], ends[1]) if set(ends) <= set(row) else None
 
 
 def markdown_table(rows: Sequence[Row]) -> str:

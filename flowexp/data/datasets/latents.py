@@ -183,7 +183,7 @@ class Latents(ImageDataModule):
         return LatentSet(self.cache.latents(split), torch.arange(len(labels)), labels, self.vae.scale, origin)
 
     def to_data(self, images: Tensor) -> Tensor:
-        """Latents are data as they are."""
+        """Latents (B, C, H, W) are data as they are."""
         return images
 
     def to_pictures(self, samples: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def local_contrastive_error(
     contrasts: features z_j (B, F) of the whole batch, each at its own t.
     own: (K,), the row of each anchor among the contrasts.
     denominator: LCF contradicts itself about the sum over j. "alg1" (Algorithm 1 line 7) takes all rows, the anchor's
-    own included, so that the error is never negative; "eq14" (eq. 14) leaves the own row out and is unbounded below;
+    that of the anchor included, so that the error is never negative; "eq14" leaves it out and is unbounded below;
     "infonce" leaves it out and adds the positive.
     distance_scale: "mean" divides squared distances by F, without which tau = 0.5 saturates the exponentials of
     98304 features; "sum" does not.
@@ -71,8 +71,8 @@ def local_contrastive_error(
 
 
 def _log_denominator(near: Tensor, far: Tensor, own: Tensor, denominator: Denominator) -> Tensor:
-    """log of the sum over exp(-distance), with the anchor's own row treated as the denominator says."""
-    # the own distance is 0 by definition, so it is written in, not computed: no rounding, no gradient
+    """log of the sum over exp(-distance); the denominator decides whether the row of the anchor counts."""
+    # the distance of the anchor from itself is 0 by definition: written in, without rounding and without gradient
     own_value = 0.0 if denominator == "alg1" else float("inf")
     far = far.scatter(1, own[:, None], own_value)
     if denominator == "infonce":

@@ -1,4 +1,4 @@
-"""The precision that a measurement runs the network in: the monitor's own, so that it is the same after training."""
+"""The precision of the network in a measurement: that of the monitor, so that it is the same after training."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Monitor(Callback, ABC):
     """A callback that measures the EMA weights and records the result in the run's folder.
 
     Every rank takes part in a measurement (so that sharded networks and gathered metrics work); rank 0 records it. A
-    signal that asks the run to stop ends a measurement too; a resumed run makes it where it goes on. One that fails on
+    signal that stops the run ends a measurement too; a resumed run makes it where it continues. One that fails on
     the way does not end the training; the error is raised when all monitors have measured at the end.
 
     Arguments:

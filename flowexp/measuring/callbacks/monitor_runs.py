@@ -19,7 +19,7 @@ Failures = Sequence[tuple[str, Exception]]  # what could not be measured, and wh
 
 
 class Measuring(Protocol):
-    """What `measure_now` asks of a monitor."""
+    """What `measure_now` needs of a monitor."""
 
     settings: str | None
     last_step: int | None
@@ -63,7 +63,7 @@ def measure_now(
 ) -> dict[str, Measurement]:
     """Runs those monitors that have not measured `step` yet; returns what all of them measured there, by name.
 
-    A monitor whose measurement of these weights by the same settings is recorded takes it from there. One that fails
+    A measurement of these weights by the same settings that is recorded is not repeated. One that fails
     does not keep the others from measuring, and `tell_failures` raises its error. Of several processes, one that fails
     ends at once: the others may wait for it.
 
@@ -74,16 +74,16 @@ def measure_now(
     fresh = [monitor for monitor in monitors if monitor.last_step != step]
     new = [monitor for monitor in fresh if not _take_recorded(monitor, module, recorder, step)]
     for place, monitor in enumerate(new, 1):
-        leave_if_asked()
+        leave_if_stopped()
         if recorder is not None:
             print(f"measuring {in_words(monitor)} ({place} of {len(new)})", file=sys.stderr)
         _try(monitor, module, datamodule, recorder, step)
     return {m.latest.name: m.latest for m in monitors if m.last_step == step and m.latest is not None}
 
 
-def leave_if_asked() -> None:
-    """Raises `Stopped` where a signal asks this process, or one beside it, to stop; all must call it."""
-    signals.leave_if_asked(_on_any)
+def leave_if_stopped() -> None:
+    """Raises `Stopped` where a signal has reached this process or one beside it; all must call it."""
+    signals.leave_if_stopped(_on_any)
 
 
 def _try(

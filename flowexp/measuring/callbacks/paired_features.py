@@ -29,7 +29,7 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class PairedFeatures:
-    """A space of features: those of `encoder`, projected to at most `dim` numbers. Batches are kept as they are drawn.
+    """A space of features: those of `encoder`, projected to at most `dim` numbers. Each batch is stored once drawn.
 
     Arguments:
         batch_size, precision: of sampling.

@@ -135,7 +135,7 @@ class ProbeMonitor(Monitor):
             protocol=self._protocol(module, datamodule, curves, len(train), seed),
             about=ABOUT,
             verdicts=readings_verdict(curves),
-            maps=("accuracy",),
+            maps={"accuracy": "accuracy"},
         )
 
     def _check_training_set(self, train: Images, datamodule: ImageDataModule) -> None:

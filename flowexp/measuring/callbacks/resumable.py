@@ -33,7 +33,7 @@ class Kept:
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
-        """Says to whoever stops the work in here that it goes on."""
+        """On interruption, tell the user that the same command resumes."""
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
@@ -42,7 +42,7 @@ class Kept:
             raise
 
     def features(self, part: Mapping[str, Any], make: Callable[[], Tensor]) -> Tensor:
-        """The rows (N, D) of a part, as they were kept, or made and kept now."""
+        """The rows (N, D) of a part: the stored ones, or else made and stored now."""
         if self.folder is None:
             return make()
         cache, key = ReferenceCache(self.folder), {**self.decided, **part}
@@ -54,7 +54,7 @@ class Kept:
         return found
 
     def numbers(self, part: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Named numbers of a part, as they were kept to the last digit, or made and kept now."""
+        """Named numbers of a part: the stored ones, to the last digit, or else made and stored now."""
         if self.folder is None:
             return make()
         path = self.folder / f"numbers_{fingerprint.of_values({**self.decided, **part})}.json"

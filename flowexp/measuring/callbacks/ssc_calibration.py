@@ -35,7 +35,7 @@ from flowexp.records import fingerprint
 from flowexp.records.recording import Measurement
 from flowexp.training.parallel.work import rank_and_world_size
 
-FEWEST_SAMPLES = 16  # below that a bootstrap's interval says nothing
+FEWEST_SAMPLES = 16  # below that a bootstrap's interval is no guide
 DEFICIT_PART, LAG_PART, SAMPLES_PART = 0.05, 0.2, 0.75  # of the budget
 MOST_DEFICIT_IMAGES = 512
 KEPT = "ssc_features"  # folder of a run
@@ -56,8 +56,8 @@ class SSCCalibration(Monitor):
     paired; intervals are bootstrapped over samples. Distances are taken between features projected to `max_dim`
     numbers: good for comparing these samplers, and not to be compared with any other distance.
 
-    Every sampler that the proposal or a control makes twice is drawn once. Features are kept in the run's folder batch
-    by batch: a calibration that was stopped goes on where it was, and one with further controls draws those alone.
+    Every sampler that the proposal or a control makes twice is drawn once. Features are stored in the run's folder
+    batch by batch: a stopped calibration continues where it was, and one with further controls draws those alone.
 
     Arguments:
         encoder: the feature network, or its name, or its name with options as a mapping.
@@ -70,7 +70,7 @@ class SSCCalibration(Monitor):
         max_dim: numbers that features are projected to; a quarter of the samples where that is less.
         num_resamples: of the bootstrap.
         batch_size, precision: of sampling.
-        kept_in: folder of the run, in whose ssc_features the work is kept; None keeps nothing.
+        kept_in: folder of the run, whose ssc_features stores the features; None stores nothing.
 
     Raises:
         ValueError: no solver, number of steps or constant, and fewer than 16 samples of each sampler, or a budget for
@@ -141,7 +141,7 @@ class SSCCalibration(Monitor):
         )
 
     def _kept(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Kept:
-        """Where parts are kept: by one process alone, since all must make the same calls of a sharded network."""
+        """Where features are stored: by one process alone, since all must make the same calls of a sharded network."""
         if self.kept_in is None or rank_and_world_size()[1] > 1:
             return Kept(None, {})
         data = {"test": identity_of(datamodule.test), "pictures": identity_of(datamodule.reference_pictures("test"))}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
-# Colour, marker and its filling: told apart in print and by the colour-blind too.
+# Colour, marker and its filling: distinct in print and to the colour-blind too.
 BETTER, WORSE, UNSURE = (COLOURS[0], "o", COLOURS[0]), (COLOURS[1], "s", COLOURS[1]), ("0.45", "o", "white")
 SIZE = (4.8, 0.34)  # inches of a panel: its width, and its height for each scale
 

@@ -64,7 +64,7 @@ def _is_among(watched: str, logged: Iterable[str] | None, monitors: Iterable[Mon
 
 
 def logged_names(module: FlowMatching) -> tuple[str, ...] | None:
-    """What is logged of a training step; None for an objective whose `losses` may name further parts."""
+    """The names logged at a training step; None for an objective whose `losses` may add parts."""
     owners = [next(owner for owner in type(module).__mro__ if name in vars(owner)) for name in ("losses", "loss_names")]
     if owners[0] is not owners[1] and issubclass(*owners):
         return None
@@ -73,7 +73,7 @@ def logged_names(module: FlowMatching) -> tuple[str, ...] | None:
 
 
 def _may_log_anything(callbacks: Iterable[pl.Callback]) -> bool:
-    """Whether there is a callback of one's own that is no monitor: it may log by `pl_module.log`."""
+    """Whether a callback from outside of flowexp is no monitor: it may log by `pl_module.log`."""
     return any(
         not isinstance(callback, Monitor)
         and not type(callback).__module__.startswith(("flowexp.", "pytorch_lightning.", "lightning."))

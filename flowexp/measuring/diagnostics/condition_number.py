@@ -70,7 +70,7 @@ def measure_condition(
     """How much velocities differ where states differ: what the target demands, and what the network does.
 
     Four passes of the network and two JVPs per image and level. The second image of a data pair is the next one of its
-    batch, seen with the first one's label. Where states cannot differ (sigma = 0, or alpha = 0) a ratio is inf or nan,
+    batch, under the label of the first. Where states cannot differ (sigma = 0, or alpha = 0) a ratio is inf or nan,
     and the JVP is taken along the difference of the noise or of the data itself.
 
     images: (N, C, H, W), N >= 2. feed: labels, batch_size, device, prepare: see `noised_batches`.

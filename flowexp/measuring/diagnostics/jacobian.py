@@ -116,7 +116,7 @@ def encoder_jacobian(
 
     encode: (xt (B, ...), t (B,)) -> features (B, ...). basis: orthonormal (d, r), 0 < r < d.
     num_probes: random vectors per image and level; each costs two JVPs. feed: batch_size, device, prepare: see
-    `noised_batches`; the encoder sees no labels.
+    `noised_batches`; the encoder gets no labels.
     """
     size, rank = basis.shape
     if not 0 < rank < size or size != images[0].numel():

@@ -28,7 +28,7 @@ NUM_STEPS = (50, 250)
 SHARE = 0.25
 MAX_S0 = 1.3
 STANDARD_ERRORS = 2.0  # a scale within as many of 1 may be chance, and is not proposed
-NOISE_HALF = 0.5  # SSC answers the deficit of the noise end; that of the data end is to be kept (VD section 3.4)
+NOISE_HALF = 0.5  # SSC corrects the deficit of the noise end; that of the data end is useful (VD section 3.4)
 PLAIN, PROPOSAL, MEAN = "plain", "proposal", "mean"  # scales: none, the proposal, the constant of its mean
 LAG_RANGE = (0.1, 0.9)  # levels whose lag counts: at the ends a lag has no room, or no time to build up
 
@@ -62,7 +62,7 @@ class SSCProposal:
     s0, s1, profile: as `Sampler` takes them. source: "lag", "deficit" or "none", what s0 was taken from.
     s0_deficit: s0 that fills `share` of the deficit. s0_full: that which fills all of it, |v| = |v*| at the noise end.
     s0_lag: that which undoes the measured lag, None without one. s0_error: that with the least velocity error at the
-    noise end (`best_scale`); 1 says that the network does not underestimate, so any other scale leaves its own field.
+    noise end (`best_scale`); at 1 the network does not underestimate, and any other scale departs from its field.
     misfit: the deficit's root mean square distance from the profile's best multiple, as a share of the deficit.
     s0_se: standard error of what s0 was to be taken from (`s0_lag`, or else `s0_deficit`), over the choice of samples;
     None where the measurement has none. Within 2 of them of 1 nothing is proposed.
@@ -96,12 +96,12 @@ def calibrate_ssc(
     profiles: Sequence[str] = DECAYING,
     max_s0: float = MAX_S0,
 ) -> SSCProposal:
-    """A first guess of SSC's s0 and profile; s1 is 1. It says what to try, the controls say whether it helps.
+    """A first guess of SSC's s0 and profile; s1 is 1. It is a value to try; the controls decide whether it helps.
 
-    The profile is the one whose multiple is nearest to the deficit |v*| / |v| - 1 over the noise half of the path.
+    The profile is the one with the multiple nearest to the deficit |v*| / |v| - 1 over the noise half of the path.
     The size comes from the lag where one is given: that is the harm which SSC claims to repair, while the deficit is
-    there for an exact field too, whose best scale is 1. No lag, or one ahead of schedule, proposes no correction, and
-    neither does one within 2 standard errors. With norms alone, s0 fills `share` of the deficit. s0 is kept within
+    there for an exact field too, at a best scale of 1. No lag, or one ahead of schedule, proposes no correction, and
+    neither does one within 2 standard errors. With norms alone, s0 fills `share` of the deficit. s0 is limited to
     [1, max_s0].
 
     share: 0.25 gives VD's 1.1 on data of unit scale. norms: at least two levels with t >= 0.5.
@@ -180,7 +180,7 @@ def ssc_controls(
 
     Scales: PLAIN (none), vd (1.1 -> 1 linear), late (1 -> 1.1), the constants, and, where one is given, proposal and
     mean (the constant with the proposal's mean). Without the constants, the late scale and more steps a gain of SSC
-    cannot be told from any faster clock, or from a coarse solver's own error (VD Table 5: late injection recovers 87 %
+    cannot be told from any faster clock, or from the error of a coarse solver (VD Table 5: late injection recovers 87 %
     of the gain in FID, constant 1.05 97 %). Draw all of them with one seed and the same indices: then each sample has
     the same noise in all, and `compare_samplers` can pair them.
 

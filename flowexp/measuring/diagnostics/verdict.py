@@ -1,7 +1,7 @@
 """What the curves show: each verdict bears its numbers, and a threshold below decides between two.
 
-Where nothing can be said (a network at chance, a probe that has not converged, too few images or samples, numbers that
-are not finite) a verdict is undecided, and its evidence is the reason.
+Where the numbers decide nothing (a network at chance, a probe that has not converged, too few images or samples, values
+that are not finite) a verdict is undecided, and its evidence is the reason.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CHANCE = 1.0  # a lag below the largest one that samples of the exact marginals 
 LOW_NOISE = 0.1  # levels that count as low noise: LCF's T_min is 0.02 to 0.2
 FLAT = 1.1  # a gain that changes by less than 10 % is flat
 READING_NAMES = {"converged": "converged probe", "paper": "the paper's probe", "knn": "nearest neighbours"}
-NO_VERDICT = "no verdict"  # the head of one whose evidence names what it is about
+NO_VERDICT = "no verdict"  # the head of one that is about the whole measurement
 PATHOLOGY = "low-noise pathology"
 CONDITION = "condition number"
 REALLOCATION = "Jacobian reallocation"
@@ -75,7 +75,7 @@ def verdict(
 def probe_verdict(probe: ProbeCurve) -> list[Verdict]:
     """A dip of more than 2 standard errors is the pathology of LCF Fig. 4; its onset is where the fall exceeds that."""
     margin = _margin(probe)
-    if reason := _says_nothing(probe) or _not_converged(probe):
+    if reason := _undecidable(probe) or _not_converged(probe):
         return [Verdict(PATHOLOGY, "undecided", reason, head=NO_VERDICT)]
     numbers = {"dip": probe.dip, "margin": margin, "peak": probe.peak, "t_peak": probe.t_peak}
     if probe.dip <= margin and margin > COARSE_DIP:
@@ -132,7 +132,7 @@ def _margin(probe: ProbeCurve) -> float:
     return max(STANDARD_ERRORS * (probe.dip_se or 0.0), 4 / (probe.num_test or math.inf))
 
 
-def _says_nothing(probe: ProbeCurve) -> str:
+def _undecidable(probe: ProbeCurve) -> str:
     """Why a curve of accuracies cannot show a dip, or nothing."""
     if not all(map(math.isfinite, probe.accuracy.values())):
         return "an accuracy is not finite"
@@ -148,7 +148,7 @@ def _says_nothing(probe: ProbeCurve) -> str:
 
 
 def _at_chance(probe: ProbeCurve, num_test: int) -> str:
-    """Whether the best accuracy is that of who has not seen the images."""
+    """The reason where the best accuracy is at chance, or nothing."""
     if probe.num_classes is None and probe.chance is None:
         return ""
     chance = probe.chance if probe.chance is not None else 1 / (probe.num_classes or 1)
@@ -159,7 +159,7 @@ def _at_chance(probe: ProbeCurve, num_test: int) -> str:
 
 
 def _not_converged(probe: ProbeCurve) -> str:
-    """Whether a linear probe stopped before it knew what the features know: its curve then shows their scale too."""
+    """The reason where a linear probe stopped before its minimum: its curve then shows the scale of features too."""
     short = [cell for cell, fit in sorted(probe.fits.items()) if not fit.converged]
     if not short:
         return ""
@@ -249,7 +249,7 @@ def _wrong_scale(key: str, point: LevelNorms) -> Verdict:
 
 
 def _knows(point: LevelNorms) -> bool:
-    """Whether lengths say something of a level: a velocity that is 0 or unrelated to its target has no deficit."""
+    """Whether lengths compare at a level: a velocity that is 0 or unrelated to its target has no deficit."""
     return _finite(point.ratio, point.cosine, point.best_scale) and point.cosine >= UNRELATED
 
 

@@ -27,10 +27,10 @@ DIMS = {"features": 2048, "spatial": 2023}
 
 @dataclass(frozen=True)
 class AdmBatch:
-    """A file that was found sound. Its images stay in it: `batches` reads them part by part.
+    """A checked file. Its images stay in it: `batches` reads them part by part.
 
     shape: (N, H, W, 3). fingerprint: 16 hexadecimal digits that identify the content, from the checksums in the file.
-    moments: by output, of "features" and "spatial", with count 0, which the file does not say; empty where they must be
+    moments: by output, of "features" and "spatial", with count 0, since the file has none; empty where they must be
     computed from the images, as ADM does.
     """
 
@@ -72,7 +72,7 @@ def write_adm_batch(path: Path, images: Tensor, moments: Mapping[str, Moments] |
 def write_adm_batches(
     path: Path, batches: Iterable[Tensor], num: int, moments: Mapping[str, Moments] | None = None
 ) -> None:
-    """The same for `num` pictures that come in batches, of which one is in memory at a time.
+    """As `write_adm_batch`, for `num` pictures in batches (B, 1 or 3, H, W), of which one is in memory at a time.
 
     The file appears when it is whole.
 

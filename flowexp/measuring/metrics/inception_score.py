@@ -23,7 +23,7 @@ class InceptionScore(Metric):
 
     Image i belongs to split i // split_size, without shuffling; the last split is smaller where the number does not
     divide, and counts as much as the others, as in ADM. torch-fidelity and torchmetrics shuffle and take ten splits.
-    Sums of p and of p log p are all that a split needs, so nothing is kept and processes only add.
+    Sums of p and of p log p are all that a split needs, so no logits are stored and processes only add.
 
     Arguments:
         num_samples: N; indices lie in [0, N).

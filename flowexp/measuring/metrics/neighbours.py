@@ -46,7 +46,7 @@ def blocks(
 def smallest(
     features: Tensor, others: Tensor, num: int, device: Device = "cpu", middle: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """For each row of (R, D) its `num` smallest squared distances to (C, D), ascending, and whose they are: (R, num).
+    """For each row of (R, D) its `num` smallest squared distances to (C, D), ascending, and their columns: (R, num).
 
     middle: see `blocks`.
 

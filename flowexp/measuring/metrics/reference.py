@@ -102,7 +102,7 @@ class ReferenceCache:
     def note_pixels(self, key: Mapping[str, Any], pixels: str) -> None:
         """Keeps what identifies all pixels of the images described by `key`, now that they were read.
 
-        Warns where others were read before: `key` knows large sets by a sample of their files.
+        Warns where others were read before: the `key` of a large set covers a sample of its files.
         """
         path = self.folder / f"pixels_{fingerprint.of_values(dict(key))}.json"
         before = _pixels_in(path)

@@ -1,4 +1,4 @@
-"""When a run is saved: where a resume is exact, and before a run that is asked to stop ends."""
+"""When a run is saved: where a resume is exact, and when a signal stops it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COPIES = 4  # weights, their EMA and AdamW's two moments
 
 
 class StepCheckpoint(Checkpoint):
-    """Saves the run every so many optimizer steps, at its end, and when a signal asks it to stop.
+    """Saves the run every so many optimizer steps, at its end, and when a signal stops it.
 
     A checkpoint is taken when a batch is over, after the optimizer has stepped and every other callback has run:
     resumed, the run goes on with the next batch as if nothing had happened. A signal (SIGTERM, Ctrl-C, SIGHUP of a

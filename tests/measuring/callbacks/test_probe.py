@@ -116,7 +116,7 @@ def test_a_named_protocol_stands_beside_the_numbers_with_its_departures(module, 
     assert any(str(verdict).endswith("(nearest neighbours)") for verdict in found.verdicts)
     fitted = {row["reading"]: row["train_accuracy"] for row in found.rows}
     assert 0 <= fitted["paper"] <= 1 and fitted["knn"] is None
-    assert found.protocol["readings"]["knn"]["k"] == 20 and found.maps == ("accuracy",)
+    assert found.protocol["readings"]["knn"]["k"] == 20 and found.maps == {"accuracy": "accuracy"}
     assert [*dict.fromkeys(row["reading"] for row in found.rows)] == ["converged", "paper", "knn"]
 
 
