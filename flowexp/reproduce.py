@@ -120,14 +120,13 @@ def _tables(recipe: Recipe) -> Mapping[str, list[dict[str, Any]]]:
 
 def overview() -> str:
     """Every recipe with the first sentence of its Python file, its budgets with their cost, and what is here of it."""
-    from omegaconf import OmegaConf
-
     from flowexp.cli.recipes import find_recipes
+    from flowexp.cli.recipes.recipe import read_yaml
 
     lines = []
     for name, file in find_recipes().items():
         about = ast.get_docstring(ast.parse(file.with_suffix(".py").read_text(encoding="utf-8"))) or ""
-        config = OmegaConf.load(file)
+        config = read_yaml(file)
         budgets = [_with_cost(name, str(budget), config.get("costs", {})) for budget in config.get("budgets", {})]
         also = f" (also {', '.join(config.also)})" if "also" in config else ""
         lines.append(f"{name}{also}\n    {about.splitlines()[0] if about else ''}\n    budgets: {', '.join(budgets)}")
@@ -167,12 +166,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _all(arguments: Sequence[str]) -> int:
     """Every recipe that has the budget; one that fails leaves the others to go on, and makes the exit code 1."""
-    from omegaconf import OmegaConf
-
     from flowexp.cli.recipes import find_recipes
+    from flowexp.cli.recipes.recipe import read_yaml
 
     budget = next((each.partition("=")[2] for each in reversed(arguments) if each.startswith("budget=")), "cpu")
-    chosen = [name for name, file in find_recipes().items() if budget in OmegaConf.load(file).get("budgets", {})]
+    chosen = [name for name, file in find_recipes().items() if budget in read_yaml(file).get("budgets", {})]
     failed = []
     for number, name in enumerate(chosen, start=1):
         print(f"\n=== {name}, recipe {number} of {len(chosen)}", flush=True)

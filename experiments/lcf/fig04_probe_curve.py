@@ -6,6 +6,8 @@ of the probe, a line for each method, dashed ones for the same probe on raw pixe
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from flowexp.cli.recipes import Judgement, Lines, Rows, baselines_in, judge_difference, network_rows, over_seeds
@@ -41,7 +43,7 @@ def draw_panel(rows: Rows, panel: str) -> Figure:
 def at_best_taps(rows: Rows, reading: str) -> Rows:
     """The network's rows of one reading, for each method at the tap whose accuracy is best over levels and seeds."""
     own = network_rows(rows, reading)
-    best = {}
+    best: dict[str, dict[str, Any]] = {}
     for row in over_seeds(own, ["method", "tap", "t"], ["accuracy"]):
         if row["accuracy"] > best.get(row["method"], row)["accuracy"] or row["method"] not in best:
             best[row["method"]] = row
@@ -93,10 +95,9 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     rows = [row for row in tables["curve"] if row["panel"] == panel]
     gains = [lcf - fm for lcf, fm in zip(clean_by_seed(rows, "LCF"), clean_by_seed(rows, "FM"), strict=True)]
     less = [fm - lcf for fm, lcf in zip(dips_by_seed(rows, "FM"), dips_by_seed(rows, "LCF"), strict=True)]
-    points = {"unit": " points", "scale": 100.0}
     return {
-        "dip": judge_difference(dips_by_seed(rows, "FM"), POINT, **points),
-        "dip_of_the_papers_probe": judge_difference(dips_by_seed(rows, "FM", "paper"), POINT, **points),
-        "lcf_removes_the_dip": judge_difference(less, POINT, **points),
-        "lcf_has_better_clean_features": judge_difference(gains, POINT, **points),
+        "dip": judge_difference(dips_by_seed(rows, "FM"), POINT, " points", 100),
+        "dip_of_the_papers_probe": judge_difference(dips_by_seed(rows, "FM", "paper"), POINT, " points", 100),
+        "lcf_removes_the_dip": judge_difference(less, POINT, " points", 100),
+        "lcf_has_better_clean_features": judge_difference(gains, POINT, " points", 100),
     }

@@ -205,8 +205,9 @@ def maps_over_steps(folder: Path, columns: Mapping[str, str]) -> dict[str, dict[
     maps: dict[str, dict[tuple[int, float], float]] = {}
     for column, words in columns.items():
         for step, row in ((step, row) for step, rows in tables.items() for row in rows):
-            is_number = isinstance(value := row.get(column), float) and math.isfinite(value)
-            if row.get("split") != "train" and is_number and _level(row) is not None:
+            if row.get("split") == "train" or _level(row) is None:
+                continue
+            if isinstance(value := row.get(column), float) and math.isfinite(value):
                 maps.setdefault(_series_of(words, row), {})[step, row["t"]] = value
     return maps
 

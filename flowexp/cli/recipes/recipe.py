@@ -63,7 +63,7 @@ class Recipe:
     @property
     def claims(self) -> Mapping[str, Mapping[str, Any]]:
         """What the recipe decides, see `flowexp.cli.recipes.claims`."""
-        return OmegaConf.to_container(OmegaConf.load(self.file)).get("claims", {})  # type: ignore[union-attr, return-value]
+        return dict(OmegaConf.to_container(read_yaml(self.file).get("claims", OmegaConf.create())))  # type: ignore[arg-type]
 
     @property
     def lines(self) -> dict[tuple[str, ...], list[str]]:
@@ -88,6 +88,13 @@ class Recipe:
         sys.modules[spec.name] = module  # dataclasses look their module up
         spec.loader.exec_module(module)
         return module
+
+
+def read_yaml(file: Path) -> DictConfig:
+    """A recipe's yaml."""
+    config = OmegaConf.load(file)
+    assert isinstance(config, DictConfig)
+    return config
 
 
 def shipped() -> Path:
@@ -118,7 +125,7 @@ def spelt_in_full(name: str) -> str:
 
 def _also(file: Path) -> list[str]:
     """Other figures and tables that a recipe draws: `also: [fig12]` of its yaml, beside it."""
-    return [str(name) for name in OmegaConf.load(file).get("also", [])]
+    return [str(name) for name in read_yaml(file).get("also", [])]
 
 
 def find_recipe(name: str) -> tuple[str, Path]:
@@ -150,8 +157,7 @@ def read_recipe(name: str, arguments: Sequence[str] = ()) -> Recipe:
         ValueError: an unknown recipe, argument or budget, or a value of the wrong kind.
     """
     name, file = find_recipe(name)
-    config = OmegaConf.load(file)
-    assert isinstance(config, DictConfig)
+    config = read_yaml(file)
     given = _given(arguments, config.get("takes", TAKES))
     budget = str(given.get("budget", "cpu"))
     if "budgets" not in config or budget not in config.budgets:

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class ProbeBaselines:
                 for row in self._cached(
                     name,
                     {**about, **fitting, **key},
-                    lambda extract=extract: _read(extract, images, datamodule.num_classes, readings, protocol, seed),
+                    partial(_read, extract, images, datamodule.num_classes, readings, protocol, seed),
                 )
             ]
         return collect(measured)[0]

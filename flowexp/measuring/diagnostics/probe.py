@@ -233,7 +233,7 @@ def fit_converged(
     device = train_features.device
     train_labels, test_labels = train_labels.to(device), test_labels.to(device)
     heads = LinearHeads(len(train_features), train_features.shape[2], num_classes).to(device)
-    ends = []
+    ends: list[tuple[float, float | None, float | None]] = []
     for features, weight, bias in zip(train_features, heads.weight.data, heads.bias.data, strict=True):
         if not features.isfinite().all():
             weight.fill_(torch.nan)
