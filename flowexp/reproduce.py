@@ -128,8 +128,9 @@ def overview() -> str:
         about = ast.get_docstring(ast.parse(file.with_suffix(".py").read_text(encoding="utf-8"))) or ""
         config = read_yaml(file)
         budgets = [_with_cost(name, str(budget), config.get("costs", {})) for budget in config.get("budgets", {})]
-        also = f" (also {', '.join(config.also)})" if "also" in config else ""
-        lines.append(f"{name}{also}\n    {about.splitlines()[0] if about else ''}\n    budgets: {', '.join(budgets)}")
+        also = f"\n    draws {', '.join(config['also'])} too" if "also" in config else ""
+        head = about.splitlines()[0] if about else ""
+        lines.append(f"{name}\n    {head}{also}\n    budgets: {', '.join(budgets)}")
     return "\n".join(lines)
 
 

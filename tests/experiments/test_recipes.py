@@ -98,7 +98,9 @@ def test_a_wrong_word_is_answered_with_the_right_ones(
 def test_without_a_name_all_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce.main([]) == 0
     page = capsys.readouterr().out
-    assert all(f"\n{name}\n" in page for name in RECIPES) and "budgets: smoke, cpu, gpu, paper" in page
+    assert (
+        all(f"\n{name}\n" in page for name in RECIPES) and "budgets: smoke, cpu (1.5 hours on two cores), gpu" in page
+    )
 
 
 def test_a_recipe_of_the_current_folder_is_found_by_its_name(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,8 +113,21 @@ def test_a_recipe_of_the_current_folder_is_found_by_its_name(workdir: Path, caps
     )
     assert reproduce.main(["mine"]) == 0
     results = workdir / "results/mine/cpu"
-    assert {path.name for path in results.iterdir()} == {"square.csv", "square.png", "table.md"}
+    assert {path.name for path in results.iterdir()} == {"made.json", "square.csv", "square.png", "table.md"}
     assert "| 2 | 4 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("lcf-fig4", "lcf/fig04_probe_curve"),
+        ("lcf/fig04", "lcf/fig04_probe_curve"),
+        ("lcf/fig12", "lcf/fig05_over_training"),
+        ("vd-fig8", "vd/fig08_schedules"),
+    ],
+)
+def test_figures_are_found_by_short_names(name: str, full: str) -> None:
+    assert read_recipe(name, ["budget=smoke"]).name == full
 
 
 @pytest.mark.slow
