@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning import Callback
 
 from flowexp.data import ImageDataModule
-from flowexp.measuring.callbacks.monitor_runs import in_words, measure_now, tell_failures
+from flowexp.measuring.callbacks.monitor_runs import measure_now, screen_name, tell_failures
 from flowexp.objectives import FlowMatching
 from flowexp.records.recording import Measurement, Recorder
 from flowexp.training import signals
@@ -75,7 +75,7 @@ class Monitor(Callback, ABC):
     def fail(self, step: int, error: Exception) -> None:
         """Notes that `step` could not be measured."""
         self._note(step, None)
-        self.failures.append((f"{in_words(self)} at step {step}", error))
+        self.failures.append((f"{screen_name(self)} at step {step}", error))
 
     def _note(self, step: int, measurement: Measurement | None) -> None:
         self.last_step, self.latest, self.is_cut_off = step, measurement, False

@@ -76,7 +76,7 @@ def measure_now(
     for place, monitor in enumerate(new, 1):
         leave_if_stopped()
         if recorder is not None:
-            print(f"measuring {in_words(monitor)} ({place} of {len(new)})", file=sys.stderr)
+            print(f"measuring {screen_name(monitor)} ({place} of {len(new)})", file=sys.stderr)
         _try(monitor, module, datamodule, recorder, step)
     return {m.latest.name: m.latest for m in monitors if m.last_step == step and m.latest is not None}
 
@@ -98,7 +98,7 @@ def _try(
         if not is_alone:
             raise
         monitor.fail(step, error)
-        print(f"{in_words(monitor)} failed at step {step}: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{screen_name(monitor)} failed at step {step}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _take_recorded(monitor: Measuring, module: FlowMatching, recorder: Recorder | None, step: int) -> bool:
@@ -112,7 +112,7 @@ def _take_recorded(monitor: Measuring, module: FlowMatching, recorder: Recorder 
         return False
     monitor.take(found, step)
     if recorder is not None:
-        print(f"{in_words(monitor)} is measured already at step {step}", file=sys.stderr)
+        print(f"{screen_name(monitor)} is measured already at step {step}", file=sys.stderr)
     return True
 
 
@@ -121,7 +121,7 @@ def _on_any(flag: bool) -> bool:
     return any(collect({rank_and_world_size()[0]: flag}).values())
 
 
-def in_words(monitor: Measuring) -> str:
+def screen_name(monitor: Measuring) -> str:
     """What a monitor is called on the screen: `VelocityNorms` is "velocity norms", `ProbeMonitor` is "probe"."""
     name = type(monitor).__name__.removesuffix("Monitor")
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower()
