@@ -15,7 +15,7 @@ CAPTIONS = (
     "data.on_device=false", "backbone=mmdit_nano", "+backbone.depth=2", "+backbone.width=16", "+backbone.heads=2",
     "trainer.max_steps=2", "trainer.accelerator=cpu", "trainer.precision=32-true", "sampler.num_steps=2",
     "callbacks.samples.num_samples=4", "callbacks.frechet.num_samples=4", "callbacks.frechet.max_reference=8",
-    "callbacks.frechet.cache=null", "callbacks.probe.levels=[0.1]", "callbacks.probe.epochs=1",
+    "callbacks.frechet.cache=null", "callbacks.probe.levels=[0.1]", "callbacks.probe.baselines=[pixels]",
     "callbacks.noise_levels.num_images=8", "progress_bar=false",
 )  # fmt: skip
 

@@ -22,7 +22,7 @@ SHRUNKEN = (
     "callbacks.noise_levels.num_images=4", "callbacks.samples.num_samples=4", "callbacks.frechet.num_samples=4",
     "callbacks.frechet.max_reference=6", "callbacks.frechet.cache=null",
 )  # fmt: skip
-PROBE = ("callbacks.probe.levels=[0.1]", "callbacks.probe.epochs=1", "callbacks.probe.max_train_images=12")
+PROBE = ("callbacks.probe.levels=[0.1]", "callbacks.probe.readings=[converged]", "callbacks.probe.max_train_images=12")
 
 
 @pytest.fixture(scope="module")
