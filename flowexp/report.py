@@ -1,4 +1,4 @@
-"""`python -m flowexp.report run=FOLDER`: a page of what a run has found, with its numbers, curves and pictures.
+"""`python -m flowexp.report run=FOLDER`: a page of a run's results: numbers, curves and pictures.
 
 run=FOLDER             a training run, an evaluation or a sweep: writes report.html into it
 runs=[A,B,C]           several runs side by side: writes report.html here
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> str:
-    """Writes what `config` asks for and returns where it lies. Raises ValueError where there is nothing to show."""
+    """Write the page or workspace of `config` and return its place. Raises ValueError where nothing can be shown."""
     chosen = [name for name in ("run", "runs", "wandb") if config[name]]
     if len(chosen) != 1:
         got = " and ".join(chosen) or "neither"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig, folder: RunFolder) -> None:
-    """Trains as `config` says, in `folder`, from its newest checkpoint if it has one; ends with `summary.json`."""
+    """Train by `config` in `folder`, from its newest checkpoint if it has one; ends with `summary.json`."""
     from flowexp.cli.assembly import building, plan
     from flowexp.cli.continuation import start_of
     from flowexp.records.origin import describe_origin
@@ -270,7 +270,7 @@ def _has_stopped_early(config: DictConfig, folder: RunFolder, checkpoint: Path) 
 
 
 def _warn_of_what_is_not_measured(config: DictConfig) -> None:
-    """Says what a run that measures another's weights was asked to measure on the way to them."""
+    """Name the measurements during training that a run of another's weights cannot make."""
     from pytorch_lightning.utilities import rank_zero_warn
 
     from flowexp.records.keys import measured_while_training
@@ -284,7 +284,7 @@ def _warn_of_what_is_not_measured(config: DictConfig) -> None:
 def find_checkpoint(ckpt: str | None, folder: RunFolder) -> Any:
     """The checkpoint to continue from: the newest whole one of this folder, else what `ckpt` points to, else None.
 
-    A run that began from another's checkpoint goes on from its own where it is started again. Raises ValueError where
+    A run that began from another's checkpoint continues from its newest one at the next start. Raises ValueError where
     `ckpt` is an older one of this folder: going on from there would leave the newer ones beside it; and where this
     folder has trained and has no checkpoint that can be read: it must not start from zero by itself.
     """

@@ -24,7 +24,7 @@ def is_within(ckpt: str | None, folder: Path) -> bool:
 
 
 def start_of(config: DictConfig) -> str | None:
-    """The checkpoint of another run that a training begins from; None for new weights and for its own checkpoints."""
+    """The checkpoint of another run that a training begins from; None for new weights and for those of this run."""
     if config.ckpt in (None, *TO_GO_ON) or is_within(config.ckpt, Path(config.run_dir)):
         return None
     return os.path.realpath(config.ckpt)
@@ -33,7 +33,7 @@ def start_of(config: DictConfig) -> str | None:
 def check_same_training(run: RunFolder, config: DictConfig) -> None:
     """Raises ValueError where the folder holds another training: the run would go on with its checkpoints.
 
-    A longer training may go on with a shorter one where `ckpt` says so, and any where `ckpt` is that folder.
+    A longer training may continue a shorter one where `ckpt` allows it, and any where `ckpt` is that folder.
     """
     if is_within(config.ckpt, run.path):
         return
@@ -131,7 +131,7 @@ def describe(config: DictConfig) -> str | None:
 
 
 def _state_of_config(run: RunFolder) -> str:
-    """That a run has lost its config, which its `run.json` says that this training has too."""
+    """The message about a run that has lost its config and has, by its `run.json`, the settings of this training."""
     try:
         run.trained_config()
     except (OSError, ValueError):
