@@ -78,7 +78,7 @@ def _as_list(argument: str) -> str:
 def write_report(folders: list[Path], output: Path | None = None, most_pictures: int = 12) -> Path:
     """Writes the page of one or several runs, or of a sweep and each of its jobs. Returns its file.
 
-    Raises ValueError where a folder is neither a run nor a sweep, or fewer than one picture is asked for.
+    Raises ValueError where a folder is neither a run nor a sweep, or `pictures` is below 1.
     """
     from flowexp.records.job_table import is_sweep
     from flowexp.reporting.page import render_runs, render_sweep

@@ -46,7 +46,7 @@ def check_same_training(run: RunFolder, config: DictConfig) -> None:
     if longer and config.ckpt in TO_GO_ON:
         return
     raise ValueError(
-        f"run_dir={run.path} holds a run with other training settings, whose checkpoints would be gone on with: choose "
+        f"run_dir={run.path} holds a run with other training settings, and its checkpoints would be continued: choose "
         f"another folder, or add ckpt={'auto, as it has trained the same for less' if longer else run.path}"
         f"{'' if longer else ' where that is meant'}"
     )
@@ -113,7 +113,7 @@ def _runs_of_jobs(sweep: Path) -> set[str]:
 
 def _point_to(run: RunFolder) -> None:
     """Names a run that only `ckpt=PATH` takes further, since its name is another."""
-    say(f"{run.path} ({_name_of(run)}) trains the same for {run.num_steps()} steps: ckpt={run.path} goes on from it")
+    say(f"{run.path} ({_name_of(run)}) trains the same for {run.num_steps()} steps: ckpt={run.path} continues from it")
 
 
 def describe(config: DictConfig) -> str | None:
@@ -188,5 +188,5 @@ def check_trained_run(config: DictConfig, run: RunFolder) -> None:
             f"`python -m flowexp.evaluate run={run.path}`"
         )
     if not run.has_trained():
-        raise ValueError(f"trained_run={run.path} has not finished its training: leave it out, and say ckpt=auto")
+        raise ValueError(f"trained_run={run.path} has not finished its training: leave it out, and give ckpt=auto")
     config.trained_run = str(run.path.absolute())

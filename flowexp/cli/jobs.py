@@ -118,8 +118,8 @@ def _say_where_it_stopped(stop: BaseException, command: str, run: RunFolder) -> 
     asked = stop.code if isinstance(stop, SystemExit) and not by_keyboard else 128 + signal.SIGINT
     code = asked if isinstance(asked, int) else int(asked is not None)
     if code and not _rank_suffix():
-        goes_on = "; the same command with ckpt=auto goes on from its newest checkpoint" if command == "train" else ""
-        print(f"\nstopped: {run.path}{goes_on}", file=sys.stderr)
+        hint = "; the same command with ckpt=auto continues from its newest checkpoint" if command == "train" else ""
+        print(f"\nstopped: {run.path}{hint}", file=sys.stderr)
     return code
 
 

@@ -103,7 +103,7 @@ class _Rows:
             if len(content) == self.num_bytes and zlib.crc32(content) == places[-1].checksum:
                 return np.frombuffer(bytearray(content), dtype=np.float16).reshape(self.shape)
             damaged = places.pop().path
-            warnings.warn(f"{damaged} is damaged: the teacher is asked again for what it has lost", stacklevel=5)
+            warnings.warn(f"{damaged} is damaged: its lost tokens are computed again", stacklevel=5)
         return None
 
     def add(self, keys: list[bytes], tokens: np.ndarray) -> None:
@@ -111,7 +111,7 @@ class _Rows:
         if self.is_full:
             return
         self.is_full = True
-        with dispensable(self.folder, "the teacher is asked at every step; give terms.repa.cache another folder"):
+        with dispensable(self.folder, "the teacher runs at every step; give terms.repa.cache another folder"):
             self._write(keys, tokens)
             self.is_full = False
 
