@@ -1,7 +1,7 @@
 """`python -m flowexp.encode data=imagenet [output=FOLDER]`: a dataset's latents, and its captions embedded.
 
-Work goes by shards, so it can be stopped, gone on with, and divided: over the processes of torchrun, or by hand with
-shard=0/4 ... shard=3/4 on any machines that see the folder. Whoever reads the cache checks that no shard is missing.
+Work goes by shards, so it can be stopped, continued and divided: over the processes of torchrun, or by hand with
+shard=0/4 ... shard=3/4 on any machines that share the folder. Reading the cache checks that no shard is missing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m flowexp.replay FILE`: takes a saved step again and says where it stops being finite.
+"""`python -m flowexp.replay FILE`: repeats a saved step and names the first value that is not finite.
 
 FILE is what a run leaves in its folder when a gradient is NaN or infinite: nonfinite_step_*.pt.
 """
@@ -90,7 +90,7 @@ def _read(path: Path) -> Incident:
 
 
 def verdict(found: list[Extremes], incident: Incident, norm: float = 0.0, path: Path | None = None) -> str:
-    """What the extremes say, in a sentence.
+    """The conclusion from the extremes, in a sentence.
 
     norm: of all gradients together. path: the file that was replayed; beside it lie those of other processes.
     """

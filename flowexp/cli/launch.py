@@ -1,6 +1,6 @@
 """The door between a command line and a job: Hydra composes a config, a fresh process runs it.
 
-Every job is a process of its own that reads its resolved config from its environment. No Hydra and no `-m` is left in
+Every job is a process that reads its resolved config from its environment. No Hydra and no `-m` is left in
 its command line, and processes which Lightning starts beside it (DDP) inherit the same: a sweep cannot give two ranks
 different settings (hydra #2070, Lightning #11300). The run's folder gets the config when the work really begins: a job
 that is refused, or finds another at work, leaves the folder as it was. torch is imported by the job, not here: `--help`
@@ -164,7 +164,7 @@ def _alone_in_its_folder(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def _pass_through(command: str) -> tuple[Path, dict[str, str]] | None:
-    """Has Hydra compose what `sys.argv` says, and run the jobs of a sweep.
+    """Let Hydra compose the command line in `sys.argv`, and run the jobs of a sweep.
 
     Returns the folder of a single run, and the environment of its job.
     """
@@ -182,7 +182,7 @@ def _pass_through(command: str) -> tuple[Path, dict[str, str]] | None:
 
 @contextmanager
 def _errors_as_exceptions() -> Iterator[None]:
-    """Hydra prints errors itself and exits, unless its own variable for full traces is set."""
+    """Hydra prints errors itself and exits, unless its variable for full traces is set."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -213,7 +213,7 @@ def _through(
 ) -> float | None:
     """What Hydra calls with each composed config: makes the run folder, and in a sweep runs the job.
 
-    Of a single run, `refusals` takes what is wrong with it: Hydra would print a line of its own before it.
+    Of a single run, `refusals` takes the complaint: Hydra would print a line before it.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return _run_swept_job(command, config)
@@ -234,7 +234,7 @@ def _run_folder(command: str, config: DictConfig, sweep: Path | None) -> tuple[D
 
 
 def _environment(command: str, config: DictConfig) -> dict[str, str]:
-    """What a job is told: its config, which no file has before the work begins, and the command line.
+    """The environment of a job: its config, which no file has before the work begins, and the command line.
 
     Processes that Lightning starts beside it inherit both.
     """
@@ -268,7 +268,7 @@ def _run_swept_job(command: str, config: DictConfig) -> float | None:
 
 
 def _optimized(metric: str | None, run: RunFolder, scalars: Mapping[str, float]) -> float | None:
-    """The number that a sweep's optimiser sees of a job; warns where the job has measured no such number."""
+    """The number of a job for the optimiser of a sweep; warns where the job has measured no such number."""
     if metric is not None and scalars and metric not in scalars:
         hint = nearest(metric, scalars) or f": it has {', '.join(scalars)}."
         print(f"warning: optimized_metric={metric} is no number of {run.path}{hint}", file=sys.stderr)

@@ -67,7 +67,7 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
         return resolved
 
 
-# --- what the command line says ---------------------------------------------------------------------------------------
+# --- the command line -------------------------------------------------------------------------------------------------
 
 
 def _said() -> list[Override]:
@@ -171,7 +171,7 @@ def _check_folder(command: str, config: DictConfig) -> None:
 
 
 def check_sweep(arguments: Sequence[str]) -> None:
-    """Raises ValueError where each of several processes would sweep on its own, or all jobs would share a folder."""
+    """Raises ValueError where several processes would each start the sweep, or all jobs would share a folder."""
     check_sweeps_alone()
     if (override := last_of("run_dir", arguments)) is not None and not override.is_sweep_override():
         folder = str(override.value())
@@ -185,7 +185,7 @@ def check_sweep(arguments: Sequence[str]) -> None:
 
 
 def _take_from_run(config: DictConfig) -> None:
-    """Commands on a run keep its sampler but for what is said: `ssc=` changes its scale, `sampler=` all of it."""
+    """Commands on a run take its sampler with the overrides: `ssc=` changes its scale, `sampler=` all of it."""
     if OmegaConf.is_missing(config, "run"):
         config.run = str(_run_with(config.checkpoint))
     trained = RunFolder(_existing_run(Path(config.run))).trained_config()
@@ -203,7 +203,7 @@ def _take_from_run(config: DictConfig) -> None:
 
 
 def _change(config: DictConfig, said: list[Override]) -> None:
-    """Sets what the command line says, as Hydra would have, had it composed with these values."""
+    """Apply the command line, as Hydra would have, had it composed with these values."""
     for override in said:
         if not override.is_delete():
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)

@@ -33,7 +33,7 @@ class COCO(ImageDataModule):
     """Colour images with captions: U-ViT's split, the 82 783 of train2014 to train on, the 40 504 of val2014 held out.
 
     Read from `root`/train2014, `root`/val2014 and `root`/annotations/captions_{train,val}2014.json, as they are
-    published; nothing is downloaded. Pictures are decoded as batches ask for them and cut to squares as ADM does. Each
+    published; nothing is downloaded. Pictures are decoded batch by batch and cut to squares as ADM does. Each
     epoch takes one caption of each image at random and embeds it on the device of the batch. Samples take the held-out
     captions in one fixed random order.
 

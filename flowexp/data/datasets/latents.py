@@ -137,7 +137,7 @@ class Latents(ImageDataModule):
         return self.pictured(self.latents("train")), self.latents("test")
 
     def pictured(self, latents: Images) -> Images:
-        """The training latents, with their pictures where those are asked for."""
+        """The training latents, with their pictures where `with_pictures` is set."""
         if not self.with_pictures:
             return latents
         pictures = self.pictures.load()[0]
