@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -11,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -22,15 +20,17 @@ from rich.progress import track
 from flowexp.data.base import check_positive
 from flowexp.data.captioned import Captioned
 from flowexp.data.errors import DataError
-from flowexp.data.sets.as_seen import SQUARES, square
+from flowexp.data.sets.as_seen import SQUARES, Square, square
 from flowexp.data.sets.batch_rows import Images
 from flowexp.data.sets.encoder_protocols import CaptionEncoder
 from flowexp.data.sets.images import ImageSet
 from flowexp.data.storage.image_cache import ImageCache, NoRoomError, Split
+from flowexp.flow.choices import check_choice
+from flowexp.records import fingerprint
 
 _AT_ONCE = 64  # pictures that are decoded side by side
 _NAMED = 3  # pictures that a sentence names of many
-BROKEN = ("refuse", "skip")
+Broken = Literal["refuse", "skip"]
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Decoded(Captioned):
         *,
         resolution: int = 64,
         channels: int = 3,
-        square: str = "crop",
-        broken: str = "refuse",
+        square: Square = "crop",
+        broken: Broken = "refuse",
         cache: str | Path | None = None,
         text: CaptionEncoder | None = None,
         num_workers: int = 2,
@@ -91,7 +91,10 @@ class Decoded(Captioned):
     ) -> None:
         super().__init__(**others)
         check_positive(resolution=resolution, num_workers=num_workers)
-        _check_choices(square=(square, SQUARES), broken=(broken, BROKEN), channels=(channels, (1, 3)))
+        check_choice("data.square", square, SQUARES)
+        check_choice("data.broken", broken, get_args(Broken))
+        if channels not in (1, 3):
+            raise ValueError(f"data.channels must be 1 for grey or 3 for colour, got {channels}")
         self.resolution = resolution
         self.channels = channels
         self.square = square
@@ -151,9 +154,8 @@ class Decoded(Captioned):
     def _decoded(self) -> tuple[ImageSet, ImageSet]:
         """Both splits; as labels they have the places in the listing."""
         origin = {"pictures": self.identity(self.listing), **self._settings()}
-        key = hashlib.blake2b(json.dumps(origin, sort_keys=True).encode(), digest_size=4).hexdigest()
-        place = self.cache or self.place_of_caches
-        cache = ImageCache(place / f"decoded_{self.resolution}_{key}", origin)
+        name = f"decoded_{self.resolution}_{fingerprint.of_values(origin, digits=8)}"
+        cache = ImageCache((self.cache or self.place_of_caches) / name, origin)
         if not cache.exists():
             self._announce(cache.folder)
             try:
@@ -255,13 +257,7 @@ class _BrokenError(DataError):
     def sentence(self, dataset: str) -> str:
         name, reason = next(iter(self.reasons.items()))
         several = f"{len(self.reasons):,} pictures" if len(self.reasons) > 1 else "a picture"
-        return f"{several} of {dataset} cannot be read: {some([*self.reasons])} ({name}: {reason})"
-
-
-def _check_choices(**choices: tuple[object, Collection[object]]) -> None:
-    for key, (value, known) in choices.items():
-        if value not in known:
-            raise ValueError(f"data.{key} must be one of {', '.join(map(str, known))}, got {value}")
+        return f"{several} of {dataset} cannot be read: {some([*self.reasons])} ({some([name])}: {reason})"
 
 
 def _make(folder: Path) -> None:
@@ -279,5 +275,6 @@ def _rows(pictures: Sequence[Picture], without: Collection[str]) -> np.ndarray:
 
 def some(names: Sequence[str]) -> str:
     """`a.jpg, b.jpg, c.jpg and 4 more`."""
+    shown = [name.encode(errors="surrogateescape").decode(errors="replace") for name in names[:_NAMED]]
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return ", ".join(shown) + more

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import warnings
@@ -10,15 +9,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from PIL import Image
 
 from flowexp.data.datasets.picture_folder import held_out
 from flowexp.data.decoded import Decoded, Listing, Picture, some
 from flowexp.data.errors import INSTEAD, DataError
+from flowexp.data.sets.as_seen import Square
 from flowexp.data.storage.colour_font import ColourFont
+from flowexp.flow.choices import check_choice
+from flowexp.records import fingerprint
 
+Labels = Literal["group", "subgroup"]
 _ROW = re.compile(r"([0-9A-F ]+?) *; fully-qualified +# \S+ E[0-9.]+ (.+)")
 _FONT_PACKAGE, _LIST_PACKAGE = "fonts-noto-color-emoji", "unicode-data"  # of Debian
 _VARIATION, _SKIN_TONES = 0xFE0F, range(0x1F3FB, 0x1F400)
@@ -73,10 +76,11 @@ class Emoji(Decoded):
         Path("/usr/share/unicode/emoji"),
     )
 
-    def __init__(self, *, labels: str = "group", square: str = "pad", resolution: int = 32, **others: Any) -> None:
+    def __init__(
+        self, *, labels: Labels = "group", square: Square = "pad", resolution: int = 32, **others: Any
+    ) -> None:
         super().__init__(square=square, resolution=resolution, **others)
-        if labels not in ("group", "subgroup"):
-            raise ValueError(f"data.labels must be group or subgroup, got {labels}")
+        check_choice("data.labels", labels, get_args(Labels))
         self.labels = labels
 
     def list_pictures(self) -> Listing:
@@ -134,10 +138,9 @@ class Emoji(Decoded):
 
     def identity(self, listing: Listing) -> str:
         """Of the contents of the font, and the pictures and their split."""
-        digest = hashlib.blake2b(self._file(self.font_file, _FONT_PACKAGE).read_bytes(), digest_size=8)
-        for part in (listing.train, listing.test):
-            digest.update(" ".join(["", *(picture.name for picture in part)]).encode())
-        return digest.hexdigest()
+        font = self._file(self.font_file, _FONT_PACKAGE).read_bytes()
+        names = [" ".join(picture.name for picture in part) for part in (listing.train, listing.test)]
+        return fingerprint.of_content(font, "\n".join(names))
 
 
 def _rows_of(text: str) -> Iterator[_Emoji]:

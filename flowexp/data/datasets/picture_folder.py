@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +15,7 @@ from flowexp.data.errors import INSTEAD, DataError
 from flowexp.data.sets.identity import identity_of_files
 from flowexp.data.storage.file_tree import Folder
 from flowexp.data.storage.picture_files import CACHES, ENDINGS, PictureFiles, captions_below, pictures_below
+from flowexp.records import fingerprint
 
 TRAIN, HELD_OUT = "train", ("val", "valid", "validation", "test")  # folders of a split; the first held-out one counts
 Parts = tuple[list[str], list[str]]  # names to train on, and held out
@@ -152,7 +152,7 @@ def held_out(names: Iterable[str], fraction: float, class_of: Callable[[str], st
 
 
 def _hash(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
+    return fingerprint.Fingerprint().add(name).raw
 
 
 def _class_of(name: str, depth: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -59,6 +60,7 @@ def _padded(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC, _WHITE))
 
 
+Square = Literal["crop", "pad", "stretch"]
 SQUARES: dict[str, Callable[[Image.Image, int], np.ndarray]] = {
     "crop": centre_crop,  # the middle, as ADM cuts it
     "pad": _padded,  # all of it, between white bars

@@ -68,8 +68,8 @@ def test_a_font_of_outlines_is_refused(tmp_path: Path) -> None:
 
 
 def test_classes_are_groups_or_subgroups(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.labels must be group or subgroup, got word"):
-        Emoji(root=tmp_path, labels="word")
+    with pytest.raises(ValueError, match=r"data\.labels must be one of group, subgroup, got 'word'"):
+        Emoji(root=tmp_path, labels="word")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,17 @@ def test_names_may_have_any_characters(tmp_path: Path) -> None:
     assert sorted(p.name for p in (*datamodule.listing.train, *datamodule.listing.test)) == sorted(STRANGE)
     assert datamodule.train.images.shape == (5, 3, 16, 16) and len(datamodule.test) == 2
     assert datamodule.num_classes == 0 and datamodule.name == "ö = my, pictures"
+
+
+def test_names_that_are_no_text_are_read_and_shown(tmp_path: Path) -> None:
+    for name in (b"\xff\xfe.png", b"ok.png"):
+        picture().save(tmp_path / "x.png")
+        (tmp_path / "x.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    assert len(opened(tmp_path).train) == 1
+    (tmp_path / os.fsdecode(b"\xff\xfe.png")).write_bytes(b"none")
+    with pytest.raises(DataError, match=r"\ufffd\ufffd\.png") as refused:
+        opened(tmp_path)
+    str(refused.value).encode()
 
 
 def test_subfolders_are_classes_where_all_pictures_lie_in_some(tmp_path: Path) -> None:
@@ -335,9 +347,9 @@ def test_a_picture_without_a_caption_is_named(tmp_path: Path) -> None:
     ("wrong", "words"),
     [
         ({"val_fraction": 0.0}, r"data\.val_fraction must lie between 0 and 1"),
-        ({"square": "round"}, r"data\.square must be one of crop, pad, stretch, got round"),
+        ({"square": "round"}, r"data\.square must be one of crop, pad, stretch, got 'round'"),
         ({"broken": "maybe"}, r"data\.broken must be one of refuse, skip"),
-        ({"channels": 4}, r"data\.channels must be one of 1, 3"),
+        ({"channels": 4}, r"data\.channels must be 1 for grey or 3 for colour, got 4"),
         ({"resolution": 0}, "resolution must be at least 1"),
     ],
 )
