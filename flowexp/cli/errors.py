@@ -98,6 +98,7 @@ def _of_hydra(error: BaseException, command: str) -> str:
             "run.json names"
         )
     if key := _quoted(r"Missing mandatory value: (\S+)", error):
+        key = _quoted(r"full_key: (\S+)", error) or key
         return f"{key} is needed: give {key}=..., which `python -m flowexp.{command} --help` explains"
     if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)' 1\.", text):
         key, value = match[1].lstrip("+"), match[2]

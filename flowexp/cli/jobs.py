@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from flowexp.cli.composing import config_folder
 from flowexp.cli.errors import sentence_for
 from flowexp.cli.terminal import unbreakable
+from flowexp.cli.trust import check_targets, use_parts
 from flowexp.cli.validate import check_like
 from flowexp.records.run_folder import CONFIG, RunFolder
 from flowexp.training import signals
@@ -56,6 +57,8 @@ def _run() -> int:
     try:
         config = _config(run)
         check_like(config, _defaults(command))
+        use_parts(config.get("parts"))
+        check_targets(config)
         importlib.import_module("flowexp.cli.assembly.building")  # torch, with which it takes seconds
         signals.work_begins()
         importlib.import_module(f"flowexp.{command}").run(config, run)

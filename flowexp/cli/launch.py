@@ -32,11 +32,12 @@ from flowexp.cli.composing import Configs, config_folder
 from flowexp.cli.errors import check_added, sentence_for
 from flowexp.cli.help import help_page
 from flowexp.cli.overrides import folder as folder_override
-from flowexp.cli.overrides import in_any_sampler, is_override, last_of, read, readable
+from flowexp.cli.overrides import in_any_sampler, is_override, key_of, last_of, read, readable
 from flowexp.cli.resolve import OF_A_RUN, check_sweep, settle, unused_folder
 from flowexp.cli.sweep_table import JobResult, print_table, swept_folders
 from flowexp.cli.sweeping import check_subfolders, check_words, is_sweep, per_job
 from flowexp.cli.terminal import unbreakable
+from flowexp.cli.trust import vouched_for
 from flowexp.flow.choices import nearest
 from flowexp.records.origin import SAID
 from flowexp.records.run_folder import CONFIG, RunFolder
@@ -81,6 +82,7 @@ def _open_door(command: str, arguments: Sequence[str]) -> int:
     sys.argv = [f"flowexp.{command}", *ordered]
     configs = Configs()
     try:
+        ordered = _with_yamls_of_parts(ordered)
         configs = Configs.of(ordered)
         ordered = _as_hydra_reads_them(command, ordered, configs)
         overrides = [*filter(is_override, ordered)]
@@ -108,6 +110,15 @@ def _open_door(command: str, arguments: Sequence[str]) -> int:
     if swept_folders:
         return print_table(swept_folders.pop())
     return _become_job(command, *job) if job else 0
+
+
+def _with_yamls_of_parts(arguments: list[str]) -> list[str]:
+    """The arguments with `--config-dir=FOLDER/conf` for `parts=FOLDER`, where there is one and no other is named."""
+    given = [readable(word) for word in arguments if is_override(word) and key_of(word) == "parts"]
+    folder = read(given)[-1].value() if given else None
+    if not isinstance(folder, str) or not Path(folder, "conf").is_dir() or Configs.of(arguments).own:
+        return arguments
+    return [f"--config-dir={Path(folder, 'conf')}", *arguments]
 
 
 def _as_hydra_reads_them(command: str, arguments: Sequence[str], configs: Configs) -> list[str]:
@@ -239,7 +250,9 @@ def _environment(command: str, config: DictConfig) -> dict[str, str]:
     Processes that Lightning starts beside it inherit both.
     """
     spin = {} if {*_SPINNING} & {*os.environ} else _SHORT_SPIN
-    return {**spin, CONFIG: OmegaConf.to_yaml(config), SAID: _said(command)}
+    folders = [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+    vouched = vouched_for(HydraConfig.get().overrides.task, [each for each in folders if each != config_folder()])
+    return {**spin, **vouched, CONFIG: OmegaConf.to_yaml(config), SAID: _said(command)}
 
 
 def _said(command: str) -> str:

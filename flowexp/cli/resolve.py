@@ -31,7 +31,7 @@ from flowexp.records.run_folder import RunFolder
 OF_A_RUN = ("sample", "evaluate", "diagnose")
 _FOLDERS = {  # keys that name a folder or a file, and whether they may be left open
     "run_dir": False, "output_root": False, "run": False, "output": False, "file": False, "checkpoint": True,
-    "guide": True, "guide_checkpoint": True, "ckpt": True, "trained_run": True,
+    "guide": True, "guide_checkpoint": True, "ckpt": True, "trained_run": True, "parts": True,
 }  # fmt: skip
 
 
@@ -45,6 +45,8 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
             config.terms = {}
         _check_names(command, config)
         _check_that_all_is_read(config)
+        if config.parts is not None:
+            config.parts = str(Path(config.parts).absolute())
         if command in OF_A_RUN:
             _take_from_run(config)  # first: the folder lies in that of the run
         is_settled = _settle_folder(command, config, sweep)

@@ -192,6 +192,10 @@ class ImageDataModule(LightningDataModule, ABC):
         """Which captions `conditions` gives, and in what order; empty where the data has no texts."""
         return {}
 
+    def embed_texts(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Tensor | None:
+        """The embeddings (B, L, D) of anybody's texts, as of captions; None where the data has no texts."""
+        return None
+
     def null_text(self, device: torch.device | str = "cpu") -> Tensor | None:
         """The embedding (L, D) of the empty caption; None where the data has no texts."""
         return None

@@ -53,7 +53,7 @@ class Fingerprint:
 
 def _bytes_of(part: str | bytes | np.ndarray | Tensor) -> bytes | memoryview:
     if isinstance(part, str):
-        return part.encode()
+        return part.encode(errors="surrogateescape")  # names of files may be any bytes
     if isinstance(part, bytes):
         return part
     if isinstance(part, np.ndarray):

@@ -93,6 +93,9 @@ class ClassCaptions(ImageDataModule):
     def captions_protocol(self) -> dict[str, Any]:
         return {"order": "classes in turns, a sentence each round", "sentences": list(self.sentences)}
 
+    def embed_texts(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
+        return self.text.encode(texts, device)
+
     def null_text(self, device: torch.device | str = "cpu") -> Tensor:
         return self.text.encode([""], device)[0]
 
