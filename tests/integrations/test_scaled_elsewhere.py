@@ -6,8 +6,8 @@ network and which times they give it. torchdiffeq is there.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -118,7 +118,7 @@ def test_the_euler_sampler_of_repa(x: Tensor, euler_by_hand: Callable[[int], Ten
     """Its axis is ours; the model gets a vector of the current time and the step is to the next one."""
     times = torch.linspace(1, 0, 9, dtype=torch.float64)
     state = x
-    for current, following in itertools.pairwise(times):
+    for current, following in pairwise(times):
         state = state + (following - current) * backwards(state, torch.ones(x.size(0), dtype=x.dtype) * current)
     torch.testing.assert_close(state, euler_by_hand(8))
 
@@ -135,7 +135,7 @@ def test_the_sde_sampler_of_repa_is_ours_with_the_scaled_velocity(x: Tensor) -> 
         return velocity - 0.5 * (2 * t) * score
 
     state = x
-    for current, following in itertools.pairwise(times):
+    for current, following in pairwise(times[:-1]):
         dt = following - current
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype) * torch.sqrt(torch.abs(dt))
         state = state + drift(state, current) * dt + torch.sqrt(2 * current) * noise
@@ -167,6 +167,6 @@ def test_the_neural_ode_of_torchcfm(x: Tensor, euler_by_hand: Callable[[int], Te
         return forwards(x, t.expand(len(x)))
 
     state, t_span = x, torch.linspace(0, 1, 9, dtype=torch.float64)
-    for t, following in itertools.pairwise(t_span):
+    for t, following in pairwise(t_span):
         state = state + (following - t) * vector_field(t, state, args={})
     torch.testing.assert_close(state, euler_by_hand(8))
