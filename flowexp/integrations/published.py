@@ -23,6 +23,7 @@ from flowexp.flow.randomness import SampleNoise
 from flowexp.flow.sampler import Sampler, Samples
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+PICTURES = "pictures in [-1, 1]"  # the space of a network that draws no latents, in `about`
 REPOSITORY_TAGS = ["flow-matching", "image-generation"]
 
 

@@ -28,7 +28,10 @@ TRAINING_KEYS = (
     "strategy",
     "compile",
     "seed",
+    "init",
 )
+# Keys that came later, with the value that changes nothing: with it, the hash is that of a config without the key.
+_CAME_LATER: dict[str, dict[str, Any]] = {"time_sampler": {"shift": 1.0}, "sampler": {"shift": 1.0}}
 # Keys below them that say where something lies or how fast it is read, and not what is trained or measured.
 _PLACES_NOT_CONTENT = {
     "data": (
@@ -122,9 +125,17 @@ def _hash_of(
 ) -> str:
     settings: dict[str, Any] = {"further": further} if further else {}
     for key in keys:
+        if key == "init" and config.get(key) is None:
+            continue
         value = OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
-        settings[key] = _without(value, leaving_out.get(key, ()))
+        settings[key] = _as_before(key, _without(value, leaving_out.get(key, ())))
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _as_before(key: str, value: Any) -> Any:
+    """`value` without its keys that came later and change nothing."""
+    later = _CAME_LATER.get(key, {})
+    return {name: each for name, each in value.items() if later.get(name, ...) != each} if later else value
 
 
 def _without(value: Any, patterns: Iterable[str], below: str = "") -> Any:

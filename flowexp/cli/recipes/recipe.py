@@ -139,9 +139,18 @@ def read_recipe(name: str, arguments: Sequence[str] = ()) -> Recipe:
     minutes = given.get("minutes", settings.get("minutes"))
     if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes <= 0):
         raise ValueError(f"minutes is the most that the recipe may take, such as 25, got {minutes}")
-    switches = {key: _switch(key, given.get(key, False)) for key in ("redraw", "missing")}
-    others = {key: _path(key, arguments) for key in ("pipeline", "prompts")}
-    recipe = Recipe(name, file, budget, settings, minutes=minutes, run=_run(arguments), **switches, **others)
+    recipe = Recipe(
+        name,
+        file,
+        budget,
+        settings,
+        redraw=_switch("redraw", given.get("redraw", False)),
+        missing=_switch("missing", given.get("missing", False)),
+        minutes=minutes,
+        run=_run(arguments),
+        pipeline=_path("pipeline", arguments),
+        prompts=_path("prompts", arguments),
+    )
     if recipe.redraw and not any(recipe.results.glob("*.csv")):
         raise ValueError(f"redraw=true draws the tables in {recipe.results}, and there are none: leave it out once")
     return recipe
