@@ -5,7 +5,7 @@ BUDGET ?= cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types fast-tests format bench reproduce-fig4 methods catalogue lock clean
+.PHONY: help demo test check lint types fast-tests format bench reproduce-fig4 reproduce-list reproduce-all methods catalogue lock clean
 
 # Nothing of the caller's own environment reaches the one built here.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX UV_PYTHON UV_SYSTEM_PYTHON UV_PROJECT_ENVIRONMENT \
@@ -16,7 +16,7 @@ UV := .venv/bin/uv
 READY := .venv/.ready
 
 help:  ## list every target
-	@awk -F ':.*## ' '/^[a-zA-Z0-9_.-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-zA-Z0-9_.%-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv: $(READY)  ## install flowexp and exactly the packages of requirements.lock
 
@@ -58,8 +58,16 @@ format: $(READY)  ## sort imports and format the code in place
 bench: $(READY)  ## measure speed side by side, into docs/results/benchmarks.md (BUDGET=smoke, cpu or gpu; CASES=solver,probe)
 	$(PY) -m benchmarks budget=$(BUDGET) $(CASES:%=cases=%)
 
-reproduce-fig4: $(READY)  ## LCF's Figure 4, probe accuracy over the noise level (BUDGET=smoke, cpu, gpu or paper; MINUTES=20)
-	$(PY) -m flowexp.reproduce lcf/fig04 budget=$(BUDGET) $(MINUTES:%=minutes=%)
+reproduce-fig4: reproduce-lcf-fig4  ## LCF's Figure 4, probe accuracy over the noise level (BUDGET=cpu, SEEDS=3, MINUTES=20)
+
+reproduce-list: $(READY)  ## every figure and table of both papers, with its budgets, their cost, and what is made
+	$(PY) -m flowexp.reproduce list
+
+reproduce-all: $(READY)  ## all of them at one budget (BUDGET=smoke takes a quarter of an hour)
+	$(PY) -m flowexp.reproduce all budget=$(BUDGET) $(SEEDS:%=seeds=%)
+
+reproduce-%: $(READY)  ## one of them: make reproduce-lcf-fig9, reproduce-vd-fig3, reproduce-vd-table11
+	$(PY) -m flowexp.reproduce $* budget=$(BUDGET) $(SEEDS:%=seeds=%) $(MINUTES:%=minutes=%)
 
 methods: $(READY)  ## train every method of both papers for a short while, and put them side by side (BUDGET=smoke, cpu or gpu)
 	$(PY) -m flowexp.reproduce methods budget=$(BUDGET)

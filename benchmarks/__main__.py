@@ -23,7 +23,7 @@ from benchmarks.report import describe, write_report
 from benchmarks.sizes import BUDGETS, CPU, Size
 from benchmarks.table import Result
 from flowexp.cli.assembly.building import resolve_device
-from flowexp.cli.errors import nearest
+from flowexp.flow.choices import nearest
 from flowexp.records import atomic
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"

@@ -28,6 +28,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from flowexp.measuring.callbacks.monitor import Monitor
     from flowexp.measuring.callbacks.monitor_runs import measure_now, tell_failures
     from flowexp.records.recording import Recorder
+    from flowexp.records.verdict import Verdict
 
     monitors = [m for m in building.build_monitors(config) if isinstance(m, Monitor)]
     module, datamodule, step = _load(config, monitors)
@@ -41,10 +42,11 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     for logger in recorder.loggers:
         logger.finalize("success")
     numbers = {name: (m.scalars, m.protocol) for name, m in measured.items()}
-    verdicts = [sentence for measurement in measured.values() for sentence in measurement.verdicts]
-    summarise(folder, numbers, run=config.run, step=step, data=datamodule.name, guide=guide, verdicts=verdicts)
-    for sentence in verdicts:
-        print(f"* {sentence}")
+    verdicts = [Verdict.of(verdict) for measurement in measured.values() for verdict in measurement.verdicts]
+    about = {"run": config.run, "step": step, "data": datamodule.name, "guide": guide}
+    summarise(folder, numbers, **about, verdicts=[verdict.data() for verdict in verdicts])
+    for verdict in verdicts:
+        print(f"* {verdict}")
     _write_page(folder)
     tell_failures(monitors)
 

@@ -52,8 +52,9 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
 def _check(config: DictConfig, to: Path) -> None:
     """Raises ValueError for a value out of range, or a folder that holds something else, before the run is read."""
-    if config.format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {config.format!r}")
+    from flowexp.flow.choices import check_choice
+
+    check_choice("format", config.format, FORMATS)
     if config.num_samples < 0 or not 0 <= config.seed < 2**32:
         raise ValueError(
             f"num_samples must be at least 0 and seed lie in 0..{2**32 - 1}, got {config.num_samples} and {config.seed}"

@@ -58,7 +58,7 @@ def _matching(names: list[str]) -> list[Path]:
 
 
 def _holds_something(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("config.yaml", "sweep.csv"))
+    return any((folder / name).is_file() for name in ("config.yaml", "sweep.json"))
 
 
 def _with_runs_as_lists(arguments: list[str]) -> list[str]:
@@ -80,10 +80,11 @@ def write_report(folders: list[Path], output: Path | None = None, most_pictures:
 
     Raises ValueError where a folder is neither a run nor a sweep, or fewer than one picture is asked for.
     """
+    from flowexp.records.job_table import is_sweep
     from flowexp.reporting.page import render_runs, render_sweep
     from flowexp.reporting.reading import pages_below
     from flowexp.reporting.side_by_side import read_runs
-    from flowexp.reporting.sweep import is_sweep, read_sweep
+    from flowexp.reporting.sweep import read_sweep
 
     if most_pictures < 1:
         raise ValueError(f"pictures must be at least 1, got {most_pictures}")

@@ -1,12 +1,15 @@
-"""`python -m flowexp.reproduce NAME [budget=cpu ...]`: makes a figure or a table of a paper; without NAME, lists them.
+"""`python -m flowexp.reproduce NAME [budget=cpu ...]`: makes a figure or a table of a paper.
+
+Without NAME: every recipe, with its budgets, its cost and what is here of it. `all` in place of NAME makes all of them.
 
 budget=smoke|cpu|...   how much is trained; a recipe's yaml has its own, cpu is the default
+seeds=3                how many seeds every line is trained with; figures show their mean and spread
 minutes=20             the most that it may take: all lines train fewer steps where they must
 run=FOLDER             a trained run of your own in place of the recipe's one line
 redraw=true            draws again from the tables, without training
 
-NAME is lcf/fig04_probe_curve, or its beginning: lcf/fig04. Recipes lie in experiments/ and in the current folder: a
-yaml and a Python file of the same name, see docs/new_idea. All write to results/NAME/BUDGET.
+NAME is lcf/fig04_probe_curve, or its beginning: lcf/fig04, lcf/fig4, vd/table1. Recipes lie in experiments/ and in the
+current folder: a yaml and a Python file of the same name, see docs/new_idea. All write to results/NAME/BUDGET.
 """
 
 from __future__ import annotations
@@ -28,28 +31,67 @@ if TYPE_CHECKING:
 
 
 def run(recipe: Recipe, module: ModuleType) -> None:
-    """Measures unless it is only to be redrawn, then draws; says where everything lies."""
+    """Measures unless it is only to be redrawn, then draws and judges; says where everything lies."""
     from flowexp.cli.recipes import markdown_table
     from flowexp.records.atomic import write_text
-    from flowexp.records.figures import save_figure
+    from flowexp.records.figures import save_figure, stamp
 
     began = time.perf_counter()
     if not recipe.redraw:
         _measure(recipe, module)
-    tables = _tables(recipe)
+    tables, scale = _tables(recipe), _scale(recipe)
     for name, figure in module.draw(tables).items():
-        save_figure(figure, recipe.results / f"{name}.png")
+        save_figure(stamp(figure, scale), recipe.results / f"{name}.png")
     if hasattr(module, "summarise"):
         table = markdown_table(module.summarise(tables))
         write_text(recipe.results / "table.md", table)
         print(f"\n{table}")
+    _judge(recipe, module, tables)
     minutes = (time.perf_counter() - began) / 60
+    if not recipe.redraw:
+        _note(recipe, minutes)
     print(f"figures, tables and protocol: {recipe.results} (after {minutes:.1f} minutes)")
+
+
+def _judge(recipe: Recipe, module: ModuleType, tables: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Writes claims.json and prints how each claim of the yaml ended."""
+    from flowexp.cli.recipes import Judgement, decide
+    from flowexp.cli.recipes.claims import UNTESTABLE
+    from flowexp.records.atomic import write_json
+
+    if not recipe.claims:
+        return
+    judgements = module.judge(tables) if hasattr(module, "judge") else {}
+    if recipe.budget == "smoke":
+        judgements = dict.fromkeys(judgements, Judgement(UNTESTABLE, "because nothing is learned at budget=smoke"))
+    claims = decide(recipe.claims, judgements)
+    write_json(recipe.results / "claims.json", {claim.name: claim.data() for claim in claims})
+    for claim in claims:
+        print(f"* {claim.state}: {claim.claim} [{claim.evidence}]")
+
+
+def _scale(recipe: Recipe) -> str:
+    """How much was trained, for every figure; empty where nothing was."""
+    from flowexp.records.json_files import read_object
+
+    try:
+        return str(read_object(recipe.results / "made.json").get("scale", ""))
+    except OSError:
+        return ""
+
+
+def _note(recipe: Recipe, minutes: float) -> None:
+    """Keeps what the results took, beside them."""
+    from flowexp.records.atomic import write_json
+    from flowexp.records.commit import git_commit
+
+    made = {"command": recipe.command, "scale": _scale(recipe), "minutes": round(minutes, 1), "seeds": recipe.seeds}
+    write_json(recipe.results / "made.json", {**made, "commit": git_commit()})
 
 
 def _measure(recipe: Recipe, module: ModuleType) -> None:
     """Trains and measures, and writes the tables, the pictures that belong to the measurements, and the protocol."""
-    from flowexp.cli.recipes.lines import lines_of
+    from flowexp.cli.recipes.lines import lines_of, scale_of
     from flowexp.records.atomic import write_json
     from flowexp.records.figures import save_figure
     from flowexp.records.tables import write_csv
@@ -64,6 +106,7 @@ def _measure(recipe: Recipe, module: ModuleType) -> None:
             write_csv(file.with_suffix(".csv"), content)
         else:
             save_figure(content, file.with_suffix(".png"))
+    write_json(recipe.results / "made.json", {"scale": scale_of(lines, recipe.seeds)})
     if lines:
         protocol = {", ".join(str(value) for value in line.columns.values()): line.protocol() for line in lines}
         write_json(recipe.results / "protocol.json", protocol)
@@ -76,28 +119,41 @@ def _tables(recipe: Recipe) -> Mapping[str, list[dict[str, Any]]]:
 
 
 def overview() -> str:
-    """Every recipe with the first sentence of its Python file, and its budgets."""
-    from omegaconf import OmegaConf
-
+    """Every recipe with the first sentence of its Python file, its budgets with their cost, and what is here of it."""
     from flowexp.cli.recipes import find_recipes
+    from flowexp.cli.recipes.recipe import read_yaml
 
     lines = []
     for name, file in find_recipes().items():
         about = ast.get_docstring(ast.parse(file.with_suffix(".py").read_text(encoding="utf-8"))) or ""
-        budgets = ", ".join(OmegaConf.select(OmegaConf.load(file), "budgets", default={}))
-        lines.append(f"{name}\n    {about.splitlines()[0] if about else ''}\n    budgets: {budgets}")
+        config = read_yaml(file)
+        budgets = [_with_cost(name, str(budget), config.get("costs", {})) for budget in config.get("budgets", {})]
+        also = f"\n    draws {', '.join(config['also'])} too" if "also" in config else ""
+        head = about.splitlines()[0] if about else ""
+        lines.append(f"{name}\n    {head}{also}\n    budgets: {', '.join(budgets)}")
     return "\n".join(lines)
+
+
+def _with_cost(name: str, budget: str, costs: Mapping[str, Any]) -> str:
+    """A budget with its cost, as its yaml or the results that are here have it, and whether there are results."""
+    from flowexp.records.json_files import read_object
+
+    try:
+        made = read_object(Path("results", name, budget, "made.json"))
+        return f"{budget} [made: {made['minutes']:g} minutes]"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{budget} ({costs[budget]})" if budget in costs else budget
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     given = [*(sys.argv[1:] if arguments is None else arguments)]
     name, others = given[0] if given else "", given[1:]
-    if name in ("", "-h", "--help"):
+    if name in ("", "list", "-h", "--help"):
         print(f"{__doc__}\n{overview()}")
         return 0
     try:
-        return _reproduce(name, others)
+        return _all(others) if name == "all" else _reproduce(name, others)
     except KeyboardInterrupt:
         print("\nstopped: the same command goes on, with the runs that are trained", file=sys.stderr)
         return 130
@@ -107,6 +163,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         return 2
+
+
+def _all(arguments: Sequence[str]) -> int:
+    """Every recipe that has the budget; one that fails leaves the others to go on, and makes the exit code 1."""
+    from flowexp.cli.recipes import find_recipes
+    from flowexp.cli.recipes.recipe import read_yaml
+
+    budget = next((each.partition("=")[2] for each in reversed(arguments) if each.startswith("budget=")), "cpu")
+    chosen = [name for name, file in find_recipes().items() if budget in read_yaml(file).get("budgets", {})]
+    failed = []
+    for number, name in enumerate(chosen, start=1):
+        print(f"\n=== {name}, recipe {number} of {len(chosen)}", flush=True)
+        if main([name, *arguments]) != 0:
+            failed.append(name)
+    print(f"\n{len(chosen) - len(failed)} of {len(chosen)} recipes at budget={budget} are made, below results/")
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _reproduce(name: str, arguments: Sequence[str]) -> int:

@@ -106,9 +106,9 @@ def _samples(module: Any, config: DictConfig) -> Iterator[Any]:
 
 def _labels(module: Any, config: DictConfig) -> str:
     """What the samples are conditioned on, in the words of a card; or the one class of all."""
-    from flowexp.training.sample_labels import labels_told
+    from flowexp.training.sample_labels import labels_in_words
 
-    return labels_told(module.backbone.takes, config.labels if config.label is None else f"class {config.label}")
+    return labels_in_words(module.backbone.takes, config.labels if config.label is None else f"class {config.label}")
 
 
 def main() -> int:

@@ -111,6 +111,12 @@ def test_the_mathematics_needs_torch_alone():
     assert not {place(path): foreign for path in MATHEMATICS if (foreign := imported_packages(path) - known)}
 
 
+def test_content_is_hashed_in_one_file():
+    """Beside it, hashed_words draws the vector of a word from its hash: a random stream, no fingerprint."""
+    hash_anew = {place(path) for path in LIBRARY if "hashlib" in imported_packages(path)}
+    assert hash_anew == {"flowexp/records/fingerprint.py", "flowexp/encoders/words.py"}
+
+
 @pytest.mark.parametrize(
     "flip", ["1 - t", "1.0 - t", "1 - t[0]", "1 - t.view(-1, 1)", "1 - self.t", "1 - t_low", "1 - progress"]
 )

@@ -83,7 +83,7 @@ class Backbone(nn.Module, ABC):
         return self.num_classes
 
     def null_condition(self, label: Tensor | None) -> Tensor | None:
-        """Labels of the shape of `label` that stand for "nothing"; None where the network takes none, or got none."""
+        """Labels shaped like `label` that stand for "nothing"; None where the network takes none or `label` is None."""
         if self.null_label is None or label is None:
             return None
         return torch.full_like(label, self.null_label)
@@ -104,7 +104,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, x: Tensor, t: Tensor, label: Tensor | None) -> State:
-        """The state before block 1. label None is nobody's, as in probes: a network of classes takes null_label."""
+        """The state before block 1. label None means unlabelled, as in probes: a class network takes null_label."""
 
     @abstractmethod
     def head(self, state: State) -> Tensor:
@@ -157,7 +157,7 @@ class Backbone(nn.Module, ABC):
         return self.encode(x, t, label, tap=taps[-1], taps=taps).tapped
 
     def drop_labels(self, label: Tensor, generator: torch.Generator) -> Tensor:
-        """label with each sample's entry replaced by the null condition with probability label_dropout.
+        """Labels (B, ...), each replaced by the null condition with probability label_dropout.
 
         Nothing is drawn inside the network, so a training step calls this first. An unconditional network returns the
         labels as they are.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from flowexp.backbones.base import Backbone, State
 from flowexp.backbones.blocks import AdaLNHead, AdaLNZeroBlock, PlainBlock, PlainHead, check_sizes, unpatchify
 from flowexp.backbones.embedders import (
+    Conditioning,
     LabelEmbedder,
     TimestepEmbedder,
     check_conditioning,
@@ -42,7 +43,7 @@ class DiT(Backbone):
         channels: int,
         num_classes: int | None = None,
         label_dropout: float = 0.1,
-        conditioning: str = "adaln_zero",
+        conditioning: Conditioning = "adaln_zero",
         depth: int,
         width: int,
         heads: int,
@@ -80,7 +81,7 @@ class DiT(Backbone):
         self.initialize()
 
     def embed(self, x: Tensor, t: Tensor, label: Tensor | None) -> State:
-        """Patches plus their positions, and the condition: t's vector plus the label's."""
+        """Patches plus their positions, (B, N, D), and the condition (B, D): the vector of t plus that of the label."""
         # under autocast the sum with the float32 positions keeps the residual stream in float32
         tokens = self.x_embedder(x) + self.pos_embed
         if self.t_embedder is None:
@@ -90,7 +91,7 @@ class DiT(Backbone):
         return State(tokens, with_label(time, label, self.y_embedder), block=0, carried=carried)
 
     def run_block(self, block: nn.Module, state: State) -> State:
-        """One more block; the first behind the self-conditioning tap sees, as all later ones, the new condition."""
+        """One more block; from the one behind the self-conditioning tap on, blocks take the new condition."""
         if self.self_conditioner is not None and state.block == self.self_conditioning:
             found = self.self_conditioner(state.hidden, *state.carried)
             state = replace(state, condition=state.condition + found, carried=())

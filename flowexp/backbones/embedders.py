@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-CONDITIONINGS = ("adaln_zero", "none")
+from flowexp.flow.choices import check_choice
+
+Conditioning = Literal["adaln_zero", "none"]
+CONDITIONINGS: tuple[Conditioning, ...] = get_args(Conditioning)
 
 
 def sincos_1d(position: Tensor, dim: int) -> Tensor:
@@ -76,7 +80,6 @@ def with_label(time: Tensor, label: Tensor | None, embedder: LabelEmbedder | Non
 
 def check_conditioning(conditioning: str, num_classes: int | None) -> None:
     """Raises ValueError for an unknown conditioning, or for labels on a network that is conditioned on nothing."""
-    if conditioning not in CONDITIONINGS:
-        raise ValueError(f"conditioning must be one of {', '.join(CONDITIONINGS)}, got {conditioning!r}")
+    check_choice("conditioning", conditioning, CONDITIONINGS)
     if conditioning == "none" and num_classes is not None:
         raise ValueError(f"conditioning='none' has no place for labels: pass num_classes=None, got {num_classes}")

@@ -1,4 +1,4 @@
-"""MMDiT (SD3): image and text tokens with weights of their own and one attention over both, in REPA's size.
+"""MMDiT (SD3): image and text tokens with separate weights and one attention over both, in REPA's size.
 
 Sizes, the single modulation by t (no pooled text) and the lack of zero initialisation are those of REPA's mmdit.py.
 """
@@ -26,7 +26,7 @@ from flowexp.backbones.blocks import (
     modulation,
     unpatchify,
 )
-from flowexp.backbones.embedders import TimestepEmbedder, sincos_2d
+from flowexp.backbones.embedders import Conditioning, TimestepEmbedder, sincos_2d
 from flowexp.backbones.registry import register_backbone
 
 
@@ -98,7 +98,7 @@ class MMDiT(Backbone):
         channels: int,
         num_classes: int | None = None,
         label_dropout: float = 0.1,
-        conditioning: str = "adaln_zero",
+        conditioning: Conditioning = "adaln_zero",
         depth: int,
         width: int,
         heads: int,
@@ -162,7 +162,7 @@ class MMDiT(Backbone):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Draw the weights anew by PyTorch's own laws, as REPA does (nothing is zero); the empty caption is zeros."""
+        """Draw the weights anew by PyTorch's defaults, as REPA does (nothing is zero); the empty caption is zeros."""
         draw_as_pytorch(self)
         self.pos_embed.copy_(sincos_2d(self.resolution // self.patch, self.width))
         self.null_text.zero_()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 from flowexp.backbones.base import Backbone
+from flowexp.backbones.embedders import Conditioning
 from flowexp.flow.argument_kinds import check_options
+from flowexp.flow.choices import chosen
 
 Builder = Callable[..., Backbone]
 _SIZES = ("depth", "width", "heads", "patch", "mlp_ratio", "num_res", "head_width", "text_dim", "text_length")
@@ -15,7 +16,7 @@ _BUILDERS: dict[str, Builder] = {}
 
 
 def register_backbone(name: str) -> Callable[[Builder], Builder]:
-    """Decorator: list a builder, called with create_backbone's keywords, under a name of its own."""
+    """Decorator: list a builder, called with create_backbone's keywords, under a name."""
 
     def register(build: Builder) -> Builder:
         if name in _BUILDERS:
@@ -38,13 +39,13 @@ def create_backbone(
     channels: int,
     num_classes: int | None = None,
     label_dropout: float = 0.1,
-    conditioning: str = "adaln_zero",
+    conditioning: Conditioning = "adaln_zero",
     **overrides: Any,
 ) -> Backbone:
     """Build a registered network for square images of the given resolution and number of channels.
 
     num_classes None is an unconditional network, or one that takes text. label_dropout is the rate at which
-    `drop_labels` hides labels. conditioning is "adaln_zero", or "none": a network that sees neither t nor label.
+    `drop_labels` hides labels. conditioning is "adaln_zero", or "none": a network without t and label.
     overrides change the architecture of the name: depth=2, self_conditioning=8 (DiT), text_dim=512 (MMDiT).
 
     >>> create_backbone("dit_nano4", resolution=28, channels=1, num_classes=10).default_tap
@@ -52,13 +53,12 @@ def create_backbone(
 
     Raises ValueError for a name that is not listed.
     """
-    if name not in _BUILDERS:
-        raise ValueError(_unknown(name))
-    check_options("backbone", _BUILDERS[name], overrides)
+    build = chosen("backbone.name", name, _BUILDERS)
+    check_options("backbone", build, overrides)
     for key in (key for key in _SIZES if key in overrides):
         if overrides[key] < 1:
             raise ValueError(f"backbone.{key} must be at least 1, got {overrides[key]}")
-    network = _BUILDERS[name](
+    network = build(
         resolution=resolution,
         channels=channels,
         num_classes=num_classes,
@@ -68,9 +68,3 @@ def create_backbone(
     )
     network.name = name
     return network
-
-
-def _unknown(name: str) -> str:
-    nearest = difflib.get_close_matches(name, _BUILDERS, n=1, cutoff=0.0)
-    hint = f" (nearest: {nearest[0]!r})" if nearest else ""
-    return f"no backbone is called {name!r}{hint}: choose from {', '.join(list_backbones())}"

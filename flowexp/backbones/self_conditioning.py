@@ -1,4 +1,4 @@
-"""Self-conditioning in the manner of DDAE++ (arXiv 2505.10999): later blocks are told what earlier ones found."""
+"""Self-conditioning in the manner of DDAE++ (arXiv 2505.10999): features of earlier blocks condition later ones."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """U-Nets in the manner of ADM (Dhariwal & Nichol 2021): residual blocks on maps, skips from the way down to the way up.
 
-The Velocity-Deficit paper (Table 8) says no more of its network than "U-Net, 76M": the architecture here is our choice,
+The Velocity-Deficit paper (Table 8) describes its network only as "U-Net, 76M": the architecture here is our choice,
 its widths such that unet_76m has 75.6 M parameters on 4 x 32 x 32 latents with 1000 classes.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from flowexp.backbones.base import Backbone, State
 from flowexp.backbones.blocks import SelfAttention, draw_as_pytorch
-from flowexp.backbones.embedders import LabelEmbedder, TimestepEmbedder, check_conditioning, with_label
+from flowexp.backbones.embedders import Conditioning, LabelEmbedder, TimestepEmbedder, check_conditioning, with_label
 from flowexp.backbones.registry import register_backbone
 
 TIME_SCALE = 1000.0  # as DiT and ADM, whose sinusoids read steps 0..999
@@ -59,7 +59,7 @@ class UNetBlock(nn.Module):
         self.attention = SelfAttention(outputs, plan.heads, qkv_bias=True) if plan.heads else None
 
     def forward(self, hidden: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The map after the block; hidden has the skip's channels behind its own."""
+        """The map (B, outputs, H, W) after the block; the last channels of `hidden` are those of the skip."""
         return self._attend(self._convolve(hidden, condition))
 
     def _convolve(self, hidden: Tensor, condition: Tensor | None) -> Tensor:
@@ -109,7 +109,7 @@ class UNet(Backbone):
         channels: int,
         num_classes: int | None = None,
         label_dropout: float = 0.1,
-        conditioning: str = "adaln_zero",
+        conditioning: Conditioning = "adaln_zero",
         width: int,
         multipliers: Sequence[int],
         num_res: int,
@@ -152,7 +152,7 @@ class UNet(Backbone):
         return self.plans[tap - 1].outputs
 
     def embed(self, x: Tensor, t: Tensor, label: Tensor | None) -> State:
-        """The map after the first convolution, which is also the first skip, and the condition."""
+        """The map (B, width, H, W) after the first convolution, also the first skip, and the condition (B, D)."""
         hidden = self.stem(x).to(x.dtype)
         condition = None if self.t_embedder is None else with_label(self.t_embedder(t), label, self.y_embedder)
         return State(hidden, condition, block=0, carried=(hidden,))
@@ -167,7 +167,7 @@ class UNet(Backbone):
         return replace(state, hidden=hidden, carried=carried, block=state.block + 1)
 
     def compile_blocks(self, **options: Any) -> None:
-        """As every network's. Blocks of different plans need graphs of their own, of which PyTorch allows 8."""
+        """As for every network. Each plan of a block needs a graph, of which PyTorch allows 8 by default."""
         limit = torch._dynamo.config.recompile_limit
         torch._dynamo.config.recompile_limit = max(limit, 4 * self.depth)  # with or without gradient, with autocast
         super().compile_blocks(**options)
@@ -178,7 +178,7 @@ class UNet(Backbone):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Draw the weights anew: PyTorch's own laws, but zero for the last layer of every branch and of the network."""
+        """Draw the weights anew: PyTorch's defaults, but zero in the last layer of every branch and of the network."""
         draw_as_pytorch(self)
         if self.y_embedder is not None:
             nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)

@@ -14,6 +14,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from flowexp.cli.composing import Configs
 from flowexp.cli.overrides import is_override, key_of, read
 from flowexp.cli.trainer_keys import INSTEAD, TAKEN
+from flowexp.flow.choices import nearest
 
 _PLUGINS = {  # what Hydra calls it, and the package that has it
     "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
@@ -41,12 +42,6 @@ _ADDED = {  # by target, what it takes beyond the keys of its yaml
 }  # fmt: skip
 _MOST_CHOICES = 30  # that are listed in a sentence
 _NO_OPTION = (r"Could not find '([^']+)'", r"Cannot find .*'([^']+)'", r"Could not load '([^']+)'")  # Hydra's words
-
-
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """A hint such as `; did you mean T_min?`, or an empty string where nothing is near."""
-    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def moved(key: str) -> str | None:

@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.completion import complete
 from flowexp.cli.composing import Configs, config_folder
-from flowexp.cli.errors import check_added, nearest, sentence_for
+from flowexp.cli.errors import check_added, sentence_for
 from flowexp.cli.help import help_page
 from flowexp.cli.overrides import folder as folder_override
 from flowexp.cli.overrides import in_any_sampler, is_override, last_of, read, readable
@@ -37,6 +37,7 @@ from flowexp.cli.resolve import OF_A_RUN, check_sweep, settle, unused_folder
 from flowexp.cli.sweep_table import JobResult, print_table, swept_folders
 from flowexp.cli.sweeping import check_subfolders, check_words, is_sweep, per_job
 from flowexp.cli.terminal import unbreakable
+from flowexp.flow.choices import nearest
 from flowexp.records.origin import SAID
 from flowexp.records.run_folder import CONFIG, RunFolder
 from flowexp.training import signals

@@ -21,10 +21,11 @@ from flowexp.cli.continuation import (
     say,
     share_training,
 )
-from flowexp.cli.errors import moved, nearest
+from flowexp.cli.errors import moved
 from flowexp.cli.launcher_ranks import check_processes, check_sweeps_alone, name_in_common
 from flowexp.cli.overrides import last_of, read
 from flowexp.cli.trainer_keys import check_trainer
+from flowexp.flow.choices import nearest
 from flowexp.records.run_folder import RunFolder
 
 OF_A_RUN = ("sample", "evaluate", "diagnose", "export")

@@ -15,10 +15,10 @@ from rich.table import Table
 from flowexp.cli.overrides import key_of, read
 from flowexp.cli.terminal import console
 from flowexp.records import atomic
+from flowexp.records.job_table import JobRow, JobTable
 from flowexp.records.json_files import read_object
-from flowexp.records.protocol_card import card_column, cards_of, is_card_column, keeps_apart
+from flowexp.records.protocol_card import cards_of, keeps_apart
 from flowexp.records.run_folder import RunFolder
-from flowexp.records.tables import write_csv
 
 swept_folders: list[Path] = []
 
@@ -80,7 +80,7 @@ class JobResult:
 
 
 def print_table(sweep: Path) -> int:
-    """Prints and writes (`sweep.csv`) one row per job: overrides, numbers, how it ended. Returns the exit code.
+    """Prints and writes (`sweep.csv`, `sweep.json`) one row per job, and returns the exit code.
 
     Settings that all jobs share are not printed. Beside or below a number stands the hash of its card; numbers of one
     name and cards that differ in more than what is swept are warned of, and why jobs were refused is said below.
@@ -89,33 +89,36 @@ def print_table(sweep: Path) -> int:
     if not jobs:
         print(f"no job of the sweep {sweep} has ended", file=sys.stderr)
         return 1
-    rows = [_row(name, job) for name, job in jobs.items()]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    hidden = _shared([job.settings for job in jobs.values()])
-    shown = [column for column in columns if not is_card_column(column) and column not in hidden]
-    write_csv(sweep / "sweep.csv", [{column: row.get(column) for column in columns} for row in rows])
-    console().print(_fitting(console(), f"sweep {sweep}", shown, rows))
-    print(f"the same as CSV: {sweep / 'sweep.csv'}")
+    table = JobTable(tuple(_row(name, job) for name, job in jobs.items()))
+    in_csv = table.write(sweep)
+    console().print(_fitting(console(), f"sweep {sweep}", table))
+    print(f"the same as CSV: {in_csv}")
     for refusal in dict.fromkeys(job.refusal for job in jobs.values() if job.refusal):
         refused = ", ".join(name for name, job in jobs.items() if job.refusal == refusal)
         print(f"error: job {refused}: {refusal}", file=sys.stderr)
-    varied = {key for job in jobs.values() for key in job.settings} - hidden
+    varied = set(table.settings) - set(table.shared)
     for sentence in keeps_apart({f"job {name}": job.summary for name, job in jobs.items()}, varied=varied):
         print(f"warning: {sentence}", file=sys.stderr)
-    return 1 if any(row["status"] != "finished" for row in rows) else 0
+    return 1 if not all(row.is_finished for row in table.rows) else 0
 
 
-def _fitting(console: Console, title: str, shown: list[str], rows: list[dict[str, Any]]) -> Table:
+def _fitting(console: Console, title: str, jobs: JobTable) -> Table:
     """A line per job, or a column per job where only that fits the screen without breaking words."""
-    turned = _table(title, [list(line) for line in zip(*_lines(shown, rows, "{}\n{}"), strict=True)])
-    table = _table(title, _lines(shown, rows, "{} ({})"))
+    turned = _table(title, [list(line) for line in zip(*_lines(jobs, "{}\n{}"), strict=True)])
+    table = _table(title, _lines(jobs, "{} ({})"))
     unbounded = console.options.update(max_width=10_000)
     widths = [console.measure(each, options=unbounded).maximum for each in (table, turned)]
     return turned if widths[1] <= console.width < widths[0] else table
 
 
-def _lines(shown: list[str], rows: list[dict[str, Any]], with_card: str) -> list[list[str]]:
-    return [shown, *([_shown(row.get(name), row.get(card_column(name)), with_card) for name in shown] for row in rows)]
+def _lines(jobs: JobTable, with_card: str) -> list[list[str]]:
+    """The head of the table and a line per job, without the settings that all jobs share."""
+    varied = [key for key in jobs.settings if key not in jobs.shared]
+    lines = [["job", *varied, *jobs.numbers, "status"]]
+    for row in jobs.rows:
+        numbers = [_shown(row.numbers.get(name), row.cards.get(name), with_card) for name in jobs.numbers]
+        lines.append([row.job, *(row.settings.get(key, "") for key in varied), *numbers, row.status])
+    return lines
 
 
 def _table(title: str, lines: list[list[str]]) -> Table:
@@ -127,23 +130,11 @@ def _table(title: str, lines: list[list[str]]) -> Table:
     return table
 
 
-def _row(name: str, job: JobResult) -> dict[str, Any]:
-    return {"job": name, **job.settings, **_numbers(job.summary), "status": job.status}
-
-
-def _shared(settings: list[dict[str, str]]) -> set[str]:
-    """The keys that have one value in all jobs."""
-    return {key for job in settings[:1] for key in job if len({job.get(key) for job in settings}) == 1}
-
-
-def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a job, each with the hash of its card where it has one."""
-    cards, columns = cards_of(summary), dict[str, Any]()
-    for key, value in summary.get("scalars", {}).items():
-        columns[key] = value
-        if key in cards:
-            columns[card_column(key)] = cards[key]
-    return columns
+def _row(name: str, job: JobResult) -> JobRow:
+    summary = job.summary
+    numbers = {key: value for key, value in summary.get("scalars", {}).items() if isinstance(value, int | float)}
+    cards = {key: card for key, card in cards_of(summary).items() if key in numbers}
+    return JobRow(name, job.status, job.exit_code == 0, job.settings, numbers, cards)
 
 
 def job_names(sweep: Path) -> list[str]:
@@ -162,6 +153,6 @@ def _job_number(name: str) -> tuple[int, str]:
     return (int(name), "") if name.isdigit() else (1 << 30, name)
 
 
-def _shown(value: Any, card: str | None, with_card: str) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+def _shown(value: float | None, card: str | None, with_card: str) -> str:
+    text = "" if value is None else f"{value:.4g}"
     return text if card is None else with_card.format(text, card)

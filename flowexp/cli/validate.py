@@ -1,4 +1,9 @@
-"""Whether the values of a config are of the kind that their targets take: a number for `sampler.s0`, and not a word."""
+"""Whether the values of a config are of the kind that their targets take: a number for `sampler.s0`, and not a word.
+
+The comparison is `flowexp.flow.argument_kinds`, and not pydantic, which was tried on the same hints: its strict mode
+refuses the list that a yaml has for a tuple and the word for a Path, its lax one takes "3" for a number, and its errors
+of a union are one for each member under an internal name, so that our one sentence would still be made by hand.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +13,18 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from flowexp.cli.errors import moved, nearest
+from flowexp.cli.errors import moved
 from flowexp.flow.argument_kinds import Hints, check_kind, kind_of, kinds_of, signature
+from flowexp.flow.choices import nearest
 
-_SETS = ("levels", "taps", "probes", "metrics")  # lists in which a value twice is a slip, and none at all too
+_SETS = ("levels", "taps", "readings", "metrics")  # lists in which a value twice is a slip, and none at all too
 _OPEN = {  # the kinds of the commands' own keys that a yaml leaves null
     "label": int | None, "seed": int | None, "ckpt": str | None, "checkpoint": str | None, "guide": str | None,
     "guide_checkpoint": str | None, "trained_run": str | None, "optimized_metric": str | None, "name": str | None,
     "shard": str | None, "run": str | None, "output": str | None, "wandb": str | None, "convention": str | None,
     "ema": float | str | None, "init": str | None, "autoencoder": str | None,
 }  # fmt: skip
+_WIDER = {"trainer.precision": int | str | None}  # than Lightning has it: `auto` is ours, and checked by `trainer_keys`
 
 
 def check_values(config: DictConfig, target: Callable[..., Any] | None = None) -> None:
@@ -29,14 +36,14 @@ def check_values(config: DictConfig, target: Callable[..., Any] | None = None) -
     target = get_object(config["_target_"]) if target is None and "_target_" in config else target
     hints, takes_any = ({}, True) if target is None else signature(target)
     for key in (str(key) for key in config if not str(key).startswith("_")):
+        name = _name(config, key)
         if not takes_any and key not in hints:
-            name = _name(config, key)
             if sentence := moved(name):
                 raise ValueError(sentence)
             raise ValueError(f"there is no key {name}{nearest(key, hints) or _listed(target, hints, name)}")
-        check_kind(_name(config, key), config[key], hints.get(key, Any))
+        check_kind(name, config[key], _WIDER.get(name, hints.get(key, Any)))
         if key in _SETS:
-            _check_set(_name(config, key), config[key])
+            _check_set(name, config[key])
         if isinstance(config[key], DictConfig) and "_target_" in config[key]:
             check_values(config[key])
 

@@ -164,7 +164,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return {**batch, "image": self.to_data(batch["image"])}
 
     def to_data(self, images: Tensor) -> Tensor:
-        """Stored images, such as `train.images`, as the data of the flow (float32): pixels become [-1, 1]."""
+        """Stored images (B, C, H, W), such as `train.images`, as the data of the flow: float32, pixels in [-1, 1]."""
         return to_float(images)
 
     def to_pictures(self, samples: Tensor) -> Tensor:

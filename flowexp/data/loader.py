@@ -36,6 +36,9 @@ class BatchLoader:
     happened before: after an interrupted pass too, training step s sees batch s. What Lightning takes for an epoch (one
     ended by max_steps or limit_train_batches, say) has no influence.
 
+    By hand and not torch's DataLoader: its workers and their queue cost more than the gather that they would do. The
+    state of torchdata's StatefulDataLoader belongs to a number of workers and processes, a count belongs to none.
+
     Arguments:
         images: the set, on the CPU (also memory-mapped) or on a device; batches stay where they are.
         batch_size: B, images per step over all processes.
@@ -79,10 +82,6 @@ class BatchLoader:
             self.step += 1
             yield batch
 
-    def fetch(self, epoch: int, batch: int) -> Batch:
-        """This process's slice of a batch: `image` (B / W, C, H, W) as stored, and `label`, (B / W,) for classes."""
-        return self.images.batch(self._pick(epoch, batch))
-
     def _pick(self, epoch: int, batch: int) -> Pick:
         if self._arranged is None or self._arranged.number != epoch:
             self._arranged = self._arrange(epoch)
@@ -98,10 +97,6 @@ class BatchLoader:
         if self.flip:
             flips = (torch.rand(rows, generator=keyed_generator(self.seed, _FLIPS, epoch)) < 0.5).to(device)
         return _Epoch(epoch, order, flips)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Moves to the first batch of an epoch, counted from 0."""
-        self.step = epoch * len(self)
 
     def state_dict(self) -> dict[str, int]:
         """The number of batches served, the same on every process, and what gives it its meaning."""

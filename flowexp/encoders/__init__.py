@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flowexp.encoders.base import FeatureNet, FeatureSet
@@ -10,6 +11,7 @@ from flowexp.encoders.efficientnet_lite import EfficientNetLite
 from flowexp.encoders.inception import Inception
 from flowexp.encoders.teachers import TEACHERS, Teacher, create_teacher
 from flowexp.encoders.token_cache import TokenCache
+from flowexp.flow.choices import chosen
 
 ENCODERS: dict[str, type[FeatureNet]] = {net.name: net for net in (DINOv2, EfficientNetLite, Inception)}
 
@@ -23,6 +25,7 @@ __all__ = [
     "Inception",
     "Teacher",
     "TokenCache",
+    "as_encoder",
     "create_encoder",
     "create_teacher",
 ]
@@ -34,6 +37,11 @@ def create_encoder(name: str, **options: Any) -> FeatureNet:
     Raises:
         ValueError: there is no such name, or its weights cannot be had.
     """
-    if name not in ENCODERS:
-        raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, got {name!r}")
-    return ENCODERS[name](**options)
+    return chosen("encoder", name, ENCODERS)(**options)
+
+
+def as_encoder(encoder: str | Mapping[str, Any] | FeatureNet) -> FeatureNet:
+    """The feature network of that name, or of a name with options as a mapping; a network is returned as it is."""
+    if isinstance(encoder, FeatureNet):
+        return encoder
+    return create_encoder(encoder) if isinstance(encoder, str) else create_encoder(**encoder)

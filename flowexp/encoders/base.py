@@ -9,6 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from flowexp.records.score_name import ScoreName
+
 
 class FeatureSet(dict[str, Tensor]):
     """What one pass of pictures through a network gives, by output: each (B, the output's dim) float32."""
@@ -17,8 +19,8 @@ class FeatureSet(dict[str, Tensor]):
         """The first `num` pictures."""
         return self._each(lambda found: found[:num])
 
-    def spoil(self, bad: Tensor) -> FeatureSet:
-        """NaN for the pictures where `bad` (B,) holds: as a picture a sample that diverged looks like any other."""
+    def with_nan(self, bad: Tensor) -> FeatureSet:
+        """NaN for the pictures where `bad` (B,) holds: in uint8 a sample that diverged looks like any other."""
         return self._each(lambda found: found.masked_fill(bad.to(found.device)[:, None], torch.nan))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> FeatureSet:
@@ -57,12 +59,12 @@ class FeatureNet(nn.Module, ABC):
         """The key of a `score`, such as "frechet" or "precision". Only Inception's scores go by the papers' names."""
         if score == "frechet":
             return self.distance_name
-        return f"{score.replace('kid', 'mmd')}/{self.name}"
+        return str(ScoreName(score, self.name))
 
     @property
     def distance_name(self) -> str:
         """The key of a Frechet distance between these features. Only that of Inception's may be called FID."""
-        return f"frechet/{self.name}"
+        return str(ScoreName("frechet", self.name))
 
     def freeze(self) -> None:
         """Takes the weights out of training and puts them in the layout that convolutions are fastest in."""
@@ -83,7 +85,7 @@ class FeatureNet(nn.Module, ABC):
         return self.extract(images)["features"]
 
     def extract(self, images: Tensor, wanted: Sequence[str] = ("features",)) -> FeatureSet:
-        """The `wanted` outputs of the same pictures, from one pass.
+        """The `wanted` outputs (B, D) of the same pictures, uint8 (B, 1 or 3, H, W), from one pass.
 
         Raises:
             ValueError: as `forward`, or an output that this network does not offer.

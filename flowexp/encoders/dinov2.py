@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from flowexp.encoders.base import FeatureNet
 from flowexp.encoders.weights import read_state_dict
+from flowexp.records.fingerprint import sha256_of
 
 MODEL = "vit_base_patch14_dinov2"
 REPOSITORY = "timm/vit_base_patch14_dinov2.lvd142m"  # on the Hugging Face hub
@@ -109,7 +109,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
 
     content = path.read_bytes()
     try:
-        return load(content), hashlib.sha256(content).hexdigest()[:16]
+        return load(content), sha256_of(content)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: fetch it again ({error})") from error
 

@@ -78,7 +78,7 @@ def load_lite0() -> tuple[nn.Module, str]:
 
 
 def match_in_order(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`saved` under the names of `own`, in the same order.
+    """The tensors of `saved` under the names of `own`, whose tensors have the same shapes in the same order.
 
     Raises:
         ValueError: their numbers or shapes differ.

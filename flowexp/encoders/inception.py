@@ -55,13 +55,6 @@ class Inception(FeatureNet):
     def dims(self) -> dict[str, int]:
         return {"features": self.dim, "spatial": NUM_SPATIAL_CHANNELS * 17 * 17, "logits": 1008}
 
-    def key(self, score: str) -> str:
-        return score.replace("frechet", "fid")
-
-    @property
-    def distance_name(self) -> str:
-        return "fid"
-
     def features(self, images: Tensor) -> Tensor:
         return self.network(images)[0]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
+
+from flowexp.records import fingerprint
 
 _EXTRA = 'pip install "flowexp[latents]"'
 
@@ -60,7 +61,4 @@ class Pretrained(ABC):
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that identify the weights, wherever they were loaded from."""
-        digest = hashlib.blake2b(digest_size=8)
-        for name, tensor in sorted(self.network.state_dict().items()):
-            digest.update(name.encode() + tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return fingerprint.of_weights(sorted(self.network.state_dict().items()))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flowexp.encoders import dinov2
 from flowexp.encoders.base import as_rgb
 from flowexp.encoders.efficientnet_lite import load_lite0
+from flowexp.flow.choices import chosen
 
 
 class Teacher(nn.Module, ABC):
@@ -112,6 +113,4 @@ def create_teacher(name: str, **options: Any) -> Teacher:
     Raises:
         ValueError: there is no such name, or its weights cannot be had.
     """
-    if name not in TEACHERS:
-        raise ValueError(f"a teacher must be one of {', '.join(TEACHERS)}, got {name!r}")
-    return TEACHERS[name](**options)
+    return chosen("a teacher", name, TEACHERS)(**options)

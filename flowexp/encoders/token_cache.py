@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import struct
@@ -21,10 +19,11 @@ from torch import Tensor
 
 from flowexp.encoders.teachers import Teacher
 from flowexp.records.caches import dispensable
+from flowexp.records.fingerprint import Fingerprint, of_values
 
-_KEY = 16  # bytes of a picture's digest
+_KEY = 16  # bytes of a picture's fingerprint
 _ENTRY = _KEY + 4  # ... and of the CRC-32 of its tokens
-_FORMAT = 2  # 1 had no checksums
+_FORMAT = 2  # of the files, part of the folder's name
 
 
 class TokenCache:
@@ -49,9 +48,9 @@ class TokenCache:
         self._grids: dict[int, _Rows] = {}
 
     def tokens(self, images: Tensor, side: int) -> Tensor:
-        """`teacher.tokens`, rounded to float16."""
+        """`teacher.tokens` (B, side^2, D) of pictures (B, C, H, W), rounded to float16."""
         rows, device = self._rows(side), images.device
-        keys = [hashlib.blake2b(image.tobytes(), digest_size=_KEY).digest() for image in images.cpu().numpy()]
+        keys = [Fingerprint(_KEY).add(image).raw for image in images.cpu().numpy()]
         found = rows.read(keys)
         missing = {key: i for i, key in enumerate(keys) if key not in found}
         if missing:
@@ -62,8 +61,8 @@ class TokenCache:
 
     def _rows(self, side: int) -> _Rows:
         if side not in self._grids:
-            about = json.dumps({**self.teacher.protocol(), "side": side, "format": _FORMAT}, sort_keys=True)
-            place = f"{self.teacher.name}-{side}-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
+            decides = {**self.teacher.protocol(), "side": side, "format": _FORMAT}
+            place = f"{self.teacher.name}-{side}-{of_values(decides, digits=12)}"
             self._grids[side] = _Rows(self.folder / place, (side**2, self.teacher.dim))
         return self._grids[side]
 

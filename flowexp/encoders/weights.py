@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 import re
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowexp.records.fingerprint import sha256_of
+
 _OBJECT = (
     r"(?:Unsupported global: GLOBAL|Unsupported class|type) ([\w.]+)"  # torch's words for what it refuses to build
 )
@@ -22,7 +23,7 @@ _OBJECT = (
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
     """The tensors of a PyTorch file by name, and the first 16 digits of its SHA-256, which name it in a protocol.
 
-    Whether they are a network's, whoever loads them into it checks.
+    They may have any shape: the network that loads them checks it.
 
     Raises:
         ValueError: the file is damaged, or holds objects.
@@ -46,7 +47,7 @@ def read_plain(path: Path, classes: Sequence[type] = ()) -> tuple[Any, str]:
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle make the unpickler stumble in any way, KeyError: 101 too
         raise ValueError(_refusal(path, error)) from error
-    return found, hashlib.sha256(content).hexdigest()[:16]
+    return found, sha256_of(content)
 
 
 def _damaged_record(content: bytes) -> str | None:
@@ -59,7 +60,7 @@ def _damaged_record(content: bytes) -> str | None:
 
 
 def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """`content` where it is tensors by name.
+    """The content of a file as a state dict: tensors of any shape by name.
 
     Raises:
         ValueError: it is something else.

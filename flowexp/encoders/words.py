@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowexp.records import fingerprint
+
 _WORD = re.compile(r"\w+")
 
 
@@ -45,8 +47,7 @@ class HashedWords:
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of what stands in for weights: the vector of one word."""
-        signs = self.encode(["fingerprint"])[0, 0].to(torch.int8).numpy()
-        return hashlib.blake2b(signs.tobytes(), digest_size=8).hexdigest()
+        return fingerprint.of_content(self.encode(["fingerprint"])[0, 0].to(torch.int8))
 
     def encode(self, captions: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
         """The embeddings (B, L, D), float32, of captions: -1 and 1 where there is a word, else 0."""

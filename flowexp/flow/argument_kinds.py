@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Union
 
+from flowexp.flow.choices import check_choice, choices_of
+
 WORDS: dict[type, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -24,12 +26,17 @@ Hints = dict[str, Any]
 
 
 def check_kind(name: str, value: Any, hint: Any) -> None:
-    """Raises ValueError for a value of another kind than `hint`, in a list too, and for a number that is not finite."""
+    """Raises ValueError for a value of another kind than `hint`, in a list too, or a word that it does not allow.
+
+    So is a number that is not finite.
+    """
     kinds, kind = kinds_of(hint), kind_of(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value}")
     if kinds and kind not in kinds and not (kind is int and float in kinds):
         raise ValueError(f"{name} must be {_in_words(kinds)}, got {shown(value)}")
+    if kind is str and (choices := choices_of(hint)):
+        check_choice(name, value, choices)
     if kind is list:
         _check_list(name, value, hint)
 
@@ -70,7 +77,7 @@ def kinds_of(hint: Any) -> set[type]:
 
 
 def signature(target: Callable[..., Any]) -> tuple[Hints, bool]:
-    """The type hints of the keys that `target` takes, and whether it passes others on to who knows whom."""
+    """The type hints of the keys that `target` takes, and whether it accepts further keyword arguments."""
     hints: Hints = {}
     target = target.func if isinstance(target, partial) else target
     for function, source in _constructors(target):
@@ -83,7 +90,7 @@ def signature(target: Callable[..., Any]) -> tuple[Hints, bool]:
         written_by = str(getattr(function, "__module__", ""))
         if written_by.startswith("pytorch_lightning"):  # DDPStrategy hands them to torch, not to its base
             return hints, True
-    return hints, target is not str  # that of strategy=single
+    return hints, True
 
 
 def _check_list(name: str, values: Sequence[Any], hint: Any) -> None:
@@ -102,7 +109,7 @@ def _check_list(name: str, values: Sequence[Any], hint: Any) -> None:
 
 
 def _constructors(target: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], Any]]:
-    """What is called, and what its hints are read from: a class's own constructor, then those that it passes on to."""
+    """Each constructor and the source of its hints: that of the class, then those that receive its keywords."""
     if not isinstance(target, type):
         yield target, target
         return

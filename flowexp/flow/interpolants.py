@@ -1,4 +1,4 @@
-"""Interpolants: the path xt = alpha(t) data + sigma(t) noise, its velocity, and what one quantity says about another.
+"""Interpolants: the path xt = alpha(t) data + sigma(t) noise; velocity, data, noise and score from one another.
 
 SiT writes its paths on the reversed axis t_sit = progress(t). There v_sit = -v, and with t mapped every formula below
 is SiT's (transport/path.py).
@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flowexp.flow.time import expand, progress
+from flowexp.flow.choices import check_choice
+from flowexp.flow.time import Interval, expand, progress
 
-Interval = tuple[float, float]
 QUANTITIES = ("velocity", "data", "noise", "score")
 
 
@@ -82,8 +82,7 @@ class Interpolant(ABC):
         source, target: "velocity", "data", "noise" or "score" (of the marginal, score = -noise / sigma).
         """
         for quantity in (source, target):
-            if quantity not in QUANTITIES:
-                raise ValueError(f"a quantity is one of {', '.join(QUANTITIES)}, got {quantity!r}")
+            check_choice("a quantity", quantity, QUANTITIES)
         return value if source == target else getattr(self, f"{target}_from_{source}")(value, xt, t)
 
     def data_from_velocity(self, velocity: Tensor, xt: Tensor, t: Tensor) -> Tensor:
@@ -99,7 +98,7 @@ class Interpolant(ABC):
         return (of_velocity * velocity - of_xt * xt).to(velocity.dtype)
 
     def score_from_velocity(self, velocity: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-        """score = -noise / sigma, with the noise of `noise_from_velocity`."""
+        """score = (alpha' xt - alpha velocity) / (sigma W): -noise / sigma. Infinite at t = 0."""
         return self.score_from_noise(self.noise_from_velocity(velocity, xt, t), xt, t)
 
     def velocity_from_data(self, data: Tensor, xt: Tensor, t: Tensor) -> Tensor:
@@ -115,7 +114,7 @@ class Interpolant(ABC):
         return velocity.to(noise.dtype)
 
     def velocity_from_score(self, score: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-        """As `velocity_from_noise`, with noise = -sigma score."""
+        """velocity = (alpha' xt - W sigma score) / alpha: `velocity_from_noise` of noise = -sigma score."""
         return self.velocity_from_noise(self.noise_from_score(score, xt, t), xt, t)
 
     def data_from_noise(self, noise: Tensor, xt: Tensor, t: Tensor) -> Tensor:
@@ -129,11 +128,11 @@ class Interpolant(ABC):
         return ((xt - self.alpha(time) * data) / self.sigma(time)).to(data.dtype)
 
     def data_from_score(self, score: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-        """As `data_from_noise`, with noise = -sigma score: Tweedie's formula."""
+        """data = (xt + sigma^2 score) / alpha, Tweedie's formula. Infinite at t = 1."""
         return self.data_from_noise(self.noise_from_score(score, xt, t), xt, t)
 
     def score_from_data(self, data: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-        """score = -noise / sigma, with the noise of `noise_from_data`."""
+        """score = (alpha data - xt) / sigma^2. Infinite at t = 0."""
         return self.score_from_noise(self.noise_from_data(data, xt, t), xt, t)
 
     def noise_from_score(self, score: Tensor, xt: Tensor, t: Tensor) -> Tensor:
@@ -214,10 +213,11 @@ class SBDMVP(Interpolant):
             raise ValueError(f"SBDM-VP needs 0 < beta_min <= beta_max, got {self.beta_min} and {self.beta_max}")
 
     def beta(self, t: Tensor) -> Tensor:
-        """The rate of the diffusion."""
+        """The rate of the diffusion, shaped like t."""
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def log_alpha(self, t: Tensor) -> Tensor:
+        """log alpha = -1/2 int_0^t beta, shaped like t."""
         return -t * (self.beta_min / 2 + t * (self.beta_max - self.beta_min) / 4)
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -260,6 +260,3 @@ class SBDMVP(Interpolant):
 
     def velocity_from_data(self, data: Tensor, xt: Tensor, t: Tensor) -> Tensor:
         return self.velocity_from_score(self.score_from_data(data, xt, t), xt, t)
-
-
-INTERPOLANTS: dict[str, type[Interpolant]] = {path.name: path for path in (Linear, GVP, SBDMVP)}

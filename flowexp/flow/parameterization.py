@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Protocol
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from flowexp.flow.choices import check_choice
 from flowexp.flow.interpolants import Interpolant
+from flowexp.flow.velocity import Network
 
-SPACES = ("velocity", "data", "noise")
-
-
-class ConditionedNetwork(Protocol):
-    """A network called as (x, t, label), with a condition that stands for "nothing"."""
-
-    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None, /) -> Tensor: ...
-
-    def null_condition(self, label: Tensor | None) -> Tensor | None: ...
+Space = Literal["velocity", "data", "noise"]
+SPACES: tuple[Space, ...] = get_args(Space)
 
 
 @dataclass(frozen=True)
@@ -31,7 +26,7 @@ class Parameterization:
     baseline, x-prediction in velocity space is JiT (Li and He, 2025).
 
     What follows from data divides by sigma, which is 0 at t = 0; what follows from noise divides by alpha, which is 0
-    at t = 1. The divisor is kept at `clamp` at least, in the prediction and in its target alike, in training and in
+    at t = 1. The divisor is at least `clamp`, in the prediction and in its target alike, in training and in
     sampling, as JiT does with 0.05. clamp=0 is the exact conversion, infinite at that end.
 
     So a sampler of data predictions slows down below the clamp c. On the linear path a step of Euler from t to 0 goes
@@ -39,14 +34,13 @@ class Parameterization:
     many small steps leave exp(-1) of the noise that was there at c. `Sampler.final_jump` alone goes all the way.
     """
 
-    prediction: str = "velocity"
-    loss_space: str = "velocity"
+    prediction: Space = "velocity"
+    loss_space: Space = "velocity"
     clamp: float = 0.05
 
     def __post_init__(self) -> None:
         for key, value in (("prediction", self.prediction), ("loss_space", self.loss_space)):
-            if value not in SPACES:
-                raise ValueError(f"parameterization.{key} must be one of {', '.join(SPACES)}, got {value!r}")
+            check_choice(f"parameterization.{key}", value, SPACES)
         if not 0 <= self.clamp < 1:
             raise ValueError(f"parameterization.clamp must lie in [0, 1), got {self.clamp}")
 
@@ -62,9 +56,9 @@ class Parameterization:
     def compared(
         self, output: Tensor, target: Tensor, data: Tensor, noise: Tensor, xt: Tensor, t: Tensor, path: Interpolant
     ) -> tuple[Tensor, Tensor]:
-        """The two tensors whose squared difference is the error, (B, ...) each: of the output and of its target.
+        """Output and target in the space of the loss, (B, ...) each; the error is their squared difference.
 
-        target: the velocity that is regressed. data, noise: what it is made of, regressed where they are predicted.
+        target: the regressed velocity. data, noise: its parts, the targets of a network that predicts one of them.
         """
         truth = {"velocity": target, "data": data, "noise": noise}[self.prediction]
         if self.loss_space == self.prediction:
@@ -83,7 +77,7 @@ class Parameterization:
 class VelocityNetwork:
     """A network as samplers and diagnostics see it: called as (x, t, label), it gives velocities."""
 
-    backbone: ConditionedNetwork
+    backbone: Network
     interpolant: Interpolant
     parameterization: Parameterization
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowexp.flow.choices import chosen
 from flowexp.flow.time import noise_level
 
 Schedule = Callable[[Tensor], Tensor]
@@ -44,11 +45,7 @@ PROFILES = {
 
 def create_profile(name: str | Profile) -> Profile:
     """The profile of that name; a profile is returned as it is."""
-    if isinstance(name, Profile):
-        return name
-    if name not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {name!r}")
-    return PROFILES[name]
+    return name if isinstance(name, Profile) else chosen("profile", name, PROFILES)
 
 
 def scale_schedule(profile: str | Profile, s0: float, s1: float) -> Schedule:

@@ -6,32 +6,26 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from flowexp.flow.argument_kinds import check_options
+from flowexp.flow.choices import check_choice
 from flowexp.flow.interpolants import Interpolant
 from flowexp.flow.parameterization import VelocityNetwork
 from flowexp.flow.profiles import Profile, create_profile, scale_schedule
 from flowexp.flow.randomness import SampleNoise
 from flowexp.flow.solvers import Draw, OnStep, Solution, Solver, StochasticSolver, create_solver
 from flowexp.flow.time import as_noise_level
-from flowexp.flow.velocity import Autoguided, Conditional, Field, Guided, Scaled
+from flowexp.flow.velocity import Autoguided, Conditional, Field, Guided, Network, Scaled
 
-SSC_TARGETS = ("velocity", "drift")
+SSCTarget = Literal["velocity", "drift"]
+SSC_TARGETS: tuple[SSCTarget, ...] = get_args(SSCTarget)
 STRONG_GUIDANCE = 2.0  # VD section 6 warns of high CFG; in VD Table 12 SSC helps at 2 and hurts at 4
 STRONG_SSC = 1.1  # VD's default, which VD Table 10 finds too strong on a network trained with MAFM
 FEW_DIMENSIONS = 256  # VD section 6 warns of "ultra-low-dimensional" data, with no number; ours lets 28 x 28 pass
-
-
-class Network(Protocol):
-    """What is sampled from: a velocity network that names the condition for "nothing", None where it has none."""
-
-    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None, /) -> Tensor: ...
-
-    def null_condition(self, label: Tensor | None) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)
@@ -50,20 +44,20 @@ class Sampler:
     """Solver, SSC and guidance, in the order network -> guidance -> autoguidance -> SSC -> solver.
 
     solver: a solver, or its name.
-    num_steps: steps of the solver; None keeps a given solver's own number, and is 50 for a name.
+    num_steps: steps of the solver; None is the number of a given solver, and 50 for a name.
     solver_options: further fields of the solver, such as rtol.
     shift: moves the grid's noise levels, as SD3's, FLUX's and RAE's samplers do, see `flowexp.flow.time.shifted`; None
         keeps a given solver's own, and is 1, no shift, for a name.
     s0, s1, profile: SSC's scale at the noise end, at the data end, and the shape between (VD eq. 10 and Table 7).
     ssc_target: "velocity" scales what the network returns, and with it the score of an SDE; "drift" leaves the score
-        alone. The paper does not say which; for an ODE they are the same.
+        alone. The paper leaves it open; for an ODE they are the same.
     guidance_scale, guidance_channels, guidance_interval: see `velocity.Guided`; scale 1 is no guidance, at no cost.
     autoguidance_scale, autoguidance_interval: see `velocity.Autoguided`; scale 1 is none, another needs a `guide`.
     final_jump: a noise level in (0, 1) at which the last network call jumps to its estimate of the data.
         LCF never trains the velocity below T_min and leaves open how it samples there; None integrates to the end.
         It is the whole way to the data also where a network's `Parameterization` clamps the velocity.
 
-    Warns where SSC meets strong guidance (VD section 6); `ssc_warnings` knows the other limits.
+    Warns where SSC meets strong guidance (VD section 6); `ssc_warnings` lists the other limits.
     """
 
     solver: Solver | str = "euler"
@@ -72,7 +66,7 @@ class Sampler:
     s0: float = 1.0
     s1: float = 1.0
     profile: str | Profile = "linear"
-    ssc_target: str = "velocity"
+    ssc_target: SSCTarget = "velocity"
     guidance_scale: float = 1.0
     guidance_channels: int | None = None
     guidance_interval: Sequence[float] = (0.0, 1.0)
@@ -99,8 +93,7 @@ class Sampler:
         for key in ("s0", "s1"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"sampler.{key} scales the velocity and must be positive, got {getattr(self, key)}")
-        if self.ssc_target not in SSC_TARGETS:
-            raise ValueError(f"ssc_target must be one of {', '.join(SSC_TARGETS)}, got {self.ssc_target!r}")
+        check_choice("sampler.ssc_target", self.ssc_target, SSC_TARGETS)
         for key in ("guidance_interval", "autoguidance_interval"):
             levels = [as_noise_level(level, f"each of sampler.{key}") for level in getattr(self, key)]
             if len(levels) != 2 or levels[0] > levels[1]:
@@ -108,7 +101,7 @@ class Sampler:
         if self.final_jump is not None and as_noise_level(self.final_jump, "sampler.final_jump") in (0, 1):
             raise ValueError(f"final_jump must lie strictly between data, 0, and noise, 1; got {self.final_jump}")
         if self.final_jump is not None and self.integrator.num_steps < 2:
-            raise ValueError("final_jump is a step of its own: num_steps must be at least 2, got 1")
+            raise ValueError("final_jump is one of the steps: num_steps must be at least 2, got 1")
 
     @property
     def integrator(self) -> Solver:
@@ -166,7 +159,7 @@ class Sampler:
         profile = create_profile(self.profile).name
         settings = {key: value for key, value in vars(self).items() if key not in ("solver", "solver_options")}
         solver = {**asdict(self.integrator), "stochastic": self.integrator.stochastic}
-        solver.pop("drift_scale", None)  # a function; ssc_target says it
+        solver.pop("drift_scale", None)  # a function, which ssc_target names
         if self.shift == 1:  # came later: numbers without it have the protocol that they had
             del settings["shift"], solver["shift"]
         intervals = {
@@ -239,7 +232,7 @@ def _unclamped(network: Network) -> Network:
 
 
 def ssc_warnings(sampler: Sampler, objective: str, dims: int) -> list[str]:
-    """What VD's limits say against this sampler's SSC; empty where it corrects nothing, or nothing is known against it.
+    """The limits that VD names for this sampler's SSC; empty where it corrects nothing or meets none of them.
 
     objective: how the network was trained, such as "fm" or "mafm". dims: numbers in one sample, C x H x W.
     """
@@ -262,7 +255,7 @@ def ssc_warnings(sampler: Sampler, objective: str, dims: int) -> list[str]:
 
 @cache
 def warn_once(message: str) -> None:
-    """Says `message` as a warning, the first time in this process."""
+    """Warn with `message`, once in this process."""
     warnings.warn(message, stacklevel=4)  # the line that makes the Sampler
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 LEVELS = 1000  # the papers' time steps (LCF's T_min = 20) are counted out of this many; everything else is a level
 
 Time = TypeVar("Time", float, Tensor)
+Interval = tuple[float, float]  # of noise levels, the lower end first
 
 
 def progress(t: Time) -> Time:

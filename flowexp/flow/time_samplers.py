@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from flowexp.flow.time import check_shift, progress, shifted, unshifted
+from flowexp.flow.choices import chosen
+from flowexp.flow.time import Interval, check_shift, progress, shifted, unshifted
 
-Interval = tuple[float, float]
 FARTHEST = 100.0  # where sigmoid(m) has long been 0 or 1 in float32
 
 
@@ -37,7 +37,7 @@ class TimeSampler(ABC):
 
     @abstractmethod
     def draw(self, num: int, generator: torch.Generator) -> Tensor:
-        """`num` noise levels in [0, 1], before the shift."""
+        """`num` noise levels in [0, 1], float32 (num,), before the shift."""
 
     @abstractmethod
     def density_before_shift(self, t: Tensor) -> Tensor:
@@ -137,6 +137,4 @@ TIME_SAMPLERS: dict[str, type[TimeSampler]] = {
 
 def create_time_sampler(name: str, **options: float) -> TimeSampler:
     """The time sampler of that name."""
-    if name not in TIME_SAMPLERS:
-        raise ValueError(f"time sampler must be one of {', '.join(TIME_SAMPLERS)}, got {name!r}")
-    return TIME_SAMPLERS[name](**options)
+    return chosen("time sampler", name, TIME_SAMPLERS)(**options)

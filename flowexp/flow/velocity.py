@@ -7,17 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from flowexp.flow.interpolants import Interval
 from flowexp.flow.profiles import Profile, scale_schedule
-from flowexp.flow.time import expand, progress
+from flowexp.flow.time import Interval, expand, progress
 
 Field = Callable[[Tensor, Tensor], Tensor]
-Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 EVERYWHERE: Interval = (0.0, 1.0)
+
+
+class Network(Protocol):
+    """A network of (x, t, label), with x (B, ...), t (B,) and label (B,), (B, L, D) or None.
+
+    It names the condition that stands for "nothing", shaped like the label; None where it has none.
+    """
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None, /) -> Tensor: ...
+
+    def null_condition(self, label: Tensor | None) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ class Autoguided:
     Around a field that is itself `Guided` by s it is v + w (s - 1) (v - v_null) + (w - 1) (v - v_weak), all v of the
     conditional networks: the first guidance is stretched by w = scale, the second is as it would be alone.
 
-    weak_field: the weaker network's own velocity, on the same path; called once where the velocity is guided.
+    weak_field: the velocity of the weaker network, on the same path; one call wherever the velocity is guided.
     interval: noise levels (low, high) that are guided; elsewhere the velocity is `field`'s. An interval other than
         (0, 1) asks the device for t once per call.
     """

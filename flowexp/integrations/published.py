@@ -17,11 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from flowexp.backbones import create_backbone
-from flowexp.flow.interpolants import INTERPOLANTS, Interpolant
+from flowexp.flow.choices import chosen
+from flowexp.flow.interpolants import GVP, SBDMVP, Interpolant, Linear
 from flowexp.flow.parameterization import Parameterization, VelocityNetwork
 from flowexp.flow.randomness import SampleNoise
 from flowexp.flow.sampler import Sampler, Samples
 
+INTERPOLANTS: dict[str, type[Interpolant]] = {path.name: path for path in (Linear, GVP, SBDMVP)}
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PICTURES = "pictures in [-1, 1]"  # the space of a network that draws no latents, in `about`
 REPOSITORY_TAGS = ["flow-matching", "image-generation"]
@@ -35,7 +37,7 @@ class PublishedModel(nn.Module, ModelHubMixin, library_name="flowexp", tags=REPO
 
     Arguments:
         backbone: `name`, `resolution`, `channels` and the other keys of `flowexp.backbones.create_backbone`.
-        interpolant: `name`, one of `flowexp.flow.interpolants.INTERPOLANTS`, and its keys.
+        interpolant: `name`, one of `INTERPOLANTS`, and its keys.
         parameterization: keys of `flowexp.flow.parameterization.Parameterization`.
         sampler: keys of `flowexp.flow.sampler.Sampler`, the solver by its name.
         about: what is known of the training, for people.
@@ -190,9 +192,7 @@ def _made(what: str, make: Callable[..., Any], options: Mapping[str, Any]) -> An
 
 
 def _interpolant(name: str, **options: float) -> Interpolant:
-    if name not in INTERPOLANTS:
-        raise ValueError(f"interpolant must be one of {', '.join(INTERPOLANTS)}, got {name!r}")
-    return INTERPOLANTS[name](**options)
+    return chosen("interpolant", name, INTERPOLANTS)(**options)
 
 
 def _sampler(solver: str = "euler", **options: Any) -> Sampler:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from flowexp.backbones import Backbone
 from flowexp.encoders.weights import read_plain, tensors_of
+from flowexp.flow.choices import check_choice
 
 CONVENTIONS = ("sit", "repa")
 _HEAD = ("final_layer.linear.weight", "final_layer.linear.bias")
@@ -67,8 +68,8 @@ def convention_of(official: OfficialWeights, given: str | None = None) -> str:
     Raises:
         ValueError: `given` is none of the two, or not the one that the file shows.
     """
-    if given is not None and given not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {given!r}")
+    if given is not None:
+        check_choice("convention", given, CONVENTIONS)
     shown, by = _shown(official)
     if shown and given not in (None, shown):
         raise ValueError(
@@ -113,7 +114,7 @@ def _check_same(key: str, ours: str, theirs: Any, names: Mapping[str, str]) -> N
 def convert(
     official: Mapping[str, Tensor], backbone: Backbone, convention: str, prediction: str = "velocity"
 ) -> dict[str, Tensor]:
-    """A state dict for `backbone` that gives its prediction on our axis, from SiT's or REPA's weights.
+    """A state dict for `backbone` from SiT's or REPA's weights, with its shapes and with predictions on our axis.
 
     convention: "sit" or "repa", whose code trained the weights; see `convention_of`. prediction: "velocity", whose sign
     turns with the axis, or "eps", SiT's "noise", whose does not. The half of the outputs that SiT never uses
@@ -123,8 +124,7 @@ def convert(
         ValueError: the tensors do not fit the network, it reads t on another scale than theirs, or neither code trains
             such a prediction.
     """
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    check_choice("convention", convention, CONVENTIONS)
     _check_time_scale(backbone)
     weights = in_our_convention(official, convention, prediction)
     _check(weights, backbone.state_dict())

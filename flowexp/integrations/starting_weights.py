@@ -6,7 +6,6 @@ classes) stays as it was drawn: each tensor is told.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -22,6 +21,7 @@ from flowexp.backbones import Backbone
 from flowexp.integrations.dit_weights import from_diffusers
 from flowexp.integrations.published import CONFIG, WEIGHTS, load, read_weights
 from flowexp.integrations.sit_checkpoints import convention_of, in_our_convention, read_official
+from flowexp.records import fingerprint
 from flowexp.records.json_files import read_object
 
 HUB = "hub:"
@@ -47,12 +47,8 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """16 digits of a SHA-256 over the names and bytes of all tensors."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.weights.items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:16]
+        """Of the names and values of all tensors."""
+        return fingerprint.of_weights(sorted(self.weights.items()))
 
 
 @dataclass(frozen=True)

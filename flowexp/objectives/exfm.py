@@ -19,7 +19,7 @@ class ExplicitFlowMatching(FlowMatching):
     """Regresses a Monte-Carlo estimate of the marginal velocity instead of that of one pair (LCF Figure 11's ExFM).
 
     The candidates are `num_candidates` training images, drawn anew at every step and the same on all processes, and the
-    images of the batch on all processes, the row's own included. LCF does not state their number. Near clean data one
+    images of the batch on all processes, that of the row included. LCF does not state their number. Near clean data one
     candidate takes all the weight, and the target is that of flow matching. A network that predicts data or noise
     regresses their averages. Given a class, the candidates are those of the class; where the label was dropped, all.
 
@@ -59,7 +59,7 @@ class ExplicitFlowMatching(FlowMatching):
         return explicit_velocity(xt, t, data, self.interpolant, allowed=self._allowed(batch.label, label))
 
     def error(self, step: Step) -> Tensor:
-        """As FM's, but the data and the noise to be predicted are those that the averaged velocity is made of."""
+        """The error (B,) of FM, where data and noise are those that the averaged velocity is made of."""
         kinds = ("data", "noise")
         data, noise = (self.interpolant.convert(step.target, step.xt, step.t, "velocity", kind) for kind in kinds)
         where = (data, noise, step.xt, step.t, self.interpolant)

@@ -30,7 +30,7 @@ class FlowMatching(Learner):
     """Trains a network on the flow-matching loss E ||v_theta(x_t, t) - v*||^2 (LCF eq. 4), with an EMA of its weights.
 
     A subclass is an objective: it changes `target` (what is regressed), `forward_step` (which rows) or `losses` (what
-    is added), and has a name of its own, `objective`. Terms are added to any objective. How weights are updated,
+    is added), and has a name, `objective`. Terms are added to any objective. How weights are updated,
     averaged and saved is the Learner's part.
 
     `conditions` gives the text of the samples of a network that takes text; `guide` is the weaker network of
@@ -41,11 +41,11 @@ class FlowMatching(Learner):
         interpolant: the path between data and noise.
         time_sampler: the law of t.
         optimizer, lr_schedule, ema: how the weights are updated and averaged, see `Learner`.
-        sampler: how samples are drawn when they are asked for.
+        sampler: how samples are drawn.
         parameterization: what the network predicts and in which space that is compared; the velocity, by default.
         coupling: which noise is paired with which data.
         terms: further parts of the loss, by name.
-        seed: names the random draws of the run; with it, step k is the same whoever runs it.
+        seed: of the random draws of the run, which make step k the same on any machine and after any resume.
     """
 
     objective: ClassVar[str] = "fm"
@@ -75,7 +75,7 @@ class FlowMatching(Learner):
         self.guide: VelocityNetwork | None = None
 
     def describe(self, batch_size: int) -> dict[str, str]:
-        """What to know of this objective before step 0, for a global batch of `batch_size`."""
+        """The settings worth a line before step 0, for a global batch of `batch_size`."""
         about = {"time sampler": str(self.time_sampler), "interpolant": self.interpolant.name}
         if self.parameterization != Parameterization():
             about["prediction"] = f"{self.parameterization.prediction}, compared as {self.parameterization.loss_space}"
@@ -99,7 +99,7 @@ class FlowMatching(Learner):
         return {"loss": losses.loss, "error": losses.error, "t": losses.t}
 
     def draw(self, data: Tensor, label: Tensor, key: StepKey, pixels: Tensor | None = None) -> TrainingBatch:
-        """Everything random in the step that `key` names, for the rows that this process holds."""
+        """Every random number of the step `key`, for the rows of this process: data (B, C, H, W), label (B, ...)."""
         everyone_t = draw_times(key, self.time_sampler, len(data), self.interpolant.train_interval)
         return TrainingBatch(
             data=data,
@@ -139,7 +139,7 @@ class FlowMatching(Learner):
         return velocity_error(*self.parameterization.compared(step.output, step.target, *where))
 
     def total(self, step: Step, error: Tensor, parts: Parts) -> StepLosses:
-        """The weighted sum of an objective's parts and of the terms; `error` belongs to the first regressed rows."""
+        """The weighted sum of an objective's parts and of the terms; error: (R,), of the first regressed rows."""
         parts = parts | {term.name: (term.lam, term(step)) for term in self.terms.values()}
         loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
         named = {name: part.detach() for name, (_, part) in parts.items()}
@@ -179,7 +179,7 @@ class FlowMatching(Learner):
     def labels_for(
         self, indices: Sequence[int], seed: int, label: int | None = None, labels: str = "balanced"
     ) -> Tensor | None:
-        """What the samples `indices` are conditioned on, see `sample`; None for an unconditional network."""
+        """Classes (B,) or text (B, L, D) of the samples `indices`, see `sample`; None where nothing conditions them."""
         if self.backbone.takes == "text":
             return text_for(indices, self.conditions, self.device, label)
         classes = classes_for(indices, self.backbone.num_classes, seed, label, labels)

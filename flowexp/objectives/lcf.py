@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from flowexp.flow.choices import check_choice
 from flowexp.flow.losses import feature_vectors, local_contrastive_error
+from flowexp.flow.losses.contrastive import Denominator, DistanceScale, Pooling
 from flowexp.flow.time import LEVELS, as_noise_level, of_thousand
 from flowexp.objectives.fm import FlowMatching
 from flowexp.objectives.row_split import RowSplit, split_rows
@@ -33,14 +35,14 @@ class LocalContrastiveFlow(FlowMatching):
         tau: temperature of the contrast.
         lam: weight of the contrastive term (lambda in eq. 15).
         tap: block whose output is h, from 1; None takes two thirds of the depth (8 of 12, as LCF).
-        denominator: "alg1" sums over all rows, the anchor's own too; "eq14" leaves it out; "infonce" adds the positive.
+        denominator: "alg1" sums over all rows, the anchor's too; "eq14" leaves that out; "infonce" adds the positive.
         pooling: "flatten" compares all tokens, "mean" their average.
         normalize: whether feature vectors are scaled to length 1.
         distance_scale: "mean" divides the squared distance by the feature dimension, "sum" does not.
         shared_noise: whether x_t and x_{T_min} share their noise (two points of one trajectory).
         regress_below: whether rows below T_min are regressed as well (LCF Figure 6's "L_flow + L_cons"). With lam 0 and
             without it, flow matching is only cut off at T_min (Figure 6's "L_FM only").
-        contrasts: "global" contrasts with the rows of all processes, "local" with those of the anchor's own.
+        contrasts: "global" contrasts with the rows of all processes, "local" with those of the anchor's process.
         parts: those of FlowMatching.
     """
 
@@ -54,13 +56,13 @@ class LocalContrastiveFlow(FlowMatching):
         tau: float = 0.5,
         lam: float = 1.0,
         tap: int | None = None,
-        denominator: str = "alg1",
-        pooling: str = "flatten",
+        denominator: Denominator = "alg1",
+        pooling: Pooling = "flatten",
         normalize: bool = False,
-        distance_scale: str = "mean",
+        distance_scale: DistanceScale = "mean",
         shared_noise: bool = True,
         regress_below: bool = False,
-        contrasts: str = "global",
+        contrasts: Literal["global", "local"] = "global",
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
@@ -68,8 +70,7 @@ class LocalContrastiveFlow(FlowMatching):
             raise ValueError(f"objective.tau must be positive, got {tau}")
         if lam < 0:
             raise ValueError(f"objective.lam must be at least 0, got {lam}")
-        if contrasts not in ("global", "local"):
-            raise ValueError(f"objective.contrasts must be global or local, got {contrasts!r}")
+        check_choice("objective.contrasts", contrasts, ("global", "local"))
         self.t_min = threshold(T_min, t_min)
         if self.t_min >= 1 and not regress_below:
             raise ValueError(
@@ -118,7 +119,7 @@ class LocalContrastiveFlow(FlowMatching):
         return self.total(step, error[: split.num_regressed], parts)  # line 8
 
     def _contrast(self, batch: TrainingBatch, tokens: Tensor, split: RowSplit) -> Tensor:
-        """Line 7. Without an anchor anywhere there is nothing to compute; every process knows it."""
+        """Line 7. Without an anchor on any process it is 0 and takes no exchange between them."""
         if not split.any_low:
             return tokens.new_zeros((), dtype=torch.float32)
         features = feature_vectors(tokens, **self.reading)

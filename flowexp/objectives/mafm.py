@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flowexp.flow.losses import magnitude_error
+from flowexp.flow.losses.magnitude import Form
 from flowexp.flow.profiles import create_profile, unit_weight
 from flowexp.flow.time import progress
 from flowexp.objectives.fm import FlowMatching
@@ -15,8 +16,8 @@ from flowexp.training.step_losses import StepLosses
 class MagnitudeAwareFlowMatching(FlowMatching):
     """Adds lambda w(t) (||v_theta||/sqrt(d) - ||v*||/sqrt(d))^2 to the flow-matching loss (VD section 4.1).
 
-    VD's eq. 9, its weight formula and lambda are lost in the text that we have; this is the reading whose terms have
-    one scale, and the ledger (docs/ledger.md) lists the others. w falls from the noise end to the data end. The
+    VD's eq. 9, its weight formula and lambda are missing from our copy of the text; this is the reading whose terms
+    have one scale, and the ledger (docs/ledger.md) lists the others. w falls from the noise end to the data end. The
     pointwise minimiser keeps the direction of the marginal velocity m and has the length
     (||m|| + lambda w n) / (1 + lambda w), with n the expected norm of the target: MAFM learns a scale above 1.
 
@@ -33,7 +34,7 @@ class MagnitudeAwareFlowMatching(FlowMatching):
 
     objective = "mafm"
 
-    def __init__(self, *, lam: float = 0.3, profile: str = "linear", form: str = "rms_squared", **parts: Any) -> None:
+    def __init__(self, *, lam: float = 0.3, profile: str = "linear", form: Form = "rms_squared", **parts: Any) -> None:
         super().__init__(**parts)
         if lam < 0:
             raise ValueError(f"objective.lam must be at least 0, got {lam}")

@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a path beside `path` to write a file or a folder to, which then takes the place of `path`.
 
     The yielded name belongs to this call alone, so that processes of a cluster may write the same file at the same
-    moment: the last one to end is kept. Where the block raises, `path` stays as it was and nothing is left beside it.
+    moment: the last one to end wins. Where the block raises, `path` stays as it was, with nothing beside it.
     A folder takes the place of no existing folder. Behind a link, the file that it leads to is replaced; a device or a
     pipe, which nothing may replace, is written to as it is.
 
@@ -55,7 +55,7 @@ def _is_stream(path: Path) -> bool:
 
 
 def _name(error: BaseException, partial: Path, path: Path) -> None:
-    """Lets an error of the disk say the name that was to be written: a full one says none, or that of the attempt."""
+    """Puts the name of the target into an error of the disk: that of a full one has none, or the partial file's."""
     if isinstance(error, OSError) and (error.errno in _OF_A_DISK or error.filename == str(partial)):
         error.filename, error.filename2 = str(path), None
 

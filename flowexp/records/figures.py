@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from flowexp.records import atomic
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; markers tell lines apart in print.
+# Okabe and Ito's colours, distinct to colour-blind readers too; markers make lines distinct in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
 MOST_MARKERS = 60  # a line of more points shows none
@@ -47,21 +46,27 @@ def plot_curves(
     log_y: bool = False,
     size: tuple[float, float] = PANEL,
     band: tuple[str, str] | None = None,
+    across: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure:
     """A panel for each column of `y`, drawn over the column `x` of a table in long format.
 
     Arguments:
         rows: the table. A row whose `y` is None or NaN is left out of that panel.
-        series: the column whose values each make a line of their own.
-        names: what axes and legends say for a column, which is otherwise its name.
+        series: the column with one line for each of its values.
+        names: labels of axes and legends by column; without one, its name.
         size: of a panel, in inches; legends come on top of its height.
         band: columns of the lower and upper end of what is sure, drawn pale behind each line.
+        across: values by their name that belong to no place on the axis, by column: dashed lines across its panel.
     """
     columns = [y] if isinstance(y, str) else list(y)
     names = names or {}
     figure, all_axes = _side_by_side(len(columns), size)
     for axes, column in zip(all_axes, columns, strict=True):
         _draw_series(axes, rows, x, column, series, band)
+        for place, (label, value) in enumerate((across or {}).get(column, {}).items()):
+            axes.axhline(
+                value, color="0.35", linestyle=("--", ":", "-.")[place % 3], linewidth=1, label=label, zorder=0
+            )
         _dress(axes, names.get(x, x), names.get(column, column), log_x, log_y, size[0])
     _add_legends(figure, size, 1 if series else 2, names.get(series, series) if series else "")
     figure.suptitle(title)
@@ -99,12 +104,12 @@ class Panel:
     """One pair of axes that shows several columns of a table together.
 
     Arguments:
-        title: what is seen.
+        title: of the panel.
         y: what the vertical axis measures, and in which unit.
-        lines: what the legend says, by column.
+        lines: labels of the legend, by column.
         log_y: whether that axis is logarithmic; values <= 0 are then left out.
         level: a value worth a thin line across, such as 1 for a ratio.
-        exact: columns that are known and not measured: drawn as a broad pale line, so that what lies on it is seen.
+        exact: columns that are known and not measured: drawn as a broad pale line, so that others on it stay visible.
     """
 
     title: str
@@ -136,9 +141,9 @@ def _draw_series(
 ) -> None:
     lines = list(dict.fromkeys(row[series] for row in rows)) if series else [None]
     for place, line in enumerate(lines):
-        own = [row for row in rows if not series or row[series] == line]
-        _draw_line(axes, [(row[x], row[y]) for row in own if _is_number(row[y])], place, str(line))
-        if band:
+        own = [row for row in rows if (not series or row[series] == line) and _is_number(row.get(y))]
+        _draw_line(axes, [(row[x], row[y]) for row in own], place, str(line))
+        if band and own:
             across, low, high = zip(*sorted((row[x], row[band[0]], row[band[1]]) for row in own), strict=True)
             axes.fill_between(across, low, high, color=COLOURS[place % len(COLOURS)], alpha=0.15, linewidth=0)
 
@@ -161,6 +166,8 @@ def _dress(axes: Axes, x: str, y: str, log_x: bool, log_y: bool, width: float = 
     if log_x:
         axes.set_xscale("symlog", linthresh=LINEAR_BELOW)
         low, high = axes.get_xlim()
+        if low < 0:  # a margin, which looks wide where the axis is linear
+            axes.set_xlim(left=max(low, -LINEAR_BELOW / 5))
         ticks = [tick for tick in (FEW_LEVEL_TICKS if width < NARROW else LEVEL_TICKS) if low <= tick <= high]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     if log_y:
@@ -177,7 +184,7 @@ def _between(value: float, low: float, high: float) -> str:
 
 
 def plot_maps(maps: Mapping[str, Cells]) -> Figure:
-    """Values over (step, noise level), a panel for each title, each with its own colours; of the first six maps."""
+    """Values over (step, noise level), a panel for each title, each with its colours; of the first six maps."""
     from matplotlib.figure import Figure
 
     shown = dict([*maps.items()][:MOST_MAPS])
@@ -222,7 +229,7 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int | None = N
     Arguments:
         columns: pictures per row; None makes the grid nearly square.
         scale: each pixel becomes scale x scale; None enlarges small pictures to about 48 pixels.
-        gap: pixels between pictures.
+        gap: pixels between pictures; a single one has no margin.
 
     Raises:
         ValueError: another dtype or shape. Floats are refused, since their range could only be guessed.
@@ -232,19 +239,24 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int | None = N
             f"a grid needs uint8 pictures (N, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}: "
             "convert samples with flowexp.data.to_uint8"
         )
+    from torchvision.utils import make_grid
+
     scale = scale or max(1, round(SMALLEST_CELL / images.shape[2]))
     columns = columns or math.ceil(math.sqrt(len(images)))
-    cells = images.expand(-1, 3, -1, -1).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    cells = F.pad(cells, (gap, 0, gap, 0), value=255)
-    missing = -len(cells) % columns
-    cells = F.pad(cells, (0, 0, 0, 0, 0, 0, 0, missing), value=255)
-    tall, wide = cells.shape[2:]
-    grid = cells.view(-1, columns, 3, tall, wide).permute(0, 3, 1, 4, 2).reshape(-1, columns * wide, 3)
-    return F.pad(grid, (0, 0, 0, gap, 0, gap), value=255)
+    cells = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    return make_grid(cells, columns, gap, pad_value=255).permute(1, 2, 0).contiguous()
+
+
+def stamp(figure: Figure, words: str) -> Figure:
+    """The same figure with `words` in small letters under its title, such as at which scale it was made."""
+    if words:
+        title = figure.get_suptitle()
+        figure.suptitle(f"{title}\n{words}" if title else words, fontsize="x-small")
+    return figure
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a matplotlib figure in the format that its name says, whole or not at all."""
+    """Writes a matplotlib figure in the format of its suffix, whole or not at all."""
     with atomic.replacing(path) as partial:
         figure.savefig(partial, format=path.suffix[1:])
 

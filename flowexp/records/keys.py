@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from flowexp.records import fingerprint
 
 # What decides the trained weights. All else (sampler, monitors, logger, names) can change without training again.
 TRAINING_KEYS = (
@@ -32,25 +32,25 @@ TRAINING_KEYS = (
 )
 # Keys that came later, with the value that changes nothing: with it, the hash is that of a config without the key.
 _CAME_LATER: dict[str, dict[str, Any]] = {"time_sampler": {"shift": 1.0}, "sampler": {"shift": 1.0}}
-# Keys below them that say where something lies or how fast it is read, and not what is trained or measured.
+# Keys below them that decide where something lies or how fast it is read, and not what is trained or measured.
 _PLACES_NOT_CONTENT = {
     "data": (
         "root", "on_device", "num_workers", "cache", "decoder", "with_pictures", "vae.weights", "vae.batch_size",
         "pictures.root", "pictures.on_device", "pictures.num_workers", "pictures.cache", "pictures.batch_size",
         "pictures.text.weights",
-    ),  # a cache of latents knows which pictures, autoencoder and text encoder made it
+    ),  # a cache of latents names the pictures, autoencoder and text encoder that made it
     "terms": ("*.cache", "*.teacher_options.weights"),
     "callbacks": ("*.cache", "*.encoder.weights"),
 }  # fmt: skip
 # How long is trained: a run may be trained on with more, unless its learning rate depends on the total.
 _LENGTH = ("max_steps", "max_epochs")
-# What decides a measurement beside the weights and the monitor's own settings.
+# What decides a measurement beside the weights and the settings of the monitor.
 _MEASURED_WITH = ("objective", "data", "class_conditional", "interpolant", "parameterization", "sampler", "seed")
 
 
 def training_key(config: DictConfig) -> str:
     """A hash of all settings that decide the trained weights: equal keys train equal weights."""
-    return _hash_of(config, TRAINING_KEYS, _stopping(config))
+    return _key_of(config, TRAINING_KEYS, _stopping(config))
 
 
 def _stopping(config: DictConfig) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _may_stop(target: str) -> bool:
 def course_key(config: DictConfig) -> str:
     """A hash of all settings that decide the trained weights but how long is trained: one run may become the other."""
     length = () if _depends_on_length(config.lr_schedule) else _LENGTH
-    return _hash_of(config, TRAINING_KEYS, _stopping(config), {**_PLACES_NOT_CONTENT, "trainer": length})
+    return _key_of(config, TRAINING_KEYS, _stopping(config), {**_PLACES_NOT_CONTENT, "trainer": length})
 
 
 def _depends_on_length(lr_schedule: DictConfig) -> bool:
@@ -79,14 +79,14 @@ def _depends_on_length(lr_schedule: DictConfig) -> bool:
 
 def measuring_key(config: DictConfig) -> str:
     """A hash of all settings that decide what is measured of given weights, and when."""
-    return _hash_of(config, ("sampler", "callbacks"))
+    return _key_of(config, ("sampler", "callbacks"))
 
 
 def monitor_key(config: DictConfig, name: str) -> str:
     """A hash of all settings that decide what the entry `name` of `callbacks` measures of given weights."""
     monitor = {name: OmegaConf.to_container(config.callbacks[name], resolve=True)}
     settings = OmegaConf.create({**{key: config[key] for key in _MEASURED_WITH}, "callbacks": monitor})
-    return _hash_of(settings, (*_MEASURED_WITH, "callbacks"))
+    return _key_of(settings, (*_MEASURED_WITH, "callbacks"))
 
 
 def num_steps_of(trainer: DictConfig, steps_per_epoch: int | None) -> int | None:
@@ -111,13 +111,13 @@ def chosen_callbacks(config: DictConfig) -> dict[str, DictConfig]:
 
 
 def measured_while_training(config: DictConfig) -> dict[str, int]:
-    """The keys that ask for measurements before the end, with their steps: a run that trains nothing makes none."""
+    """The keys of measurements before the end, with their steps: a run that trains nothing makes none."""
     monitors = chosen_callbacks(config)
     asked = {f"callbacks.{name}.every_n_steps": node.get("every_n_steps") for name, node in monitors.items()}
     return {key: steps for key, steps in asked.items() if steps is not None}
 
 
-def _hash_of(
+def _key_of(
     config: DictConfig,
     keys: Iterable[str],
     further: Mapping[str, Any] | None = None,
@@ -129,7 +129,7 @@ def _hash_of(
             continue
         value = OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
         settings[key] = _as_before(key, _without(value, leaving_out.get(key, ())))
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprint.of_values(settings)
 
 
 def _as_before(key: str, value: Any) -> Any:

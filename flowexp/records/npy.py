@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zlib
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from flowexp.records import atomic
+from flowexp.records.fingerprint import Fingerprint
 
 _SUM = np.dtype("<u4")  # of a row's checksum
 
@@ -20,7 +20,7 @@ _SUM = np.dtype("<u4")  # of a row's checksum
 def write_npy(
     path: Path, shape: Sequence[int], dtype: type[np.generic], parts: Iterable[np.ndarray], row_sums: bool = False
 ) -> str:
-    """Writes an array of `shape` from its parts, in order, without ever holding all of it. Returns `digest_of` it.
+    """Writes an array of `shape` from its parts, in order, without ever holding all of it; returns its fingerprint.
 
     row_sums: lets the CRC-32 of each row follow the array, where `read_rows` looks for them and numpy does not. The
     array and its checksums are then one file, which appears and is replaced as one.
@@ -30,18 +30,18 @@ def write_npy(
     """
     begin, sums = _header(shape, dtype), list[int]()
     with path.open("wb") as file:
-        digest = hashlib.blake2b(begin, digest_size=8)
+        fingerprint = Fingerprint().add(begin)
         file.write(begin)
         for part in parts:
             assert part.dtype == dtype
             rows = np.ascontiguousarray(part)
             file.write(rows.data)
-            digest.update(rows.data)
+            fingerprint.add(rows)
             sums += [zlib.crc32(row.data) for row in rows] if row_sums else []
         assert file.tell() - len(begin) == np.prod(shape, dtype=np.int64) * np.dtype(dtype).itemsize
-        digest.update(end := np.array(sums, _SUM).tobytes())
+        fingerprint.add(end := np.array(sums, _SUM).tobytes())
         file.write(end)
-    return digest.hexdigest()
+    return fingerprint.digits
 
 
 def _header(shape: Sequence[int], dtype: type[np.generic]) -> bytes:
@@ -54,20 +54,14 @@ def _header(shape: Sequence[int], dtype: type[np.generic]) -> bytes:
 def write_npy_atomically(
     path: Path, shape: Sequence[int], dtype: type[np.generic], parts: Iterable[np.ndarray], row_sums: bool = False
 ) -> str:
-    """As `write_npy`, but the file appears under its name only when it is complete, whoever else writes it."""
+    """As `write_npy`, but the file appears under its name only when it is complete, whatever else writes it."""
     with atomic.replacing(path) as partial:
         return write_npy(partial, shape, dtype, parts, row_sums)
 
 
 def save_array(path: Path, array: np.ndarray) -> str:
-    """Writes an array that is in memory, whole or not at all; returns its digest."""
+    """Writes an array that is in memory, whole or not at all; returns the file's fingerprint."""
     return write_npy_atomically(path, array.shape, array.dtype.type, [array])
-
-
-def digest_of(path: Path) -> str:
-    """16 hexadecimal digits of a file's content: about 1 s per GB."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -110,7 +104,7 @@ def read_rows(path: Path, shape: Sequence[int], dtype: type[np.generic]) -> Chec
 
 
 def _check_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Where the array begins; raises ValueError where the header says another array."""
+    """Where the array begins; raises ValueError where the header is that of another array."""
     np.lib.format.read_magic(file)
     there, by_columns, kind = np.lib.format.read_array_header_1_0(file)
     if (there, by_columns, kind) != (shape, False, dtype):

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from flowexp.records.commit import git_commit
 from flowexp.records.keys import course_key, training_key
 
-SAID = "FLOWEXP_COMMAND"  # variable with the command line that a job was started for; its own says only the folder
+SAID = "FLOWEXP_COMMAND"  # variable with the command line behind a job; that of the process names only the folder
 _VERSIONS_OF = ("flowexp", "torch", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "wandb", "numpy")
 
 
@@ -33,7 +33,7 @@ def describe_origin(config: DictConfig) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it (Linux), else its kind."""
+    """The processor's name where the system has it (Linux), else its kind."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from flowexp.flow.choices import check_choice
+from flowexp.records import fingerprint
+
 # What was measured, by whose code and with what luck; numbers that differ in nothing else are those worth comparing.
 NOT_PROTOCOL = ("seed", "commit", "checkpoint_step")
-_IF_SAID = ("guide", "pictures", "captions")  # came later: empty, they leave the hash of older numbers as it was
-_SAID_BY_SAMPLER = ("nfe", "stochastic", "diffusion", "guidance", "guidance_channels", "ssc")
-_OF_A_NUMBER = "card of "  # the column beside that of a number
+_OPTIONAL = ("guide", "pictures", "captions")  # parts of sampling: a card without one has the hash of its other fields
+_FROM_SAMPLER = ("nfe", "stochastic", "diffusion", "guidance", "guidance_channels", "ssc")
+_DIGITS = 8  # of a card
 ABSENT = "absent"
-LABELS = ("balanced", "random", "captions", "none")
+CONDITIONED_ON = ("balanced", "random", "captions", "none")
 
 WORDS = {
     "sampler": "sampler",
@@ -42,11 +43,11 @@ WORDS = {
 class ProtocolCard:
     """How a number was measured.
 
-    Two numbers are comparable if all fields but `seed`, `commit` and `checkpoint_step` agree: those say which network
-    was measured, not how. Hashes leave them out.
+    Two numbers are comparable if all fields but `seed`, `commit` and `checkpoint_step` agree: those name the measured
+    network and not the method. Hashes leave them out.
 
     Arguments:
-        sampler: the sampler's own settings.
+        sampler: the settings of the sampler.
         nfe: network calls per sample, counted; of a solver with a tolerance the mean, which is no part of the hash.
         stochastic: an SDE, not an ODE.
         diffusion: name of the SDE's diffusion; None for an ODE.
@@ -95,45 +96,33 @@ class ProtocolCard:
     commit: str | None = None
 
     def __post_init__(self) -> None:
-        if self.labels not in LABELS:
-            raise ValueError(f"labels are one of {', '.join(LABELS)}, got {self.labels!r}")
+        check_choice("labels of a card", self.labels, CONDITIONED_ON)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
         return asdict(self)
 
-    def to_json(self) -> str:
-        """All fields, sorted by name; equal cards give equal text."""
-        return json.dumps(self.to_dict(), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> ProtocolCard:
-        """The card that `to_json` wrote."""
-        return cls(**json.loads(text))
-
     @property
     def short_hash(self) -> str:
         """8 hexadecimal digits that are equal for samples and features of one protocol, whatever was made of them."""
-        return _digest(self._protocol())
+        return fingerprint.of_values(self._protocol(), _DIGITS)
 
     def hash_of(self, metric: str) -> str:
         """8 hexadecimal digits that are equal for comparable numbers of `metric`: its options count, no others."""
         options = _canonical(self.metrics.get(metric, {}))
-        return _digest(self._protocol() | ({"metrics": {metric: options}} if options else {}))
+        own = {"metrics": {metric: options}} if options else {}
+        return fingerprint.of_values(self._protocol() | own, _DIGITS)
 
     def _protocol(self) -> dict[str, Any]:
-        said = {name: _canonical(value) for name, value in self.to_dict().items() if value or name not in _IF_SAID}
-        found = ("nfe",) if "rtol" in self.sampler else ()  # an adaptive solver takes as many calls as a network needs
-        return {name: value for name, value in said.items() if name not in (*NOT_PROTOCOL, "metrics", *found)}
+        fields = {name: _canonical(value) for name, value in self.to_dict().items() if value or name not in _OPTIONAL}
+        measured = ("nfe",) if "rtol" in self.sampler else ()  # an adaptive solver calls a network as often as it needs
+        return {name: value for name, value in fields.items() if name not in (*NOT_PROTOCOL, "metrics", *measured)}
 
 
 def protocol_hash(protocol: Mapping[str, Any]) -> str:
     """8 hexadecimal digits of what decides a number that has no samples behind it: all of `protocol` but luck."""
-    return _digest({name: _canonical(value) for name, value in protocol.items() if name not in NOT_PROTOCOL})
-
-
-def _digest(protocol: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
+    decides = {name: _canonical(value) for name, value in protocol.items() if name not in NOT_PROTOCOL}
+    return fingerprint.of_values(decides, _DIGITS)
 
 
 def _canonical(value: Any) -> Any:
@@ -155,7 +144,7 @@ class Difference:
     Arguments:
         field: its name, `sampler.num_steps` for one inside of another.
         values: one for each protocol.
-        decides: False for those that say which network was measured and with what luck, not how: seed, commit, step.
+        decides: False for those that name the network and the random draws, not the method: seed, commit, step.
     """
 
     field: str
@@ -174,7 +163,7 @@ def differences(protocols: Sequence[Mapping[str, Any]]) -> list[Difference]:
         Difference(field, tuple(str(one.get(field, ABSENT)) for one in flat), not _is_luck(field))
         for field in fields
         if any(one.get(field, ABSENT) != flat[0].get(field, ABSENT) for one in flat)
-        and not any(other.startswith(f"{field}.") for other in fields)  # None here, and told by what is in it there
+        and not any(other.startswith(f"{field}.") for other in fields)  # None here, and its parts are compared there
         and not _is_of_another_metric(field, protocols)
     ]
     return sorted(found, key=lambda difference: not difference.decides)
@@ -237,16 +226,6 @@ def _with_protocols(summary: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[
     return {key: (card, one) for one in protocols for key, card in (one.get("cards") or {}).items()}
 
 
-def card_column(key: str) -> str:
-    """The name of the column with the cards of the numbers in the column `key`."""
-    return f"{_OF_A_NUMBER}{key}"
-
-
-def is_card_column(column: str) -> bool:
-    """Whether `card_column` named it."""
-    return column.startswith(_OF_A_NUMBER)
-
-
 def keeps_apart(
     summaries: Mapping[str, Mapping[str, Any]], only_with: str | None = None, varied: Collection[str] = ()
 ) -> list[str]:
@@ -278,9 +257,9 @@ def keeps_apart(
 def _what_differs(protocols: Sequence[Mapping[str, Any]], varied: Collection[str]) -> str | None:
     """In words; None where all that differs is varied on purpose."""
     deciding = [difference for difference in differences(protocols) if difference.decides]
-    told = [d for d in deciding if d.field.partition(".")[0] not in _SAID_BY_SAMPLER]
-    by_sampler = any(d.field.startswith("sampler.") for d in told)
-    reasons = [d for d in (told if by_sampler else deciding) if not _is_varied(d.field, varied)]
+    beyond = [d for d in deciding if d.field.partition(".")[0] not in _FROM_SAMPLER]
+    by_sampler = any(d.field.startswith("sampler.") for d in beyond)
+    reasons = [d for d in (beyond if by_sampler else deciding) if not _is_varied(d.field, varied)]
     if deciding and not reasons:
         return None
     return _listed([str(difference) for difference in reasons], most=4, between="; ")

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from flowexp.records import atomic
 from flowexp.records.figures import plot_maps, save_figure, save_image
 from flowexp.records.tables import as_columns, read_csv, write_csv
+from flowexp.records.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pytorch_lightning.loggers import Logger
     from torch import Tensor
 
-SERIES = ("split", "probe", "tap")  # columns that tell the rows of one noise level apart
+SERIES = ("split", "reading", "tap")  # columns that distinguish the rows of one noise level
 _WORDS = ("about", "verdicts", "maps")  # of a measurement, for readers of the page
 MAP = "over_steps"  # the picture of all steps, beside those of each
 
@@ -37,10 +38,10 @@ class Measurement:
         image: a uint8 picture (H, W, C), or None.
         pictures: uint8 pictures (N, C, H, W) for a logger that shows them one by one, or None.
         protocol: everything that a reader needs to obtain the same number again.
-        about: a sentence for a reader of the page: what is seen, and in which unit.
-        verdicts: what the numbers say, in plain sentences.
-        maps: columns of `rows` that become a heat map over (step, t) once they are measured at two steps; with words,
-            `{column: what its colours mean}`.
+        about: a sentence for a reader of the page: what the table shows, and in which unit.
+        verdicts: what the numbers show; a plain sentence becomes a verdict.
+        maps: columns of `rows` that become a heat map over (step, t) once they are measured at two steps, and what
+            their colours mean.
     """
 
     name: str
@@ -51,8 +52,11 @@ class Measurement:
     pictures: Tensor | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
     about: str = ""
-    verdicts: list[str] = field(default_factory=list)
-    maps: Sequence[str] | Mapping[str, str] = ()
+    verdicts: Sequence[Verdict | str] = ()
+    maps: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "verdicts", [Verdict.of(verdict) for verdict in self.verdicts])
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Recorder:
     def record(self, measurement: Measurement, step: int, identity: Mapping[str, str] | None = None) -> Path:
         """Writes `measurement` and returns the path of its files, without their suffix.
 
-        identity: hashes of what was measured and how, by which `recorded` knows it again.
+        identity: hashes of what was measured and how, by which `recorded` finds it.
         """
         stem = self._stem(measurement.name, step)
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +120,7 @@ class Recorder:
             **identity,
         }
         words = {name: getattr(measurement, name) for name in _WORDS}
+        words["verdicts"] = [Verdict.of(verdict).data() for verdict in measurement.verdicts]
         entry |= {name: value for name, value in words.items() if value}
         atomic.write_json(stem.with_suffix(".json"), entry)
         _append_line(self.folder / "measurements.jsonl", json.dumps(entry))
@@ -154,7 +159,7 @@ def _log_to_wandb(logger: Any, measurement: Measurement, step: int, stem: Path) 
     if measurement.rows:
         columns, data = as_columns(measurement.rows)
         logger.log_table(f"{name}_table", columns=columns, data=data, step=step)
-    for column, words in in_words(measurement.maps).items():
+    for column, words in measurement.maps.items():
         _log_curve(logger, f"{name}/{column}_over_t", words, column, measurement.rows, step)
     if measurement.pictures is not None:
         _log_pictures(logger, f"{name}_each", measurement.pictures, step)
@@ -163,10 +168,10 @@ def _log_to_wandb(logger: Any, measurement: Measurement, step: int, stem: Path) 
 
 
 def _log_curve(logger: Any, name: str, words: str, column: str, rows: Sequence[dict[str, Any]], step: int) -> None:
-    """A column over the noise level as W&B's own line plot, which shows without a workspace; a line for each series."""
+    """A column over the noise level as a line plot of W&B, which shows without a workspace; a line for each series."""
     import wandb
 
-    points = [(row, row.get(column)) for row in rows if "t" in row]
+    points = [(row, row.get(column)) for row in rows if _level(row) is not None]
     data = [
         [row["t"], value, _series_of(str(row.get("split", "")), row)]
         for row, value in points
@@ -188,36 +193,36 @@ def _log_pictures(logger: Any, name: str, pictures: Tensor, step: int) -> None:
     logger.log_table(name, columns=["index", "picture"], data=data, step=step)
 
 
-def in_words(columns: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
-    """What each column is called where people read: what was said of it, else its own name."""
-    if isinstance(columns, Mapping):
-        return dict(columns)
-    return {column: column.replace("_", " ") for column in columns}
-
-
-def maps_over_steps(
-    folder: Path, columns: Sequence[str] | Mapping[str, str]
-) -> dict[str, dict[tuple[int, float], float]]:
+def maps_over_steps(folder: Path, columns: Mapping[str, str]) -> dict[str, dict[tuple[int, float], float]]:
     """Values by (step, t) of the tables in `folder`, for each column and series of it; empty with fewer than two steps.
 
+    columns: names in the tables, and what their values mean.
     Rows of training are left out: they have other levels than those of the held-out images.
     """
     tables = {int(path.stem.removeprefix("step_")): read_csv(path) for path in sorted(folder.glob("step_*.csv"))}
     if len(tables) < 2:
         return {}
     maps: dict[str, dict[tuple[int, float], float]] = {}
-    for column, words in in_words(columns).items():
+    for column, words in columns.items():
         for step, row in ((step, row) for step, rows in tables.items() for row in rows):
-            if row.get("split") != "train" and isinstance(value := row.get(column), float) and math.isfinite(value):
+            if row.get("split") == "train" or _level(row) is None:
+                continue
+            if isinstance(value := row.get(column), float) and math.isfinite(value):
                 maps.setdefault(_series_of(words, row), {})[step, row["t"]] = value
     return maps
 
 
+def _level(row: dict[str, Any]) -> float | None:
+    """The noise level of a row; None for one that belongs to none, such as a baseline on clean images."""
+    level = row.get("t")
+    return level if isinstance(level, int | float) else None
+
+
 def _series_of(words: str, row: dict[str, Any]) -> str:
-    """What a column is called, with what tells this row from others of its level: `accuracy, linear probe, tap 4`."""
+    """The label of a column and of this row among those of its level: `accuracy, linear probe, tap 4`."""
     kinds = [(kind, row[kind]) for kind in SERIES if kind in row and kind != "split"]
-    told = [f"tap {cell:g}" if kind == "tap" else f"{cell} {kind}" for kind, cell in kinds]
-    return ", ".join(filter(None, [words, *told]))
+    series = [f"tap {cell:g}" if kind == "tap" else f"{cell} {kind}" for kind, cell in kinds]
+    return ", ".join(filter(None, [words, *series]))
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -243,6 +248,6 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    kinds = {"name": str, "step": int, "scalars": dict, "protocol": dict}
-    entry = {"protocol": {}, **entry} if isinstance(entry, dict) else {}
+    kinds = {"name": str, "step": int, "scalars": dict, "protocol": dict, "verdicts": list}
+    entry = {"protocol": {}, "verdicts": [], **entry} if isinstance(entry, dict) else {}
     return entry if all(isinstance(entry.get(name), kind) for name, kind in kinds.items()) else None

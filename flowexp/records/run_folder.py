@@ -110,7 +110,7 @@ class RunFolder:
             atomic.write_json(self.origin_file, dict(origin))
 
     def _continued(self, origin: Mapping[str, Any]) -> dict[str, Any]:
-        """What `run.json` says of a training that begins, or goes on, in this folder."""
+        """The content of `run.json` for a training that begins, or continues, in this folder."""
         try:
             before = self.origin()
         except (OSError, ValueError):  # none, or a damaged one
@@ -139,7 +139,7 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """Keeps other processes from training in this folder at the same time; also a kill lets go of it.
 
-        Nothing is kept away on file systems without locks. Raises ValueError where another process holds the folder.
+        On file systems without locks nothing is excluded. Raises ValueError where another process holds the folder.
         """
         with (self.path / ".lock").open("a+") as file:
             file.seek(0)
@@ -307,7 +307,7 @@ def read_tolerantly(file: Path) -> dict[str, Any]:
 
 
 def warn(sentence: str) -> None:
-    """Says on the screen what does not end a command."""
+    """Print a warning that does not end the command."""
     print(f"warning: {sentence}", file=sys.stderr)
 
 
@@ -329,13 +329,18 @@ def _fill(file: TextIO, text: str) -> None:
 
 
 def _lock(file: TextIO) -> bool:
-    """Locks a file for this process alone, until it ends; False where another process has."""
+    """Locks a file for this process alone, until it ends; False where another process has.
+
+    By hand and not by filelock, which guards the caches: its flock passes to forked data workers, which may outlive a
+    killed training for seconds, and on a file system without locks it falls back to a file that a kill leaves behind.
+    A lock of fcntl is the process's alone. Its trap: closing the file anywhere in the process lets go of it.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
         return True
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # forked workers do not inherit it, unlike flock's
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError:  # a file system without locks

@@ -28,7 +28,7 @@ def folders_below(root: Path) -> Iterator[Path]:
     seen: set[str] = set()
     for place, folders, files in os.walk(root, followlinks=True):
         if (real := os.path.realpath(place)) in seen:
-            folders.clear()  # a link into what was seen already, or back to where it lies
+            folders.clear()  # a link into a folder of this walk, or back to where it lies
             continue
         seen.add(real)
         parts = _PARTS_OF_A_RUN if "run.json" in files else ()

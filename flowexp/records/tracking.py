@@ -1,4 +1,4 @@
-"""Weights & Biases, where it is asked for: offline by itself without a key, and never in the way of a run."""
+"""Weights & Biases, by choice: offline without a key, and never in the way of a run."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def wandb_logger(
 ) -> WandbLogger:
     """A W&B logger for the run in `folder`.
 
-    The id of the W&B run is kept in the folder, so that a resumed run goes on where it was. Where no key is set, or the
+    The id of the W&B run is stored in the folder, so that a resumed run continues it. Where no key is set, or the
     server does not answer within `connect_seconds`, the run is written to `folder/wandb`; `wandb sync` sends it later.
 
     Arguments:
         folder, name, settings: the run's folder, name and resolved config.
         project, entity, group, tags: where it stands on the dashboard.
-        offline: True and False force it; None is offline where no key is found.
+        offline: True and False force it; None is offline without a key.
     """
     offline = not has_key() if offline is None else offline
     about: dict[str, Any] = dict(project=project, entity=entity, group=group, tags=tags, config=settings)
@@ -47,7 +47,7 @@ def wandb_logger(
 
 
 def _offline(about: dict[str, Any]) -> WandbLogger:
-    """Writes to the run's folder; what wandb would say of it the run says itself."""
+    """Writes to the run's folder; wandb prints nothing, since the run prints the same."""
     import wandb
 
     return _without_anonymous(WandbLogger(offline=True, settings=wandb.Settings(silent=True), **about))

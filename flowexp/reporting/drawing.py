@@ -1,4 +1,4 @@
-"""Figures of a page: matplotlib's, as SVG inside it, whose black follows the page from light to dark."""
+"""Figures of a page: matplotlib's, as SVG inside it; its black follows the page from light to dark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flowexp.reporting.reading import Cells, Measured, number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_POINTS = 200  # of a line: more are not seen at this size, and weigh
+MOST_POINTS = 200  # of a line: more are invisible at this size, and weigh
 MOST_PANELS = 4
 SIZE = (3.6, 2.6)  # inches; a chart is about as wide on the page, so that its letters have their size
 X_NAMES = {"t": "noise level t"}
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 
 def as_svg(figure: Figure, title: str) -> Markup:
-    """A figure as an `<svg>` element that is as wide as its place, with real text, no background and ids of its own."""
+    """A figure as an `<svg>` element that is as wide as its place, with real text, no background and unique ids."""
     import matplotlib
 
     file = io.StringIO()
@@ -81,7 +81,7 @@ class HeatMap:
 
     Arguments:
         words: what the colours mean.
-        series: what tells it apart from others of the same table, such as `tap 2`.
+        series: its place in the table, such as `tap 2`.
     """
 
     column: str
@@ -108,7 +108,7 @@ def heat_maps(entries: Sequence[Measured]) -> list[HeatMap]:
 
 
 def columns_over_levels(entries: Sequence[Measured]) -> dict[str, str]:
-    """The columns that the measurement itself wants seen over noise levels, with their words, else the first one."""
+    """The columns that the measurement marks as maps over noise levels, with their words, else the first one."""
     if not entries:
         return {}
     last = entries[-1]
@@ -127,18 +127,18 @@ def _maps_of(column: str, words: str, entries: Sequence[Measured]) -> list[HeatM
 
 
 def value_column(rows: Sequence[Cells]) -> str | None:
-    """The first column of measured numbers: not t, and not one that tells rows of one level apart."""
+    """The first column of measured numbers: not t, and not one that distinguishes rows of one level."""
     kinds = series_columns(rows)
     return next((column for column in rows[0] if column != "t" and column not in kinds), None)
 
 
 def series_columns(rows: Sequence[Cells]) -> list[str]:
-    """The columns that tell the rows of one noise level apart: those named so, and any that holds words."""
+    """The columns that distinguish the rows of one noise level: those of KINDS, and any that holds words."""
     return [column for column in rows[0] if column in KINDS or any(_is_word(row[column]) for row in rows)]
 
 
 def _series(rows: Sequence[Cells], column: str) -> list[Cells]:
-    """What tells the lines of a table apart; of training and test rows only the test's, which have every level."""
+    """The cells that distinguish the lines of a table; of training and test rows the test's, which have all levels."""
     kinds = series_columns(rows)
     found = dict.fromkeys(tuple((kind, row[kind]) for kind in kinds) for row in rows if row[column])
     series = [dict(items) for items in found]
@@ -162,9 +162,9 @@ def level_rows(rows: Sequence[Cells], column: str) -> list[Row]:
 
 
 def series_words(series: Cells) -> str:
-    """What tells a series from others of its table, such as `tap 2, linear probe`; nothing of test images, the rule."""
-    told = [(kind, cell) for kind, cell in series.items() if (kind, cell) != ("split", "test")]
-    return ", ".join(f"{cell} {kind}" if _is_word(cell) else f"{kind} {cell}" for kind, cell in told)
+    """The label of a series in its table, such as `tap 2, linear probe`; none for test images, the default."""
+    cells = [(kind, cell) for kind, cell in series.items() if (kind, cell) != ("split", "test")]
+    return ", ".join(f"{cell} {kind}" if _is_word(cell) else f"{kind} {cell}" for kind, cell in cells)
 
 
 def sparkline(values: Sequence[float], width: int = 90, height: int = 22) -> Markup:

@@ -95,7 +95,7 @@ def _value(key: str, entries: Sequence[Measured]) -> Value:
 
 
 def _numbers_without_measurement(runs: Sequence[Run]) -> list[Group]:
-    """What a summary says beyond the measurements, such as the network calls of `flowexp.sample`."""
+    """The numbers of a summary beyond the measurements, such as the network calls of `flowexp.sample`."""
     measured = {key for run in runs for entry in run.measured for key in entry.scalars}
     scalars = [_scalars_of(run.summary) for run in runs]
     keys = dict.fromkeys(key for one in scalars for key in one if key not in measured)

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from flowexp.records.protocol_card import is_card_column
+from flowexp.records.verdict import Verdict
 from flowexp.reporting.drawing import sparkline
 from flowexp.reporting.numbers import MISSING, group_numbers, show
 from flowexp.reporting.reading import Cells, Run, number
@@ -19,7 +19,6 @@ from flowexp.reporting.sections import sections_of, training_charts
 from flowexp.reporting.sweep import Sweep, sweep_charts
 
 ACRONYMS = {"ssc": "SSC", "knn": "kNN", "fid": "FID", "sfid": "sFID", "kid": "KID", "mmd": "MMD"}
-CALM = ("no ", "the deficit is an optimal", "SSC proposal: none")  # how a finding begins that asks for nothing
 # A path from the root of a file system, on any system, and not the middle of a relative one or of an address.
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\~%+-])(?:~|[A-Za-z]:)?(?:[/\\][\w.@%+~-]+){2,}[/\\]?")
 
@@ -36,7 +35,7 @@ def render_runs(runs: Sequence[Run], most_pictures: int = 12, pages: Sequence[st
     return _template("runs.html.jinja").render(
         title=" · ".join(run.label for run in runs),
         runs=runs,
-        findings=findings_of(runs),
+        verdicts=verdicts_of(runs),
         datasets=datasets_of(runs),
         groups=groups,
         repeated=any(len(history) > 1 for history in histories),
@@ -50,16 +49,8 @@ def render_runs(runs: Sequence[Run], most_pictures: int = 12, pages: Sequence[st
 
 def render_sweep(sweep: Sweep) -> str:
     """The page of a sweep as HTML: its table with a link to each job, and each number over the settings."""
-    return _template("sweep.html.jinja").render(
-        title=f"sweep {sweep.folder.resolve().name}", sweep=sweep, charts=sweep_charts(sweep), alike=alike_in(sweep)
-    )
-
-
-def alike_in(sweep: Sweep) -> dict[str, str]:
-    """The settings that all jobs of a sweep share: they are said once, and take no column."""
-    kept = ("job", "status", *sweep.settings, *sweep.numbers)
-    columns = [column for column in sweep.columns if column not in kept and not is_card_column(column)]
-    return {column: sweep.rows[0][column] for column in columns}
+    title = f"sweep {sweep.folder.resolve().name}"
+    return _template("sweep.html.jinja").render(title=title, sweep=sweep, charts=sweep_charts(sweep))
 
 
 def _template(name: str) -> Any:
@@ -72,7 +63,7 @@ def _template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": show_cell, "spark": sparkline, "words": words, "parted": parted, "calm": is_calm}
+    environment.filters |= {"cell": show_cell, "spark": sparkline, "words": words, "capital": capital, "digits": show}
     environment.globals["MISSING"] = MISSING
     return environment.get_template(name)
 
@@ -114,21 +105,15 @@ def words(name: str) -> str:
     return " ".join([first[:1].upper() + first[1:] if first.islower() else first, *others])
 
 
-def parted(sentence: str) -> tuple[str, str]:
-    """A verdict as (what it says, its evidence): the parts before and after its first colon."""
-    head, _, rest = sentence.partition(":")
-    return head[:1].upper() + head[1:], rest.strip()
+def capital(words: str) -> str:
+    """The words with a capital at their beginning; the others keep theirs."""
+    return words[:1].upper() + words[1:]
 
 
-def is_calm(sentence: str) -> bool:
-    """Whether a verdict found nothing amiss."""
-    return sentence.startswith(CALM)
-
-
-def findings_of(runs: Sequence[Run]) -> dict[str, list[list[str]]]:
+def verdicts_of(runs: Sequence[Run]) -> dict[str, list[list[Verdict]]]:
     """The verdicts by measurement, a list for each run."""
-    names = dict.fromkeys(name for run in runs for name in run.findings)
-    return {name: [run.findings.get(name, []) for run in runs] for name in names}
+    by_run = [run.verdicts_by_name for run in runs]
+    return {name: [verdicts.get(name, []) for verdicts in by_run] for name in {k: None for v in by_run for k in v}}
 
 
 def datasets_of(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -142,7 +127,7 @@ def datasets_of(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def without_paths(value: Any) -> Any:
-    """What a template shows, with the name alone of every absolute path: a page tells nothing of the machine's folders.
+    """What a template shows, with the name alone of every absolute path: a page names no folder of the machine.
 
     Markup, which is drawn here, and pictures stay as they are.
     """

@@ -11,11 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flowexp.records.recording import in_words
 from flowexp.records.run_folder import RunFolder
-
-PNG = b"\x89PNG\r\n\x1a\n"
-PNG_END = b"IEND\xaeB`\x82"
+from flowexp.records.verdict import Verdict
 
 Cells = dict[str, str]
 
@@ -25,8 +22,8 @@ class Measured:
     """One measurement at one step, as `Recorder` wrote it: `stem.json`, and `.csv` and `.png` where it has them.
 
     Arguments:
-        verdicts: plain sentences that the measurement left under `verdicts`.
-        about: what is seen, and in which unit.
+        verdicts: what its numbers show.
+        about: what the table shows, and in which unit.
         maps: columns of the table worth a heat map over steps and noise levels, and what they are called.
     """
 
@@ -34,7 +31,7 @@ class Measured:
     step: int
     scalars: dict[str, float]
     protocol: dict[str, Any]
-    verdicts: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
     stem: Path
     about: str = ""
     maps: Mapping[str, str] = field(default_factory=dict)
@@ -46,9 +43,13 @@ class Measured:
 
     @property
     def picture(self) -> Path | None:
-        """The picture, where it is there as a whole."""
-        path = self.stem.with_suffix(".png")
-        return path if is_whole_picture(path) else None
+        """The picture's file, where it is whole."""
+        return None if self.picture_size is None else self.stem.with_suffix(".png")
+
+    @cached_property
+    def picture_size(self) -> tuple[int, int] | None:
+        """Width and height of the picture in pixels; None without a whole one."""
+        return picture_size(self.stem.with_suffix(".png"))
 
     def is_empty(self) -> bool:
         """Whether nothing of it can be shown."""
@@ -60,8 +61,8 @@ class Run:
     """All that one page shows of a run.
 
     Arguments:
-        home: the folder of the training that was measured; the run's own where it is one.
-        label: its name, told apart from those beside it.
+        home: the folder of the training that was measured; for a training, `folder`.
+        label: its name, distinct from those beside it.
         settings: `config.yaml` as text.
         origin: `run.json`: plan, versions, commit, machine, seed.
         summary: `summary.json`, empty while the run has not ended.
@@ -107,18 +108,17 @@ class Run:
         return self.summary.get("step") or (max(steps) if steps else None)
 
     @property
-    def findings(self) -> dict[str, list[str]]:
-        """What each measurement's last step says, by its name; under "" what only the summary says."""
-        said = {name: list(self.of(name)[-1].verdicts) for name in self.names}
-        known = {sentence for verdicts in said.values() for sentence in verdicts}
-        others = [sentence for sentence in sentences(self.summary.get("verdicts")) if sentence not in known]
-        found = {"": others, **said}
-        return {name: list(dict.fromkeys(verdicts)) for name, verdicts in found.items() if verdicts}
+    def verdicts_by_name(self) -> dict[str, list[Verdict]]:
+        """The verdicts of each measurement's last step, by its name; under "" those of the summary alone."""
+        measured = {name: list(self.of(name)[-1].verdicts) for name in self.names}
+        known = {verdict for verdicts in measured.values() for verdict in verdicts}
+        others = [verdict for verdict in read_verdicts(self.summary) if verdict not in known]
+        return {name: list(dict.fromkeys(verdicts)) for name, verdicts in ({"": others} | measured).items() if verdicts}
 
     @property
-    def verdicts(self) -> list[str]:
-        """All sentences, those of the summary alone first."""
-        return [sentence for verdicts in self.findings.values() for sentence in verdicts]
+    def verdicts(self) -> list[Verdict]:
+        """All verdicts, those of the summary alone first."""
+        return [verdict for verdicts in self.verdicts_by_name.values() for verdict in verdicts]
 
 
 def read_run(folder: Path) -> Run:
@@ -183,17 +183,15 @@ def _read_measurements(folder: Path, remarks: list[str]) -> Iterable[Measured]:
 def _measured(content: dict[str, Any], stem: Path) -> Measured:
     protocol = content.get("protocol") or {}
     scalars = {key: float(value) for key, value in (content.get("scalars") or {}).items() if _is_numeric(value)}
-    found = (*sentences(content.get("verdicts")), *sentences(protocol.get("verdicts")))
-    protocol = {key: value for key, value in protocol.items() if key != "verdicts"}
     name, about = str(content.get("name", stem.parent.name)), str(content.get("about", ""))
-    return Measured(name, content["step"], scalars, protocol, found, stem, about, _maps(content.get("maps", ())))
+    return Measured(
+        name, content["step"], scalars, protocol, read_verdicts(content), stem, about, _maps(content.get("maps"))
+    )
 
 
 def _maps(maps: Any) -> Mapping[str, str]:
-    """The columns with their words; columns without words are their own."""
-    if isinstance(maps, dict):
-        return {str(column): str(words) for column, words in maps.items()}
-    return in_words([str(column) for column in maps])
+    """The columns with their words; none where something else stands in their place."""
+    return {str(column): str(words) for column, words in maps.items()} if isinstance(maps, dict) else {}
 
 
 def _written(entry: Measured) -> float:
@@ -204,17 +202,17 @@ def _is_numeric(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def sentences(value: Any) -> list[str]:
-    """Verdicts as they come: one sentence, a list of them, or lists by name."""
-    if isinstance(value, dict):
-        return [sentence for part in value.values() for sentence in sentences(part)]
-    if isinstance(value, list | tuple):
-        return [str(sentence) for sentence in value]
-    return [] if value is None else [str(value)]
+def read_verdicts(content: Mapping[str, Any]) -> tuple[Verdict, ...]:
+    """The verdicts of a measurement or a summary; none where something else stands in their place."""
+    verdicts = content.get("verdicts")
+    try:
+        return tuple(map(Verdict.of, verdicts)) if isinstance(verdicts, list) else ()
+    except (TypeError, ValueError):
+        return ()
 
 
 def read_json(path: Path, remarks: list[str], without: str = "") -> dict[str, Any]:
-    """The object in a file; empty, with a remark, where it is missing or damaged. `without` says what that costs."""
+    """The object in a file; empty, with a remark, where it is missing or damaged. `without`: the consequence."""
     cost = f": {without}" if without else ""
     if not path.exists():
         remarks.append(f"{path.name} is missing{cost}")
@@ -265,9 +263,13 @@ def number(cell: str) -> float:
         return math.nan
 
 
-def is_whole_picture(path: Path) -> bool:
-    """Whether a PNG is there from its first byte to its last."""
-    if not path.is_file():
-        return False
-    content = path.read_bytes()
-    return content.startswith(PNG) and content.rstrip().endswith(PNG_END)
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a picture in pixels; None where the file is missing or damaged."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.verify()
+            return picture.size
+    except (OSError, SyntaxError, ValueError):  # Pillow's answers to a torn chunk
+        return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +66,7 @@ class Section:
     """One measurement in all runs: curves over noise levels and steps, maps over both, and each run's own part.
 
     Arguments:
-        about: what is seen, and in which unit.
+        about: what it shows, and in which unit.
         protocol: how the first run measured it, in a line.
     """
 
@@ -201,8 +200,7 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
 
 def embed(entry: Measured) -> Picture:
     """A PNG as a data URI: a page that is mailed keeps its pictures."""
-    if entry.picture is None:
+    if entry.picture is None or entry.picture_size is None:
         return Picture(entry.step)
-    content = entry.picture.read_bytes()
-    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return Picture(entry.step, source, *struct.unpack(">II", content[16:24]))
+    source = f"data:image/png;base64,{base64.b64encode(entry.picture.read_bytes()).decode()}"
+    return Picture(entry.step, source, *entry.picture_size)

@@ -1,4 +1,4 @@
-"""Several folders as the runs of one page: what was measured of one run is one run, and labels tell runs apart."""
+"""Several folders as the runs of one page: what was measured of one run is one run, and labels are distinct."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flowexp.reporting.reading import Run, read_run
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs in `folders`, told apart by name. Raises ValueError where one is no run folder or is given twice.
+    """The runs in `folders`, with distinct labels. Raises ValueError where one is no run folder or is given twice.
 
     Folders that measured different things of the same run at the same step, such as a diagnosis and a calibration of
     SSC, become one run of the first one's name; two that measured the same thing stay beside each other.
@@ -25,7 +25,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
             runs.append(found)
         else:
             runs[place] = _together(runs[place], found)
-    return _told_apart(runs)
+    return _with_distinct_labels(runs)
 
 
 def _belong_together(one: Run, other: Run) -> bool:
@@ -36,12 +36,16 @@ def _belong_together(one: Run, other: Run) -> bool:
 
 
 def _together(one: Run, other: Run) -> Run:
-    """All that both folders have; where they differ, the first says where the run comes from."""
+    """All that both folders have; where they differ, the origin of the run is that of the first."""
     parts = [part.settings for part in (one, other)]
     return replace(
         one,
         settings="\n".join([parts[0], f"# of {other.folder.resolve().name}", parts[1]]),
-        summary={**other.summary, **one.summary, "verdicts": [*one.verdicts, *other.verdicts]},
+        summary={
+            **other.summary,
+            **one.summary,
+            "verdicts": [verdict.data() for verdict in (*one.verdicts, *other.verdicts)],
+        },
         measured=(*one.measured, *other.measured),
         training=one.training or other.training,
         remarks=tuple(dict.fromkeys((*one.remarks, *other.remarks))),
@@ -49,8 +53,8 @@ def _together(one: Run, other: Run) -> Run:
     )
 
 
-def _told_apart(runs: Sequence[Run]) -> list[Run]:
-    """Runs of the same name get the shortest ends of their folders' paths that tell them apart."""
+def _with_distinct_labels(runs: Sequence[Run]) -> list[Run]:
+    """Append to labels that occur twice the shortest ends of the folders' paths that differ."""
     names = Counter(run.label for run in runs)
     twins = [run for run in runs if names[run.label] > 1]
     paths = {run.folder: run.folder.resolve().parts for run in twins}

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
     from wandb_workspaces.workspaces import Workspace
 
-STEP = "trainer/global_step"  # Lightning's own axis; W&B's counts the calls of log()
+STEP = "trainer/global_step"  # Lightning's axis; W&B's counts the calls of log()
 TRAINING = ("train/loss", "train/grad_norm", "train/lr", "train/steps_per_second")
 NOISE_LEVELS = ("noise_levels/loss", "noise_levels/velocity_ratio")
 PROBE = ("probe/peak", "probe/at_clean", "probe/dip", "probe/t_peak")
 FRECHET = "frechet/efficientnet_lite"  # of the default encoder
 METRICS = "^(frechet|fid|sfid|kid|mmd|inception_score|nearest_neighbour|precision|recall)(/.*|_.*)?$"
 TERMS = "^train/(?:[a-z0-9_]+)$"
-# Curves over the noise level: by measurement, whose table is called `<measurement>_table`, the columns that are drawn,
-# and what tells lines of one run apart.
+# Curves over the noise level: by measurement, with the table `<measurement>_table`, the columns that are drawn,
+# and those that distinguish the lines of one run.
 CURVES: dict[str, tuple[tuple[str, ...], str | None]] = {
     "noise_levels": (("loss", "velocity_ratio"), "split"),
     "probe": (("accuracy",), "tap"),
@@ -118,7 +118,7 @@ def _diagnostic(name: str) -> list[Any]:
 
 
 def _curves(name: str) -> list[Any]:
-    """W&B's own line chart of a logged table: a curve over t for each run and series."""
+    """W&B's line chart of a logged table: a curve over t for each run and series."""
     columns, series = CURVES.get(name, ((), None))
     stroke = {} if series is None else {"stroke": series}
     return [

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from flowexp.flow.choices import check_choice
 from flowexp.training.parallel.rows import gather_rows, of_first_process
 
 
@@ -46,11 +48,10 @@ class MinibatchOT(Coupling):
         ValueError: batch is neither.
     """
 
-    batch: str = "global"
+    batch: Literal["global", "local"] = "global"
 
     def __post_init__(self) -> None:
-        if self.batch not in ("global", "local"):
-            raise ValueError(f"coupling.batch must be global or local, got {self.batch!r}")
+        check_choice("coupling.batch", self.batch, ("global", "local"))
 
     def pair(self, data: Tensor, noise: Tensor) -> Tensor:
         if self.batch == "local":

@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's parameters, kept beside them."""
+"""The exponential moving average of a network's parameters, beside them."""
 
 from __future__ import annotations
 
@@ -53,11 +53,14 @@ class EMA:
 class ExponentialMovingAverage:
     """average <- decay average + (1 - decay) parameter, begun at the parameters' first values.
 
-    parameters: by name, as `dict(module.named_parameters())`; the live objects are kept.
+    parameters: by name, as `dict(module.named_parameters())`; the live objects are referenced.
     warmup: the n-th update (from 1) decays by min(decay, (1 + n) / (10 + n)), so that early averages are not the
     random initial weights.
 
     The averages are fp32 or better: at 0.9999 an update is below the resolution of bf16, which would never move.
+
+    By hand and not Lightning's WeightAveraging: that averages a copy of the whole module in the weights' own dtype, one
+    decay at a time, does not know sharded weights, and leaves the average in place of what was trained.
     """
 
     def __init__(self, parameters: Mapping[str, Parameter], decay: float = 0.9999, warmup: bool = True) -> None:
@@ -107,7 +110,7 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Within the context the live parameters hold the averages; after it, also after an error, their own values."""
+        """Within the context the live parameters hold the averages; after it, also on an error, their values."""
         self._follow()
         own = {name: value.detach().clone() for name, value in self.parameters.items()}
         try:
@@ -122,14 +125,14 @@ class ExponentialMovingAverage:
             parameter.copy_(values[name])
 
     def _follow(self) -> None:
-        """Go where the parameters went, who are moved to their device after the average was made."""
+        """Follow the parameters, which reach their device after the average was made."""
         for name, value in self.parameters.items():
             if self.averages[name].device != value.device:
                 self.averages[name] = self.averages[name].to(value.device)
 
 
 def whole(value: Tensor) -> Tensor:
-    """All of a tensor that is split over processes, which must all call this; any other tensor is itself."""
+    """A tensor that processes share, gathered to its full shape; all must call this. Any other is returned as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 

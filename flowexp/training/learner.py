@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shlex
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.backbones import Backbone
+from flowexp.records import fingerprint
 from flowexp.training.ema import EMA, ExponentialMovingAverage, whole
 from flowexp.training.fsdp import is_sharded, shard_backbone, shard_terms
 from flowexp.training.loss_term import Term
@@ -29,7 +29,7 @@ RAW = "raw"  # the weights as trained, where one could also choose an average
 
 
 class Learner(pl.LightningModule):
-    """A network and loss terms whose weights are trained; what they are trained on, a subclass's `training_step` says.
+    """A network and loss terms whose weights are trained; a subclass adds the loss, in `training_step`.
 
     A checkpoint's `state_dict` holds the weights as trained, its `ema` their average, `further_emas` those of further
     decays. The gradient's norm is limited by the Trainer's `gradient_clip_val`. Every `log_every_n_steps` of the
@@ -45,7 +45,7 @@ class Learner(pl.LightningModule):
             is AdamW as in LCF A.4.2.
         lr_schedule: from the optimizer to a scheduler of torch, advanced after each step, see
             `flowexp.training.lr_schedules`; None is a constant rate.
-        ema: which averages of the weights are kept; None is one with the decay 0.9999.
+        ema: the averages of the weights; None is one with the decay 0.9999.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Learner(pl.LightningModule):
         self.published: dict[str, int] = {}  # the step at which each number last reached trainer.callback_metrics
         self._lr = 0.0  # of the latest step; behind it the optimizer has the next one's
         self._accumulated: list[tuple[TrainingBatch, dict[str, Tensor]]] = []  # batches of a step, with their losses
-        self._digests: dict[float | str | None, str] = {}  # of the weights that can be measured
+        self._fingerprints: dict[float | str | None, str] = {}  # of the weights that can be measured
         self._saved_averages: list[dict[str, Any]] = []
 
     # --- what is logged -----------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Learner(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips as the Trainer says, and stops before the weights change if the gradient is not finite."""
+        """Clip by the Trainer's keys, and stop before the weights change if the gradient is not finite."""
         norm = whole(clip_gradients(self.parameters(), gradient_clip_val, gradient_clip_algorithm))
         if not torch.isfinite(norm):
             file = save_incident(self, [batch for batch, _ in self._accumulated], self.latest)
@@ -157,8 +157,8 @@ class Learner(pl.LightningModule):
                 parameter.grad.mul_(divisor / len(self._accumulated))
 
     def after_step(self) -> None:
-        """What follows each update of the weights: the EMA, and terms with averages of their own."""
-        self._accumulated, self._digests = [], {}
+        """What follows each update of the weights: the EMA, and terms that average weights."""
+        self._accumulated, self._fingerprints = [], {}
         for average in self.averages.values():
             average.update()
         for term in self.terms.values():
@@ -177,7 +177,7 @@ class Learner(pl.LightningModule):
         """Decides what `averaged` uses from now on: the average with a decay, "raw", or with None the first average.
 
         Raises:
-            ValueError: a decay of which no average is kept.
+            ValueError: a decay without an average.
         """
         known = [*self.averaging.decays, RAW]
         if which is not None and which not in known:
@@ -206,16 +206,13 @@ class Learner(pl.LightningModule):
         finally:
             self.backbone.train(was_training)
 
-    def digest(self) -> str:
-        """A hash of the weights that `averaged` gives and that are measured. All processes must call it."""
-        if self.weights not in self._digests:
-            content = hashlib.sha256()
+    def fingerprint(self) -> str:
+        """That of the weights that `averaged` gives and that are measured. All processes must call it."""
+        if self.weights not in self._fingerprints:
             with self.averaged():
-                for name, value in self.backbone.state_dict().items():
-                    content.update(name.encode())
-                    content.update(whole(value).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            self._digests[self.weights] = content.hexdigest()[:16]
-        return self._digests[self.weights]
+                weights = ((name, whole(value)) for name, value in self.backbone.state_dict().items())
+                self._fingerprints[self.weights] = fingerprint.of_weights(weights)
+        return self._fingerprints[self.weights]
 
     def on_fit_start(self) -> None:
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
@@ -226,7 +223,7 @@ class Learner(pl.LightningModule):
 
     def on_train_start(self) -> None:  # not earlier: a sharded network is restored after it has been set up
         self._create_averages()
-        self._accumulated, self._digests = [], {}
+        self._accumulated, self._fingerprints = [], {}
 
     def _create_averages(self) -> None:
         """Averages that begin at the weights, or go on from those of the checkpoint that was loaded."""
@@ -246,11 +243,11 @@ class Learner(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         first = [checkpoint["ema"]] if "ema" in checkpoint else []
         self._saved_averages = [*first, *checkpoint.get("further_emas", [])]
-        self.averages, self._digests = {}, {}
+        self.averages, self._fingerprints = {}, {}
 
 
 def _means(losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each part of the loss over the batches of a step; of one batch its own numbers."""
+    """The mean of each part of the loss over the batches of a step; of one batch, its numbers."""
     if len(losses) == 1:
         return dict(losses[0])
     names = dict.fromkeys(name for parts in losses for name in parts)
@@ -267,7 +264,7 @@ def _over_processes(trainer: pl.Trainer, values: dict[str, Tensor]) -> dict[str,
 
 
 def matched(decays: tuple[float, ...], saved: list[dict[str, Any]]) -> dict[float, dict[str, Any]]:
-    """The saved average that each decay goes on from: its own; a new decay goes on from the first.
+    """The saved average at which each decay continues: that of the same decay; for a new one, the first.
 
     An average that begins at trained weights would lag behind the others for as long as its window.
     """

@@ -43,7 +43,7 @@ class Step:
         network: the network as one of velocities, for terms that need another pass of it.
         output: what the network returned for the regressed rows, (R, ...).
         target: the velocity that is regressed, (R, ...).
-        features: outputs of the blocks that terms asked for, by tap.
+        features: outputs of the blocks that terms read, by tap.
         rows: the regressed rows of the batch, (R,); None is all of them.
         share: of the regressed rows, see `Tapped`: what a mean over them is multiplied by.
     """

@@ -1,4 +1,4 @@
-"""How the learning rate changes over a run: a factor of the optimizer's own rate at each optimizer step."""
+"""How the learning rate changes over a run: a factor of the optimizer's rate at each optimizer step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RunLength:
 
 
 def create_schedule(make: MakeSchedule, optimizer: Optimizer, length: Callable[[], RunLength]) -> dict[str, Any]:
-    """What Lightning takes for a schedule, advanced after each optimizer step unless `make` says otherwise.
+    """What Lightning takes for a schedule, advanced after each optimizer step unless `make` sets another interval.
 
     Arguments:
         make: from the optimizer to a scheduler of torch, or to Lightning's mapping of one (`scheduler`, `interval`,
@@ -43,7 +43,7 @@ def create_schedule(make: MakeSchedule, optimizer: Optimizer, length: Callable[[
 
 
 def constant(optimizer: Optimizer) -> LambdaLR:
-    """The optimizer's own rate at every step."""
+    """The optimizer's rate at every step."""
     return LambdaLR(optimizer, lambda step: 1.0)
 
 

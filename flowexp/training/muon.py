@@ -82,7 +82,7 @@ class MuonWithAdamW(Optimizer):
 
 
 def divided(named_parameters: Iterable[tuple[str, Parameter]]) -> tuple[list[Tensor], list[Tensor]]:
-    """The matrices of the network's blocks, and all other parameters."""
+    """The matrices (outputs, inputs) of the network's blocks, and all other parameters."""
     matrices: list[Tensor] = []
     others: list[Tensor] = []
     for name, parameter in named_parameters:

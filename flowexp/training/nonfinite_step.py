@@ -1,4 +1,4 @@
-"""A step whose gradient is not finite, kept whole, so that it can be taken again and looked into."""
+"""A step whose gradient is not finite, saved whole, so that it can be repeated and examined."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class Incident:
 
 
 def save_incident(module: pl.LightningModule, batches: Sequence[TrainingBatch], losses: Mapping[str, Tensor]) -> Path:
-    """Saves the step of `module` that has just failed in the run's folder, a file per process; returns the file.
+    """Save the step of `module` that has just failed in the run's folder, a file per process, and return its path.
 
-    All processes call it, and none goes on before all files are there: the first to end would end the others.
+    All processes call it and wait until all files are there: the first to end would end the others. losses: scalars.
     """
     file = path_of_incident(Path(module.trainer.default_root_dir), module.global_step, module.global_rank)
     Incident(
@@ -115,7 +115,7 @@ def largest_gradients(module: nn.Module) -> dict[str, float]:
 
 
 def largest(tensor: Tensor) -> float:
-    """The largest absolute value, NaN if there is one."""
+    """The largest absolute value in a tensor of any shape; NaN where it has one."""
     return float(tensor.detach().abs().max()) if tensor.numel() else 0.0
 
 

@@ -36,9 +36,9 @@ def create_optimizer(make: MakeOptimizer, named_parameters: Iterable[tuple[str, 
 def clip_gradients(
     parameters: Iterable[Parameter], limit: float | None = CLIP_NORM, algorithm: str | None = None
 ) -> Tensor:
-    """Clips the gradients in place and returns their global norm before clipping.
+    """Clip the gradients in place and return their global norm before clipping, a scalar.
 
-    Gradients whose norm is not finite stay as they are, so that they can be looked into.
+    Gradients whose norm is not finite stay as they are, so that they can be examined.
 
     Arguments:
         parameters: those whose gradients are clipped.
@@ -55,7 +55,7 @@ def clip_gradients(
 
 
 def check_optimizer(make: MakeOptimizer) -> Optimizer:
-    """The optimizer of a weight and a bias that nobody needs: what it refuses, it refuses before a dataset is read.
+    """Make the optimizer for a dummy weight and bias: wrong settings are refused before a dataset is read.
 
     Raises:
         ValueError: settings that it refuses.

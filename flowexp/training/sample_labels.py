@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from flowexp.flow.choices import check_choice
 from flowexp.training.step_draws import random_class
 
 Captions = Callable[[Sequence[int], torch.device], Tensor | None]
-LABELS = ("balanced", "random")
+Labels = Literal["balanced", "random"]
+LABELS: tuple[Labels, ...] = get_args(Labels)
 
 
-def labels_told(takes: str, labels: str) -> str:
-    """What samples are conditioned on, as a card says it. takes: of the backbone. labels: see `classes_for`."""
+def labels_in_words(takes: str, labels: str) -> str:
+    """What samples are conditioned on, in the words of a card. takes: of the backbone. labels: see `classes_for`."""
     return {"class": labels, "text": "captions"}.get(takes, "none")
 
 
@@ -26,8 +29,7 @@ def classes_for(
     label: a class for all. labels: without one, "balanced" gives sample i the class i mod num_classes, "random" a class
     drawn for it.
     """
-    if labels not in LABELS:
-        raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {labels!r}")
+    check_choice("labels", labels, LABELS)
     if num_classes is None:
         if label is not None:
             raise ValueError(f"label={label} needs a class-conditional network, and this one is unconditional")
@@ -42,7 +44,7 @@ def classes_for(
 def text_for(
     indices: Sequence[int], captions: Captions | None, device: torch.device, label: int | None = None
 ) -> Tensor:
-    """The embedded captions of the samples numbered `indices`. Raises ValueError for a class, or without captions."""
+    """The embedded captions (B, L, D) of the samples `indices`. Raises ValueError for a class, or without captions."""
     if label is not None:
         raise ValueError(f"label={label} needs a class-conditional network, and this one takes text")
     found = None if captions is None else captions(indices, device)

@@ -1,4 +1,4 @@
-"""Signals that ask the process to stop: noted when they come, answered where no work is lost. Imports no torch."""
+"""Signals to stop: noted at arrival, obeyed where no work is lost. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SIGNALS = tuple(
 
 
 class Stopped(SystemExit):
-    """Ends work where it stands because a signal asked for it; the exit status is 128 + signal."""
+    """Ends the work at a signal; the exit status is 128 + signal."""
 
 
 @dataclass
 class _State:
-    """What the handler knows; there is one for the process, as signals are the process's."""
+    """The state of the handler; one for the process, as signals are."""
 
     asked: signal.Signals | None = None
     words: str = ""  # what a signal is answered with
@@ -52,7 +52,7 @@ def _leave(signum: int, frame: FrameType | None) -> None:
 
 
 def asked() -> signal.Signals | None:
-    """The first signal that asked this process to stop; None while there was none."""
+    """The first signal to stop this process; None before one."""
     return _state.asked
 
 
@@ -96,13 +96,13 @@ def listening(words: str, answers: bool = True) -> Iterator[None]:
 def at_once(words: str, raises: bool = True) -> Iterator[None]:
     """Within it a signal is answered with `words` and ends the work where it stands, by `Stopped`.
 
-    raises: False where other processes would wait for this one; `leave_if_asked` then ends the work of all.
+    raises: False where other processes would wait for this one; `leave_if_stopped` then ends the work of all.
     """
     before = _state.words, _state.at_once
     _state.words, _state.at_once = words, raises
     try:
         if raises:
-            leave_if_asked()
+            leave_if_stopped()
         yield
     finally:
         _state.words, _state.at_once = before
@@ -118,8 +118,8 @@ def not_now() -> Iterator[None]:
         _state.at_once = before
 
 
-def leave_if_asked(on_any: Callable[[bool], bool] = bool) -> None:
-    """Raises `Stopped` where a signal has come; `on_any` says whether one has come to any of several processes."""
+def leave_if_stopped(on_any: Callable[[bool], bool] = bool) -> None:
+    """Raises `Stopped` where a signal has come; `on_any` agrees over several processes."""
     if on_any(_state.asked is not None):
         raise Stopped(128 + (_state.asked or signal.SIGTERM))
 

@@ -46,7 +46,7 @@ class StepKey:
         return self.generator(_Purpose.CANDIDATES, "cpu")
 
     def for_term(self, number: int, device: torch.device | str = "cpu") -> torch.Generator:
-        """For the draws of a loss term for the rows of all processes; `number` tells its draws apart."""
+        """For the draws of a loss term for the rows of all processes; `number` distinguishes its draws."""
         return keyed_generator(self.seed, self.step, self.part, int(_Purpose.TERM), number, device=device)
 
     def rows(self, num_rows: int) -> slice:
@@ -62,9 +62,9 @@ class TrainingBatch:
         data: clean images in [-1, 1], (B, C, H, W).
         noise: Gaussian noise, (B, C, H, W).
         t: noise levels of these rows on the CPU, (B,).
-        label: what each row is conditioned on as the network sees it, classes (B,) or text (B, L, D), or None.
+        label: the conditions given to the network, classes (B,) or text (B, L, D), or None.
         everyone_t: noise levels of the global batch on the CPU, (world_size * B,); None where these rows are all.
-        key: names the batch, for whoever needs a further draw.
+        key: of the batch, for further draws.
         pixels: uint8 pictures (B, C, H, W) of the data where the network works on latents and a term looks at them.
     """
 
@@ -95,7 +95,7 @@ def draw_noise(key: StepKey, data: Tensor, fresh: bool = False) -> Tensor:
 
 
 def draw_labels(key: StepKey, backbone: Backbone, label: Tensor) -> Tensor | None:
-    """The labels that the network sees, some dropped for classifier-free guidance; None without a condition."""
+    """Labels (B,) or text (B, L, D), some dropped for classifier-free guidance; None without a condition."""
     if backbone.takes == "nothing":
         return None
     generator = key.generator(_Purpose.LABEL, label.device)

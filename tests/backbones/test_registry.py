@@ -68,7 +68,7 @@ def test_dit_with_adaln_zero_is_half_as_large_again_as_lcf_table_1(name, million
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_the_list():
-    with pytest.raises(ValueError, match=r"'dit_s3'.*nearest: 'dit_s2'.*choose from dit_b2, .*sit_xl4"):
+    with pytest.raises(ValueError, match=r"must be one of .*sit_xl4, .*got 'dit_s3'; did you mean dit_s2"):
         create_backbone("dit_s3", resolution=8, channels=1)
 
 

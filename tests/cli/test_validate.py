@@ -59,7 +59,8 @@ def test_nodes_inside_are_compared_with_their_own_targets():
 def test_the_trainers_keys_are_those_of_lightning():
     with pytest.raises(ValueError, match=r"trainer\.max_steps must be a whole number, got 'ten'"):
         check_values(OmegaConf.create({"trainer": {"max_steps": "ten"}}).trainer, Trainer)
-    check_values(OmegaConf.load(config_folder() / "trainer/default.yaml"), Trainer)
+    default = OmegaConf.load(config_folder() / "trainer/default.yaml")
+    check_values(OmegaConf.create({"trainer": default}).trainer, Trainer)
 
 
 def test_the_commands_own_keys_keep_the_kind_of_their_defaults():

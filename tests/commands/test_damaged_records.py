@@ -116,7 +116,7 @@ def test_recipes_pass_over_a_damaged_run(run: Path, monkeypatch, file: str, kind
 def test_a_recipe_names_the_damaged_run_that_it_was_given(run: Path):
     damage(run / "run.json", "half")
     with pytest.raises(ValueError, match=r"run\.json is damaged"):
-        read_recipe("velocity_deficit/fig05", [f"run={run}"])
+        read_recipe("vd/fig05", [f"run={run}"])
 
 
 def test_an_evaluation_of_fewer_steps_is_made_again(run: Path, monkeypatch):

@@ -199,12 +199,12 @@ def test_the_table_of_a_sweep_has_the_jobs_that_can_be_read(sweep: Path, asked: 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_page_of_a_sweep_without_its_table_says_so(sweep: Path, asked: Asked, how: str):
     print_table(sweep)
-    damage(sweep / "sweep.csv", how)
+    damage(sweep / "sweep.json", how)
     answer = asked("report", f"run={sweep}")
     if how == "missing":
         assert answer.code == 2 and "sweep is no run folder" in answer.text
     else:
-        assert_answered(answer, sweep / "sweep.csv", must_name=how != "cut in half")  # which is a shorter table
+        assert_answered(answer, sweep / "sweep.json", must_name=True)
 
 
 # --- dry runs ---------------------------------------------------------------------------------------------------------

@@ -34,20 +34,20 @@ def test_a_first_word_chooses_what_is_measured(
 
 
 @pytest.mark.slow
-def test_a_run_is_probed_on_another_dataset_by_both_probes_under_a_named_protocol(
+def test_a_run_is_probed_on_another_dataset_by_all_readings_under_a_named_protocol(
     alone: Path, in_process: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ):
-    chosen = ("callbacks.probe.protocol=ddae", "callbacks.probe.probes=[linear,knn]", "data=digits", "run_dir=probed")
+    chosen = ("callbacks.probe.protocol=ddae", "callbacks.probe.baselines=[pixels]", "data=digits", "run_dir=probed")
     assert in_process("diagnose", "callbacks=probe_only", f"run={alone}", *QUICK, *chosen) == 0
     measured = json.loads(next(Path("probed/measurements/probe").glob("*.json")).read_text())
-    assert measured["protocol"]["protocol"] == "ddae" and measured["protocol"]["optimizer"] == "adam"
-    assert measured["protocol"]["num_test"] == 360 and any(
-        "DDAE" in said for said in measured["protocol"]["departures"]
-    )
+    paper = measured["protocol"]["readings"]["paper"]
+    assert paper["protocol"] == "ddae" and paper["optimizer"] == "adam"
+    assert measured["protocol"]["num_test"] == 360 and any("DDAE" in departure for departure in paper["departures"])
     numbers = measured["scalars"]
-    for probe in ("probe", "knn"):
+    for probe in ("probe", "probe_paper", "knn"):
         assert numbers[f"{probe}/dip"] == pytest.approx(numbers[f"{probe}/peak"] - numbers[f"{probe}/at_clean"])
-    assert len(next(Path("probed/measurements/probe").glob("*.csv")).read_text().split()) == 1 + 2 * 3 * 2
+    rows = next(Path("probed/measurements/probe").glob("*.csv")).read_text().split()
+    assert len(rows) == 1 + 3 * 3 * 2 + 3  # readings x levels x taps, and the pixels by each reading
     assert "no verdict" in capsys.readouterr().out  # of 12 steps, and probes of 15 updates
     assert json.loads(Path("probed/summary.json").read_text())["data"] == "digits"
 
@@ -61,4 +61,4 @@ def test_a_diagnosis_bears_the_name_of_its_run(alone: Path, in_process: Callable
     page = Path("found/report.html").read_text()
     assert "<h1>digits_lcf</h1>" in page and "Velocity deficit" in page
     summary = json.loads(Path("found/summary.json").read_text())
-    assert any("velocity deficit" in sentence for sentence in summary["verdicts"])
+    assert any(verdict["about"] == "velocity deficit" for verdict in summary["verdicts"])

@@ -13,9 +13,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from flowexp.cli.errors import nearest
 from flowexp.cli.launch import COMMANDS, config_folder
 from flowexp.data.datasets.cifar10 import CIFAR10
+from flowexp.flow.choices import nearest
 from flowexp.records.run_folder import RunFolder
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
@@ -104,7 +104,7 @@ def test_a_sweep_over_a_wrong_name_runs_no_job(complaint, workdir: Path):
         ),
         (["objective=lcf", "objective.tau=0"], "objective.tau must be positive, got 0"),
         (["objective=lcf", "objective.tap=9"], "objective.tap must lie in 1..6, got 9"),
-        (["backbone.name=dit_s3"], "'dit_s2'"),
+        (["backbone.name=dit_s3"], "did you mean dit_s2?"),
         (["sampler.solver=heum"], "heun"),
         (["sampler.num_steps=0"], "num_steps of at least 1, got 0"),
         (["optimizer.lr=-1"], "optimizer.lr must be positive, got -1"),

@@ -78,7 +78,7 @@ def test_a_training_begins_from_an_export_or_a_run_with_other_classes_and_object
         weights, ours = load_file(export / "model.safetensors"), first_weights(shell.folder / f"begun{number}")
         assert all(torch.equal(value, weights[name]) for name, value in ours.items())
         origin = json.loads((shell.folder / f"begun{number}/run.json").read_text())["init"]
-        assert len(origin["sha256"]) == 16 and origin["tensors"]["pos_embed"] == "taken"
+        assert origin["fingerprint"] and origin["tensors"]["pos_embed"] == "taken"
 
 
 def test_a_run_that_began_from_weights_goes_on_without_them(export: Path, shell: Shell, tiny: Any) -> None:

@@ -62,6 +62,15 @@ def test_a_folder_of_ones_own_is_seen_wherever_it_is_named(given: list[str], lin
     assert re.search(f"^{line}", capsys.readouterr().out, re.MULTILINE)
 
 
+def test_comments_of_a_yaml_are_those_of_its_keys_however_deep_it_is_indented(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    lines = ["name: x # of data", "crop:", "    size: 8 # wide", "    pad: 1 # round", "last: 1 # the end"]
+    (tmp_path / "data/mine.yaml").write_text("\n".join(lines))
+    page = help_page("train", ["data=mine"], Configs((tmp_path,)))
+    for line in (r"  name: x  # of data", r"    size: 8  # wide", r"    pad: 1  # round", r"  last: 1  # the end"):
+        assert re.search(f"^{line}", page, re.MULTILINE), f"{line} is not in {page}"
+
+
 def test_a_yaml_of_ones_own_that_builds_on_one_of_conf_has_its_comments(tmp_path: Path):
     (tmp_path / "objective").mkdir()
     (tmp_path / "objective/mine.yaml").write_text("defaults:\n  - lcf\n  - _self_\nT_min: 30\n")

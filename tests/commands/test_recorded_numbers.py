@@ -99,7 +99,7 @@ def trained(in_process: Callable[..., int]) -> Callable[[str], dict[str, Any]]:
             "losses": [Losses.noted[step] for step in (0, 1, 9, 29)],
             "pixels": images[:, 0, ::3, ::3].flatten().tolist(),
             "samples": hash_of({"images": images}),
-            "probe": scalars["probe/peak"],
+            "probe": scalars["probe_paper/peak"],
             "frechet": scalars["frechet/efficientnet_lite"],
         }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flowexp import report
+from flowexp.records.job_table import JobRow, JobTable
 
 EMPTY = "name: early\n"
 
@@ -62,7 +63,11 @@ def test_a_runs_page_leads_to_those_of_its_diagnoses(command):
 def test_a_sweep_gets_its_page_and_one_for_each_job(command):
     Path("sweep/0").mkdir(parents=True)
     Path("sweep/0/config.yaml").write_text(EMPTY)
-    Path("sweep/sweep.csv").write_text("job,seed,status\n0,1,finished\n1,2,failed\n")
+    rows = [
+        JobRow("0", "finished", True, {"seed": "1"}, {}, {}),
+        JobRow("1", "failed (2)", False, {"seed": "2"}, {}, {}),
+    ]
+    JobTable(tuple(rows)).write(Path("sweep"))
     assert command("run=sweep") == 0
     assert Path("sweep/report.html").exists() and Path("sweep/0/report.html").exists()
 

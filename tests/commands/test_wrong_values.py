@@ -83,7 +83,7 @@ train +backbone.depth=0
 train +backbone.depth=2.5
 train +backbone.foo=3
 train backbone.width=32 => +backbone.width=...
-train backbone.name=abc => no backbone is called 'abc'
+train backbone.name=abc => backbone.name must be one of
 train backbone.label_dropout=2
 train backbone.conditioning=abc
 train objective.T_min=5 => which objective=lcf has
@@ -147,7 +147,8 @@ train callbacks=probe callbacks.probe.levels=[a]
 train callbacks=probe callbacks.probe.taps=[]
 train callbacks=probe callbacks.probe.taps=[1.5]
 train callbacks=probe callbacks.probe.protocol=abc
-train callbacks=probe callbacks.probe.probes=[abc]
+train callbacks=probe callbacks.probe.readings=[abc]
+train callbacks=probe callbacks.probe.baselines=[abc]
 train callbacks=probe callbacks.probe.epochs=0 => at least 1 epoch
 train callbacks=frechet callbacks.frechet.num_samples=0 => at least 2 samples are needed
 train callbacks=frechet callbacks.frechet.metrics=[abc]

@@ -48,7 +48,7 @@ def test_an_output_that_is_not_offered_is_answered_with_the_encoder_that_has_it(
 
 def test_every_output_of_a_spoilt_sample_is_nan_and_no_other():
     found = FeatureSet(features=torch.randn(3, 2), logits=torch.randn(3, 5))
-    spoilt = found.spoil(torch.tensor([False, True, False]))
+    spoilt = found.with_nan(torch.tensor([False, True, False]))
     for name, output in spoilt.items():
         assert output.isnan().all(1).tolist() == [False, True, False]
         assert torch.equal(output[::2], found[name][::2])

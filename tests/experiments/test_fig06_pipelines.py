@@ -20,12 +20,12 @@ sys.path.append(str(Path(__file__).parents[1] / "integrations"))
 import tiny_pipelines
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
-from experiments.velocity_deficit import fig06_pipelines as fig06
+from experiments.vd import fig06_pipelines as fig06
 from flowexp import reproduce
 from flowexp.flow.randomness import keyed_generator
 from flowexp.records.tables import read_csv
 
-NAME = "velocity_deficit/fig06"
+NAME = "vd/fig06"
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_the_recipe_draws_and_measures_a_pipeline(
 ) -> None:
     command = [NAME, f"pipeline={pipeline}", f"prompts={prompts}", "budget=smoke"]
     assert reproduce.main(command) == 0
-    results = workdir / "results" / "velocity_deficit" / "fig06_pipelines" / "smoke"
+    results = workdir / "results" / "vd" / "fig06_pipelines" / "smoke"
     assert {file.name for file in results.iterdir()} == {
         "norms.csv", "norms.png", "samples.png", "table.md", "protocol.json"
     }  # fmt: skip

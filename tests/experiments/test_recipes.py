@@ -22,7 +22,7 @@ from flowexp.cli.recipes.runs import compose_run, run_of
 from flowexp.records.tables import read_csv
 
 RECIPES = [name for name in find_recipes() if (shipped() / f"{name}.yaml").exists()]
-OF_THEIR_OWN = ("methods", "velocity_deficit/fig06_pipelines")  # which have tests of their own
+OF_THEIR_OWN = ("methods", "vd/fig06_pipelines")  # which have tests of their own
 OF_LINES = [name for name in RECIPES if name not in OF_THEIR_OWN]
 
 
@@ -79,11 +79,11 @@ def test_figure_4_trains_once_and_finds_its_runs_again(workdir: Path, capfd: pyt
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["velocity_deficit/fig05", "budget=tiny"], "there is no budget tiny.*Choices: smoke, cpu, paper"),
-        (["velocity_deficit/fig05", "bugdet=smoke"], "takes budget=cpu, .*; got bugdet; did you mean budget"),
-        (["velocity_deficit/fig05", "run=outputs/none"], "run=outputs/none is no run folder"),
-        (["velocity_deficit/fig05", "redraw=maybe"], "redraw must be true or false, got maybe"),
-        (["velocity_deficit/fig05", "redraw=true"], "redraw=true draws the tables in .*, and there are none"),
+        (["vd/fig05", "budget=tiny"], "there is no budget tiny.*Choices: smoke, cpu, paper"),
+        (["vd/fig05", "bugdet=smoke"], "takes budget=cpu, .*; got bugdet; did you mean budget"),
+        (["vd/fig05", "run=outputs/none"], "run=outputs/none is no run folder"),
+        (["vd/fig05", "redraw=maybe"], "redraw must be true or false, got maybe"),
+        (["vd/fig05", "redraw=true"], "redraw=true draws the tables in .*, and there are none"),
         (["lcf/fig_05"], "there is no recipe named lcf/fig_05; did you mean lcf/fig"),
         (["lcf/fig"], "there is no recipe named lcf/fig"),
     ],
@@ -99,7 +99,9 @@ def test_a_wrong_word_is_answered_with_the_right_ones(
 def test_without_a_name_all_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce.main([]) == 0
     page = capsys.readouterr().out
-    assert all(f"\n{name}\n" in page for name in RECIPES) and "budgets: smoke, cpu, gpu, paper" in page
+    assert (
+        all(f"\n{name}\n" in page for name in RECIPES) and "budgets: smoke, cpu (1.5 hours on two cores), gpu" in page
+    )
 
 
 def test_a_recipe_of_the_current_folder_is_found_by_its_name(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,8 +114,21 @@ def test_a_recipe_of_the_current_folder_is_found_by_its_name(workdir: Path, caps
     )
     assert reproduce.main(["mine"]) == 0
     results = workdir / "results/mine/cpu"
-    assert {path.name for path in results.iterdir()} == {"square.csv", "square.png", "table.md"}
+    assert {path.name for path in results.iterdir()} == {"made.json", "square.csv", "square.png", "table.md"}
     assert "| 2 | 4 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("lcf-fig4", "lcf/fig04_probe_curve"),
+        ("lcf/fig04", "lcf/fig04_probe_curve"),
+        ("lcf/fig12", "lcf/fig05_over_training"),
+        ("vd-fig8", "vd/fig08_schedules"),
+    ],
+)
+def test_figures_are_found_by_short_names(name: str, full: str) -> None:
+    assert read_recipe(name, ["budget=smoke"]).name == full
 
 
 @pytest.mark.slow
@@ -144,10 +159,10 @@ def test_the_three_methods_are_shown_side_by_side(run_recipe: Callable[..., Path
 @pytest.mark.slow
 @pytest.mark.usefixtures("runs_in_process")
 def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: Callable[..., Path]) -> None:
-    (row,) = read_csv(run_recipe("velocity_deficit/fig04") / "grid.csv")
+    (row,) = read_csv(run_recipe("vd/fig04") / "grid.csv")
     assert (row["method"], row["ssc"], row["network calls"]) == ("FM", "linear", 2)
 
-    smoke = run_recipe("velocity_deficit/fig05")
+    smoke = run_recipe("vd/fig05")
     rows, protocol = read_csv(smoke / "grid.csv"), json.loads((smoke / "protocol.json").read_text())
     assert [(row["sampler.s0"], row["sampler.s1"]) for row in rows] == [(1.0, 1.0), (1.1, 1.0)]
     assert list(protocol) == ["FM, 1.0, 1.0", "FM, 1.1, 1.0"]
@@ -155,7 +170,7 @@ def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: 
     assert len(list((workdir / "outputs").rglob("*.ckpt"))) == 1  # the run of both recipes
 
     (run,) = {path.parents[1] for path in (workdir / "outputs").rglob("*.ckpt")}
-    recipe = read_recipe("velocity_deficit/fig04", ["budget=smoke", f"run={run}"])
+    recipe = read_recipe("vd/fig04", ["budget=smoke", f"run={run}"])
     assert [line.trained.path for line in lines_of(recipe)] == [run]
     with pytest.raises(ValueError, match=r"run= stands for the one line of a recipe, and side_by_side has 3"):
         lines_of(read_recipe("side_by_side", ["budget=smoke", f"run={run}"]))
@@ -220,7 +235,7 @@ def test_the_laws_of_the_training_time_have_densities_of_integral_one() -> None:
 
 def test_sscs_schedules_add_one_area_and_its_controls_are_what_they_are_called() -> None:
     """VD Table 7's shapes inject as much as the linear one; Table 5 compares that with a constant and a late one."""
-    from experiments.velocity_deficit.fig08_schedules import scales
+    from experiments.vd.fig08_schedules import scales
 
     rows = scales(["linear", "cosine", "quad_in", "quad_out", "late", "constant"], 1001)
     of = {name: [row["scale"] for row in rows if row["schedule"] == name] for name in {row["schedule"] for row in rows}}

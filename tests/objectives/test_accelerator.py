@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flowexp.backbones import Backbone, create_backbone
-from flowexp.flow.interpolants import INTERPOLANTS
+from flowexp.flow.interpolants import GVP, SBDMVP, Interpolant, Linear
 from flowexp.flow.parameterization import Parameterization
 from flowexp.flow.sampler import Sampler
 from flowexp.flow.solvers import SOLVERS
@@ -95,10 +95,10 @@ def test_nor_does_it_with_a_term(term: str, objective: str) -> None:
 
 
 @pytest.mark.parametrize("prediction", ["velocity", "data", "noise"])
-@pytest.mark.parametrize("interpolant", INTERPOLANTS)
-def test_nor_on_any_path(prediction: str, interpolant: str) -> None:
+@pytest.mark.parametrize("interpolant", [Linear, GVP, SBDMVP])
+def test_nor_on_any_path(prediction: str, interpolant: type[Interpolant]) -> None:
     with pretended_accelerator() as device:
-        path, law = INTERPOLANTS[interpolant](), LogitNormal() if prediction == "data" else Stratified()
+        path, law = interpolant(), LogitNormal() if prediction == "data" else Stratified()
         parts = {"interpolant": path, "time_sampler": law}
         trained_on(device, FlowMatching(dit(), parameterization=Parameterization(prediction=prediction), **parts))
 

@@ -15,6 +15,7 @@ from flowexp.records.figures import plot_curves
 from flowexp.records.recording import Measurement, Recorder, maps_over_steps, read_history
 from flowexp.records.tables import read_csv
 from flowexp.records.tracking import wandb_logger
+from flowexp.records.verdict import Verdict
 
 ROWS = [{"t": 0.1, "split": "test", "loss": 2.0}, {"t": 0.2, "split": "test", "loss": 1.5}]
 
@@ -77,20 +78,20 @@ def test_a_map_over_steps_is_drawn_from_the_second_step_on(tmp_path: Path) -> No
     for step, factor in [(10, 1.0), (20, 3.0)]:
         assert not drawn.exists()
         rows = [train, *({**row, "loss": factor * row["loss"]} for row in ROWS)]
-        recorder.record(Measurement("curve", rows=rows, maps=("loss",)), step)
+        recorder.record(Measurement("curve", rows=rows, maps={"loss": "loss"}), step)
     assert Image.open(drawn).width > 400
-    assert maps_over_steps(drawn.parent, ["loss"]) == {
+    assert maps_over_steps(drawn.parent, {"loss": "loss"}) == {
         "loss": {(10, 0.1): 2.0, (10, 0.2): 1.5, (20, 0.1): 6.0, (20, 0.2): 4.5}
     }
 
 
 def test_a_map_has_each_layer_and_probe_by_itself(tmp_path: Path) -> None:
     for step in (1, 2):
-        rows = [{"t": 0.5, "tap": tap, "probe": probe, "accuracy": 0.1 * tap} for tap in (2, 4) for probe in ("knn",)]
+        rows = [{"t": 0.5, "tap": tap, "reading": "knn", "accuracy": 0.1 * tap} for tap in (2, 4)]
         Recorder(tmp_path).record(Measurement("probe", rows=rows), step)
-    maps = maps_over_steps(tmp_path / "measurements/probe", ["accuracy"])
-    assert list(maps) == ["accuracy, knn probe, tap 2", "accuracy, knn probe, tap 4"]
-    assert maps["accuracy, knn probe, tap 4"] == {(1, 0.5): 0.4, (2, 0.5): 0.4}
+    maps = maps_over_steps(tmp_path / "measurements/probe", {"accuracy": "accuracy"})
+    assert list(maps) == ["accuracy, knn reading, tap 2", "accuracy, knn reading, tap 4"]
+    assert maps["accuracy, knn reading, tap 4"] == {(1, 0.5): 0.4, (2, 0.5): 0.4}
 
 
 def test_a_map_says_in_words_what_its_colours_mean(tmp_path: Path) -> None:
@@ -115,6 +116,7 @@ def test_a_curve_over_the_noise_level_is_a_line_plot_of_wandb(tmp_path: Path) ->
 
 
 def test_what_a_measurement_says_in_words_is_kept(tmp_path: Path) -> None:
-    spoken = Measurement("m", about="lengths in metres", verdicts=["long"], maps=("x",))
+    spoken = Measurement("m", about="lengths in metres", verdicts=["long"], maps={"x": "length"})
     content = json.loads(Recorder(tmp_path).record(spoken, 1).with_suffix(".json").read_text())
-    assert (content["about"], content["verdicts"], content["maps"]) == ("lengths in metres", ["long"], ["x"])
+    assert (content["about"], content["maps"]) == ("lengths in metres", {"x": "length"})
+    assert [Verdict.of(verdict) for verdict in content["verdicts"]] == [Verdict("long")]

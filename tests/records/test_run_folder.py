@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -168,6 +169,33 @@ def test_a_folder_is_trained_in_by_one_process_at_a_time_and_a_kill_lets_go_of_i
         holder.kill()
     with RunFolder(tmp_path).held():
         assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
+
+
+WITH_A_WORKER = """
+import os, sys, time
+from pathlib import Path
+from flowexp.records.run_folder import RunFolder
+with RunFolder(Path(sys.argv[1])).held():
+    worker = os.fork()
+    if not worker:
+        time.sleep(60)
+    print(worker, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_forked_worker_that_outlives_a_killed_training_does_not_hold_its_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITH_A_WORKER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        worker = int(holder.stdout.readline())
+        holder.kill()
+        holder.wait()
+        try:
+            with RunFolder(tmp_path).held():
+                os.kill(worker, 0)  # it lives
+        finally:
+            os.kill(worker, signal.SIGKILL)
 
 
 def test_a_file_system_without_locks_keeps_nobody_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

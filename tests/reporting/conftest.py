@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from flowexp.records.figures import plot_curves
 from flowexp.records.recording import Measurement, Recorder
+from flowexp.records.verdict import Verdict
 
 SAMPLER = {"solver": "euler", "num_steps": 50, "s0": 1.0}
 
@@ -31,7 +32,10 @@ def noise_levels(step: int) -> Measurement:
     train = [{"t": 0.25, "split": "train", "loss": 2.0, "velocity_ratio": None}]
     test = [{"t": t, "split": "test", "loss": 1 + t + 1 / step, "velocity_ratio": 0.9} for t in (0.25, 0.75)]
     numbers = {"noise_levels/loss": 1.5 + 1 / step}
-    words = {"about": "Errors in units of the data's square.", "maps": ("loss", "velocity_ratio")}
+    words = {
+        "about": "Errors in units of the data's square.",
+        "maps": {"loss": "loss", "velocity_ratio": "velocity ratio"},
+    }
     return Measurement("noise_levels", numbers, train + test, protocol={"num_bins": 2}, **words)
 
 
@@ -59,7 +63,11 @@ def make_run() -> Callable[..., Path]:
         origin = {"plan": {"objective": "FlowMatching", "data": "digits"}, "commit": "0123abcd", "seed": 0}
         origin |= {"versions": {"torch": "2.15"}, "machine": {"system": "Linux", "processor": "a CPU", "cores": 2}}
         (folder / "run.json").write_text(json.dumps(origin))
-        summary = {"step": 200, "scalars": {}, "verdicts": ["low-noise pathology: dip of 10.0 points"]}
+        summary = {
+            "step": 200,
+            "scalars": {},
+            "verdicts": [Verdict("low-noise pathology", evidence="dip of 10.0 points").data()],
+        }
         (folder / "summary.json").write_text(json.dumps(summary))
         return folder
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from flowexp.records.job_table import JobRow, JobTable
 from flowexp.records.recording import Measurement, Recorder
+from flowexp.records.verdict import Verdict
 from flowexp.reporting.numbers import group_numbers
-from flowexp.reporting.page import parted, render_runs, render_sweep, without_paths, words
+from flowexp.reporting.page import capital, render_runs, render_sweep, without_paths, words
 from flowexp.reporting.reading import read_run
 from flowexp.reporting.sections import in_a_line, sections_of, spread
 from flowexp.reporting.side_by_side import read_runs
@@ -150,33 +152,41 @@ def test_of_many_pictures_evenly_chosen_ones_are_shown_with_the_last():
     assert spread(range(10), 3) == [2, 6, 9] and spread(range(3), 5) == [0, 1, 2] and spread([1, 2, 3], 1) == [3]
 
 
-def test_a_verdict_is_parted_at_its_first_colon():
-    assert parted("no lag: t: 3") == ("No lag", "t: 3") and parted("fine") == ("Fine", "")
+def test_a_verdict_begins_with_a_capital_and_keeps_its_others():
+    assert (capital("no SSC proposal"), capital("")) == ("No SSC proposal", "")
 
 
 def diagnosis(folder: Path, run: Path, measurement: Measurement, step: int = 200) -> Path:
     """A diagnosis of `run` that measured one thing."""
     Recorder(folder).record(measurement, step)
     (folder / "config.yaml").write_text(f"name: {run.name}\nrun: {run}\nrun_dir: {folder}\n")
-    (folder / "summary.json").write_text(json.dumps({"step": step, "verdicts": measurement.verdicts}))
+    (folder / "summary.json").write_text(
+        json.dumps({"step": step, "verdicts": [verdict.data() for verdict in measurement.verdicts]})
+    )
     return folder
 
 
-def norms(name: str, verdict: str, **words: object) -> Measurement:
+def norms(name: str, verdict: Verdict | str, **words: object) -> Measurement:
     rows = [{"t": t, "ratio": 1 - t / 3} for t in (0.005, 0.5, 0.9)]
     return Measurement(name, {f"{name}/x": 0.5}, rows, verdicts=[verdict], **words)
 
 
 def test_diagnoses_of_one_run_are_one_run_of_the_page(own: Path, tmp_path: Path):
     only(own, "frechet_x")
-    deficit = diagnosis(tmp_path / "a", own, norms("velocity_norms", "velocity deficit: 12 % at the noise end"))
-    ssc = diagnosis(tmp_path / "b", own, norms("ssc_calibration", "SSC proposal: none; states are on time"))
-    again = diagnosis(tmp_path / "c", own, norms("velocity_norms", "velocity deficit: 9 %"))
+    deficit = diagnosis(
+        tmp_path / "a", own, norms("velocity_norms", Verdict("velocity deficit", "finding", "12 % at the noise end"))
+    )
+    ssc = diagnosis(
+        tmp_path / "b",
+        own,
+        norms("ssc_calibration", Verdict("SSC proposal", "none", "states are on time", "SSC proposal")),
+    )
+    again = diagnosis(tmp_path / "c", own, norms("velocity_norms", "any deficit"))
     later = diagnosis(tmp_path / "d", own, norms("cross_terms", "x"), step=300)
     ssc.joinpath("config.yaml").write_text(ssc.joinpath("config.yaml").read_text().replace("name: run", "name: ssc"))
     (run,) = read_runs([deficit, ssc])
     assert run.names == ["velocity_norms", "ssc_calibration"] and run.label == own.name
-    assert [len(found) for found in run.findings.values()] == [1, 1]
+    assert [len(found) for found in run.verdicts_by_name.values()] == [1, 1]
     assert "run_dir: " + str(ssc) in run.settings
     assert [run.label for run in read_runs([deficit, ssc, again])] == ["run (a)", "run (c)"]
     assert [run.label for run in read_runs([deficit, ssc, later])] == ["run (a)", "run (d)"]
@@ -212,7 +222,9 @@ def test_labels_say_only_what_is_needed_to_tell_runs_apart(tmp_path: Path):
 def test_verdicts_of_several_runs_stand_beside_each_other(tmp_path: Path):
     runs = [begun(tmp_path / name, name) for name in ("fm", "lcf")]
     found = [
-        diagnosis(tmp_path / f"d_{run.name}", run, norms("velocity_norms", f"velocity deficit: {share} %"))
+        diagnosis(
+            tmp_path / f"d_{run.name}", run, norms("velocity_norms", Verdict("velocity deficit", evidence=f"{share} %"))
+        )
         for run, share in zip(runs, (12, 5), strict=True)
     ]
     page = render_runs(read_runs(found))
@@ -231,13 +243,6 @@ def test_charts_of_several_runs_bear_words_and_come_before_each_runs_own_picture
     (section,) = sections_of(read_runs(runs), 1)
     assert [chart.title for chart in section.charts] == ["|v| / |v*|"]
     assert "|v| / |v*| over noise levels" in section.charts[0].svg
-
-
-def test_runs_from_before_the_words_have_those_of_todays_monitors(tmp_path: Path):
-    old = diagnosis(tmp_path / "old", tmp_path, norms("velocity_norms", "x", maps=("ratio", "cosine")))
-    unknown = diagnosis(tmp_path / "own", tmp_path, norms("state_norm", "x", maps=("my_ratio",)))
-    assert read_run(old).of("velocity_norms")[0].maps["ratio"] == "ratio"
-    assert read_run(unknown).of("state_norm")[0].maps == {"my_ratio": "my ratio"}
 
 
 def test_a_page_names_no_folder_of_the_machine(own: Path, tmp_path: Path):
@@ -291,10 +296,13 @@ def test_runs_of_different_data_are_said_to_be(tmp_path: Path):
 
 
 def test_a_sweeps_table_has_what_it_varied_and_says_the_rest_once(tmp_path: Path):
-    table = (
-        "job,run,sampler.s0,probe/dip,status\n0,/data/runs/mafm,1.0,0.25,finished\n1,/data/runs/mafm,1.1,0.1,finished\n"
+    jobs = [
+        ("0", {"run": "/data/runs/mafm", "sampler.s0": "1.0"}),
+        ("1", {"run": "/data/runs/mafm", "sampler.s0": "1.1"}),
+    ]
+    JobTable(tuple(JobRow(job, "finished", True, settings, {"probe/dip": 0.25}, {}) for job, settings in jobs)).write(
+        tmp_path
     )
-    (tmp_path / "sweep.csv").write_text(table)
     page = render_sweep(read_sweep(tmp_path))
     assert re.findall(r'<th scope="col"[^>]*>(.*?)</th>', page) == ["job", "sampler.s0", "probe/dip", "status"]
     assert "In all jobs: run …/mafm</p>" in page

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from flowexp.records.tables import read_csv
-from flowexp.reporting.reading import read_run, read_training, sentences
+from flowexp.records.verdict import Verdict
+from flowexp.reporting.reading import read_run, read_training, read_verdicts
 from flowexp.reporting.side_by_side import read_runs
 
 
@@ -82,9 +83,19 @@ def test_training_curves_go_on_over_a_resume_and_a_step_taken_twice_counts_once(
 
 def test_verdicts_are_found_wherever_they_are_left(own: Path):
     path = own / "measurements/probe/step_00000200.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"verdicts": ["no velocity deficit: 1 %"]}))
-    assert read_run(own).verdicts == ["low-noise pathology: dip of 10.0 points", "no velocity deficit: 1 %"]
-    assert sentences({"a": ["x"], "b": "y"}) == ["x", "y"]
+    none = Verdict("velocity deficit", "none", "1 %")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"verdicts": [none.data()]}))
+    found = read_run(own).verdicts
+    assert [str(verdict) for verdict in found] == [
+        "low-noise pathology: dip of 10.0 points",
+        "no velocity deficit: 1 %",
+    ]
+    assert [verdict.is_calm for verdict in found] == [False, True]
+
+
+@pytest.mark.parametrize("content", ["text", 5, {"about": "x"}, [{"about": "x", "state": "maybe"}]])
+def test_what_is_no_list_of_verdicts_is_none(content: object):
+    assert read_verdicts({"verdicts": content}) == ()
 
 
 def test_a_nan_stays_a_nan(own: Path):

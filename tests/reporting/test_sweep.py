@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flowexp.records.job_table import JobRow, JobTable, is_sweep
 from flowexp.reporting.page import render_sweep
-from flowexp.reporting.sweep import is_sweep, read_sweep, sweep_charts
+from flowexp.reporting.sweep import read_sweep, sweep_charts
 
-TABLE = """job,sampler.s0,probe/dip,status
-0,1.0,0.25,finished
-1,1.1,0.123456789,finished
-2,1.2,,"failed (1), see log.txt"
-"""
+
+def row(job: str, settings: dict[str, str], status: str = "finished", **numbers: float) -> JobRow:
+    measured = {f"probe/{name}": value for name, value in numbers.items()}
+    return JobRow(job, status, status == "finished", settings, measured, {})
+
+
+ROWS = (
+    row("0", {"sampler.s0": "1.0"}, dip=0.25),
+    row("1", {"sampler.s0": "1.1"}, dip=0.123456789),
+    row("2", {"sampler.s0": "1.2"}, "failed (1), see log.txt"),
+)
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    (tmp_path / "sweep.csv").write_text(TABLE)
+    JobTable(ROWS).write(tmp_path)
     for job in ("0", "1"):
         (tmp_path / job).mkdir()
         (tmp_path / job / "config.yaml").write_text("name: x\n")
@@ -39,31 +47,37 @@ def test_each_job_with_a_run_is_linked_and_each_number_is_there(sweep: Path):
 
 def test_a_number_is_drawn_over_the_one_setting_that_was_swept(sweep: Path):
     read = read_sweep(sweep)
-    assert (read.settings, read.numbers) == (["sampler.s0"], ["probe/dip"])
+    assert (read.varied, read.table.numbers) == (["sampler.s0"], ["probe/dip"])
     assert [chart.title for chart in sweep_charts(read)] == ["probe/dip"]
 
 
-@pytest.mark.parametrize("change", [("sampler.s0", "sampler.s0,seed"), ("1.1", "heun")])
-def test_other_sweeps_have_a_table_only(sweep: Path, change: tuple[str, str]):
-    (sweep / "sweep.csv").write_text(TABLE.replace(*change))
+@pytest.mark.parametrize("others", [{"seed": "1"}, {"sampler.s0": "heun"}])
+def test_other_sweeps_have_a_table_only(sweep: Path, others: dict[str, str]):
+    changed = replace(ROWS[1], settings={**ROWS[1].settings, **others})
+    JobTable((ROWS[0], changed, ROWS[2])).write(sweep)
     assert sweep_charts(read_sweep(sweep)) == []
 
 
 def test_a_setting_that_all_jobs_share_was_not_swept(sweep: Path):
-    same = TABLE.replace("job,", "job,objective,").replace("\n0,", "\n0,lcf,").replace("\n1,", "\n1,lcf,")
-    (sweep / "sweep.csv").write_text(same.replace("\n2,", "\n2,lcf,"))
+    JobTable(tuple(replace(row, settings={"objective": "lcf", **row.settings}) for row in ROWS)).write(sweep)
     read = read_sweep(sweep)
-    assert read.settings == ["sampler.s0"] and [chart.title for chart in sweep_charts(read)] == ["probe/dip"]
+    assert read.varied == ["sampler.s0"] and [chart.title for chart in sweep_charts(read)] == ["probe/dip"]
 
 
-def test_a_table_without_jobs_is_refused(tmp_path: Path):
-    (tmp_path / "sweep.csv").write_text("")
-    with pytest.raises(ValueError, match="no table of jobs"):
+@pytest.mark.parametrize("content", ['{"jobs": []}', '{"jobs": 3}', '{"jobs": [{"job": "0"}]}', "{}"])
+def test_a_table_without_jobs_is_refused(tmp_path: Path, content: str):
+    (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(ValueError, match=r"sweep\.json has no table of jobs"):
         read_sweep(tmp_path)
 
 
-def test_a_number_with_a_card_is_a_number_whatever_its_name(tmp_path: Path):
-    (tmp_path / "sweep.csv").write_text("job,seed,fid,card of fid,status\n0,1,9.5,ab12cd34,finished\n")
+def test_what_a_column_is_does_not_follow_from_how_it_is_spelt(tmp_path: Path):
+    JobTable(
+        (JobRow("0", "finished", True, {"a/b": "1"}, {"fid": 9.5, "card of x.y": 2.0}, {"fid": "ab12cd34"}),)
+    ).write(tmp_path)
     read = read_sweep(tmp_path)
-    assert (read.settings, read.numbers) == (["seed"], ["fid"])
+    assert (read.varied, read.table.numbers, read.table.cards) == (["a/b"], ["fid", "card of x.y"], ["fid"])
     assert "ab12cd34" in render_sweep(read)
+    assert (tmp_path / "sweep.csv").read_text() == (
+        "job,a/b,fid,card of fid,card of x.y,status\n0,1,9.5,ab12cd34,2.0,finished\n"
+    )

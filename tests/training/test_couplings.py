@@ -53,5 +53,5 @@ def test_optimal_transport_is_found_in_full_precision_under_autocast():
 
 
 def test_a_batch_that_is_neither_everyones_nor_ones_own_is_refused():
-    with pytest.raises(ValueError, match="must be global or local, got 'all'"):
+    with pytest.raises(ValueError, match="must be one of global, local, got 'all'"):
         MinibatchOT(batch="all")

@@ -26,7 +26,7 @@ def test_a_signal_is_noted_and_answered_once(number: signal.Signals, capfd: pyte
         send(signal.SIGTERM)
         assert signals.asked() == number
         with pytest.raises(signals.Stopped) as stop:
-            signals.leave_if_asked()
+            signals.leave_if_stopped()
     assert stop.value.code == 128 + number
     assert capfd.readouterr().err.count(f"{number.name}: stops after this step") == 1
     assert signals.asked() is None and signal.getsignal(number) is before
@@ -50,7 +50,7 @@ def test_work_that_can_be_left_anywhere_is_left_at_once():
 
 def test_what_another_process_was_asked_counts():
     with pytest.raises(signals.Stopped) as stop:
-        signals.leave_if_asked(lambda own: True)
+        signals.leave_if_stopped(lambda own: True)
     assert stop.value.code == 143
 
 
@@ -74,7 +74,7 @@ with signals.listening("stops"):
     os.close(leader)  # now every print fails
     os.kill(os.getpid(), signal.SIGHUP)
     print("a step later", flush=True), print("a line of a log", file=sys.stderr, flush=True)
-    signals.leave_if_asked()
+    signals.leave_if_stopped()
 """
 
 

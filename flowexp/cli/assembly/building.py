@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ from flowexp.measuring.callbacks.progress import Progress
 from flowexp.measuring.callbacks.step_log import StepLog
 from flowexp.measuring.callbacks.watching import give_folders
 from flowexp.objectives import FlowMatching
-from flowexp.records import atomic
+from flowexp.records import atomic, fingerprint
 from flowexp.records.commit import git_commit
 from flowexp.records.csv_log import CsvLog
 from flowexp.records.keys import chosen_callbacks, monitor_key, training_key
@@ -200,12 +199,12 @@ def identify(config: DictConfig, monitors: list[pl.Callback]) -> None:
 
 
 def _code_of(kind: type) -> str:
-    """A hash of the file that a class stands in, and of the commit."""
+    """The fingerprint of the file that a class stands in, and of the commit."""
     try:
         source = Path(inspect.getfile(kind)).read_bytes()
     except (OSError, TypeError):  # a class of a notebook
         source = b""
-    return hashlib.sha256(source + str(git_commit()).encode()).hexdigest()[:8]
+    return fingerprint.of_content(source, str(git_commit()))
 
 
 def build_trainer(

@@ -12,9 +12,9 @@ import flowexp
 from flowexp.backbones import list_backbones
 from flowexp.cli.assembly.building import backbone_config
 from flowexp.data import ImageDataModule
-from flowexp.flow.interpolants import INTERPOLANTS, Interpolant
+from flowexp.flow.interpolants import Interpolant
 from flowexp.flow.solvers import SOLVERS
-from flowexp.integrations.published import PICTURES, PublishedModel
+from flowexp.integrations.published import INTERPOLANTS, PICTURES, PublishedModel
 from flowexp.objectives import FlowMatching
 from flowexp.records.run_folder import RunFolder
 

@@ -46,7 +46,7 @@ class Start:
         if self.source is None:
             return {}
         tensors = {each.name: f"{each.what}{f', {each.why}' if each.why else ''}" for each in self.told}
-        return {"init": {"from": self.source.name, "sha256": self.source.fingerprint, "tensors": tensors}}
+        return {"init": {"from": self.source.name, "fingerprint": self.source.fingerprint, "tensors": tensors}}
 
     def _differences(self) -> list[str]:
         """What the network has to learn anew, in words."""

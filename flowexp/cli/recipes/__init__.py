@@ -5,22 +5,44 @@ A recipe is a yaml with budgets, and a Python file of the same name beside it wi
     measure(lines: Lines) -> tables    {"curve": rows, ...}; a table is a list of rows, each a dict
     draw(tables) -> figures            {"probe": Figure, ...}, from the tables alone, so that they can be drawn again
     summarise(tables) -> rows          optional: the table that is printed, and written to table.md
+    judge(tables) -> judgements        {"dip": Judgement(...), ...}, for the `claims` of the yaml
 """
 
+from flowexp.cli.recipes.claims import Claim, Judgement, decide, judge_difference
 from flowexp.cli.recipes.lines import Line, Lines, Rows
+from flowexp.cli.recipes.published import published
 from flowexp.cli.recipes.recipe import Recipe, find_recipes, read_recipe
-from flowexp.cli.recipes.tables import dips, distance_in, distance_name, interval_in, markdown_table
+from flowexp.cli.recipes.tables import (
+    baselines_in,
+    by_seed,
+    dips,
+    distance_in,
+    distance_name,
+    interval_in,
+    markdown_table,
+    network_rows,
+    over_seeds,
+)
 
 __all__ = [
+    "Claim",
+    "Judgement",
     "Line",
     "Lines",
     "Recipe",
     "Rows",
+    "baselines_in",
+    "by_seed",
+    "decide",
     "dips",
     "distance_in",
     "distance_name",
     "find_recipes",
     "interval_in",
+    "judge_difference",
     "markdown_table",
+    "network_rows",
+    "over_seeds",
+    "published",
     "read_recipe",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -47,7 +48,7 @@ class Line:
 
     def scores_over_steps(self) -> Rows:
         """A row for each time that samples were scored: the step and the scores."""
-        scored = [entry for entry in read_history(self.measured.path) if entry["name"].startswith("samples_")]
+        scored = [entry for entry in read_history(self.measured.path) if "card" in entry["protocol"]]
         return [self.columns | {"step": entry["step"], **entry["scalars"]} for entry in scored]
 
     def scores(self) -> Columns:
@@ -88,8 +89,9 @@ class Lines(Sequence[Line]):
 def lines_of(recipe: Recipe) -> Lines:
     """Trains what is not trained yet, measures what is not measured yet, and gives the lines of the figure.
 
-    `measured` in the yaml has each run measured by `flowexp.evaluate` (or what `measured_by` names) with these
-    overrides, once for every combination of the values in `grid`.
+    Every line is trained with each of the recipe's seeds. `measured` in the yaml has each run measured by
+    `flowexp.evaluate` (or what `measured_by` names) with these overrides, once for every combination of the values in
+    `grid`. There `step` means the weights of that training step, whose checkpoint the run must keep.
     """
     trained = _trained(recipe)
     if "measured" not in recipe.settings:
@@ -97,7 +99,7 @@ def lines_of(recipe: Recipe) -> Lines:
     command = recipe.settings.get("measured_by", "evaluate")
     cells = [(columns, run, cell) for columns, run in trained for cell in cells_of(recipe.settings.get("grid", {}))]
     measured = [
-        Line(columns | cell, run, measurement_of(run, command, [*recipe.settings.measured, *_overrides(cell)]))
+        Line(columns | cell, run, measurement_of(run, command, [*recipe.settings.measured, *_overrides(cell, run)]))
         for columns, run, cell in tqdm(cells, desc="measuring", unit="cell", disable=len(cells) < 2)
     ]
     return Lines(tuple(measured), recipe.settings)
@@ -112,11 +114,47 @@ def _trained(recipe: Recipe) -> list[tuple[Columns, RunFolder]]:
             )
         return [(_columns(*lines), RunFolder(recipe.run))]
     fitted = fit_to_minutes(recipe, {", ".join(label): overrides for label, overrides in lines.items()})
-    return [(_columns(label), run_of(fitted[", ".join(label)])) for label in lines]
+    wanted = [(label, seed) for seed in range(recipe.seeds) for label in lines]
+    runs, began = {}, time.perf_counter()
+    for number, (label, seed) in enumerate(wanted):
+        if len(wanted) > 1:
+            print(f"\n{progress(number, len(wanted), time.perf_counter() - began)}: {', '.join(label)}, seed {seed}")
+        runs[label, seed] = run_of([*fitted[", ".join(label)], *([f"seed={seed}"] if seed else [])])
+    ordered = [(label, seed) for label in lines for seed in range(recipe.seeds)]
+    return [(_columns(label) | _seed(recipe, seed), runs[label, seed]) for label, seed in ordered]
+
+
+def scale_of(lines: Sequence[Line], seeds: int) -> str:
+    """How much was trained, in a line: data, parameters, steps x batch, seeds, of what the plans of all lines say."""
+    plans = [line.trained.trained_by().origin().get("plan") or {} for line in lines]
+    parts = [
+        _each(str(plan.get("data", "")).partition(",")[0] for plan in plans),
+        _each(str(plan.get("backbone", "")).replace(" trained", "") for plan in plans),
+        _each(f"{str(plan.get('steps', '')).partition(' (')[0]} steps" for plan in plans),
+    ]
+    return "; ".join([part for part in parts if part] + [f"{seeds} seed{'s' * (seeds > 1)}"]) if lines else ""
+
+
+def _each(words: Iterable[str]) -> str:
+    return " / ".join(word for word in dict.fromkeys(words) if word)
+
+
+def progress(done: int, of: int, seconds: float) -> str:
+    """Which line is next, and the time that the others will take if they take as long as those before.
+
+    >>> progress(0, 6, 0.0), progress(2, 6, 240.0)
+    ('line 1 of 6', 'line 3 of 6, about 8 minutes left')
+    """
+    left = f", about {seconds / done * (of - done) / 60:.0f} minutes left" if done and seconds > 30 * done else ""
+    return f"line {done + 1} of {of}{left}"
 
 
 def _columns(label: tuple[str, ...]) -> Columns:
     return dict(zip(("panel", "method")[-len(label) :], label, strict=True))
+
+
+def _seed(recipe: Recipe, seed: int) -> Columns:
+    return {"seed": seed} if recipe.seeds > 1 else {}
 
 
 def cells_of(grid: Mapping[str, Sequence[Any]]) -> Iterator[Columns]:
@@ -125,5 +163,9 @@ def cells_of(grid: Mapping[str, Sequence[Any]]) -> Iterator[Columns]:
         yield dict(zip(map(str, grid), values, strict=True))
 
 
-def _overrides(cell: Mapping[str, Any]) -> list[str]:
-    return [f"{key}={value}" for key, value in cell.items()]
+def _overrides(cell: Mapping[str, Any], run: RunFolder) -> list[str]:
+    """The settings of a cell; a `step` is the checkpoint of that step."""
+    return [
+        f"checkpoint={run.trained_by().path}/checkpoints/step_{value:08d}.ckpt" if key == "step" else f"{key}={value}"
+        for key, value in cell.items()
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.composing import config_folder
-from flowexp.cli.errors import nearest
+from flowexp.flow.choices import nearest
 from flowexp.records.run_folder import RunFolder
 
-ARGUMENTS = {  # with an example of each
+ARGUMENTS = {  # with examples
+    "seeds": "3",
     "minutes": "15",
     "run": "FOLDER",
     "redraw": "true",
@@ -26,7 +28,7 @@ ARGUMENTS = {  # with an example of each
     "prompts": "FILE",
 }
 PATHS = ("run", "pipeline", "prompts")  # arguments whose characters are not read as yaml
-TAKES = ("minutes", "run", "redraw")  # those that a recipe takes whose yaml does not say otherwise by `takes`
+TAKES = ("seeds", "minutes", "run", "redraw")  # those that a recipe takes whose yaml does not say otherwise by `takes`
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Recipe:
         missing: whether to keep the lines that the table in `results` has, and to add the others.
         minutes: time limit, see `flowexp.cli.recipes.minutes`; None is none.
         run: folder of a trained run to measure, for a recipe of one line; None trains the line of the yaml.
+        seeds: how many seeds, from 0, every line is trained with.
         pipeline, prompts: folder of a pipeline of diffusers and a file of prompts, for a recipe that draws from them.
     """
 
@@ -54,6 +57,7 @@ class Recipe:
     missing: bool = False
     minutes: float | None = None
     run: Path | None = None
+    seeds: int = 1
     pipeline: Path | None = None
     prompts: Path | None = None
 
@@ -61,6 +65,17 @@ class Recipe:
     def results(self) -> Path:
         """Folder of the figures, the tables and the protocol."""
         return Path("results") / self.name / self.budget
+
+    @property
+    def command(self) -> str:
+        """The command line that makes the results."""
+        run = f" run={self.run}" if self.run else ""
+        return f"python -m flowexp.reproduce {self.name} budget={self.budget} seeds={self.seeds}{run}"
+
+    @property
+    def claims(self) -> Mapping[str, Mapping[str, Any]]:
+        """What the recipe decides, see `flowexp.cli.recipes.claims`."""
+        return dict(OmegaConf.to_container(read_yaml(self.file).get("claims", OmegaConf.create())))  # type: ignore[arg-type]
 
     @property
     def lines(self) -> dict[tuple[str, ...], list[str]]:
@@ -87,6 +102,13 @@ class Recipe:
         return module
 
 
+def read_yaml(file: Path) -> DictConfig:
+    """A recipe's yaml."""
+    config = OmegaConf.load(file)
+    assert isinstance(config, DictConfig)
+    return config
+
+
 def shipped() -> Path:
     """`experiments/`: beside the package in a checkout, inside it in an installed wheel."""
     return config_folder().with_name("experiments")
@@ -103,6 +125,21 @@ def find_recipes() -> dict[str, Path]:
     }
 
 
+def spelt_in_full(name: str) -> str:
+    """A figure's or table's recipe by any of its short names.
+
+    >>> spelt_in_full("lcf-fig9"), spelt_in_full("vd/table11"), spelt_in_full("vd/fig03_latent_distance")
+    ('lcf/fig09', 'vd/table11', 'vd/fig03_latent_distance')
+    """
+    match = re.fullmatch(r"(lcf|vd)[-/](fig|table)0*(\d+)", name)
+    return f"{match[1]}/{match[2]}{int(match[3]):02d}" if match else name
+
+
+def _also(file: Path) -> list[str]:
+    """Other figures and tables that a recipe draws: `also: [fig12]` of its yaml, beside it."""
+    return [str(name) for name in read_yaml(file).get("also", [])]
+
+
 def find_recipe(name: str) -> tuple[str, Path]:
     """Name and yaml of the recipe that `name` stands for: a whole name, or its beginning where that fits one alone.
 
@@ -110,12 +147,16 @@ def find_recipe(name: str) -> tuple[str, Path]:
         ValueError: none or several have that name.
     """
     recipes = find_recipes()
-    wanted = name.removesuffix(".py").removesuffix(".yaml").removeprefix("experiments/")
+    wanted = spelt_in_full(name.removesuffix(".py").removesuffix(".yaml").removeprefix("experiments/"))
     if wanted in recipes:
         return wanted, recipes[wanted]
     fitting = [known for known in recipes if known.startswith(f"{wanted}_")]
     if len(fitting) == 1:
         return fitting[0], recipes[fitting[0]]
+    folder, _, item = wanted.rpartition("/")
+    others = [known for known, file in recipes.items() if known.rpartition("/")[0] == folder and item in _also(file)]
+    if not fitting and others:
+        return others[0], recipes[others[0]]
     if fitting:
         raise ValueError(f"there are several recipes named {name}: {', '.join(fitting)}")
     raise ValueError(f"there is no recipe named {name}{nearest(wanted, list(recipes))}. Recipes: {', '.join(recipes)}")
@@ -128,8 +169,7 @@ def read_recipe(name: str, arguments: Sequence[str] = ()) -> Recipe:
         ValueError: an unknown recipe, argument or budget, or a value of the wrong kind.
     """
     name, file = find_recipe(name)
-    config = OmegaConf.load(file)
-    assert isinstance(config, DictConfig)
+    config = read_yaml(file)
     given = _given(arguments, config.get("takes", TAKES))
     budget = str(given.get("budget", "cpu"))
     if "budgets" not in config or budget not in config.budgets:
@@ -139,6 +179,9 @@ def read_recipe(name: str, arguments: Sequence[str] = ()) -> Recipe:
     minutes = given.get("minutes", settings.get("minutes"))
     if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes <= 0):
         raise ValueError(f"minutes is the most that the recipe may take, such as 25, got {minutes}")
+    seeds = given.get("seeds", settings.get("seeds", 1))
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise ValueError(f"seeds is how many seeds each line is trained with, such as 3, got {seeds}")
     recipe = Recipe(
         name,
         file,
@@ -148,6 +191,7 @@ def read_recipe(name: str, arguments: Sequence[str] = ()) -> Recipe:
         missing=_switch("missing", given.get("missing", False)),
         minutes=minutes,
         run=_run(arguments),
+        seeds=seeds,
         pipeline=_path("pipeline", arguments),
         prompts=_path("prompts", arguments),
     )

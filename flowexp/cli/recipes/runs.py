@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.composing import Configs
+from flowexp.records.fingerprint import sha256_of
 from flowexp.records.keys import measured_while_training, measuring_key, training_key
 from flowexp.records.run_folder import UNREADABLE, RunFolder, warn
 from flowexp.records.search import runs_that_train, shares_its_training
@@ -91,7 +91,7 @@ def _measures(run: RunFolder) -> str | None:
 
 def measurement_of(run: RunFolder, command: str, overrides: Sequence[str]) -> RunFolder:
     """What `flowexp.evaluate` or `flowexp.diagnose` find of a run with these overrides: found, else made by them."""
-    key = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:12]
+    key = sha256_of("\n".join(sorted(overrides)).encode(), digits=12)
     found = RunFolder(run.path / {"evaluate": "evaluations", "diagnose": "diagnoses"}[command] / key)
     end = None if any(override.startswith("checkpoint=") for override in overrides) else _end_of(run)
     if not found.summary() or (end is not None and found.summary().get("step") != end):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +13,7 @@ from flowexp.data.errors import INSTEAD, DataError
 from flowexp.data.sets.images import ImageSet
 from flowexp.data.storage.downloads import download
 from flowexp.data.storage.idx import parse_idx, read_bytes
+from flowexp.records.fingerprint import md5_of
 
 
 class FashionMNIST(ImageDataModule):
@@ -99,7 +99,7 @@ class FashionMNIST(ImageDataModule):
     def _array(self, files: dict[str, Path], name: str, shape: tuple[int, ...]) -> np.ndarray:
         contents = read_bytes(files[name])
         array = parse_idx(contents, shape, files[name])
-        if hashlib.md5(contents, usedforsecurity=False).hexdigest() != self.contents_md5[name]:
+        if md5_of(contents) != self.contents_md5[name]:
             raise DataError(f"{files[name]} holds other images than Fashion-MNIST: replace it, {INSTEAD}")
         return array.copy()  # what parse_idx returns is read-only
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +24,7 @@ from flowexp.data.sets.latents_with_images import PicturedSet
 from flowexp.data.storage.latent_cache import LatentCache
 from flowexp.data.storage.npy_files import ShardedArray
 from flowexp.flow.randomness import SampleNoise, hash_key
+from flowexp.records import fingerprint
 
 _POSTERIOR = 0x1A7E  # keeps this stream apart from others with the same seed
 _FACTOR = 8  # pixels per latent, on a side
@@ -57,9 +57,7 @@ class LatentSet:
     @property
     def fingerprint(self) -> str:
         """Of what they were made from and which these are; no latent is read."""
-        digest = hashlib.blake2b(f"{self.origin} {self.scale}".encode(), digest_size=8)
-        digest.update(self.rows.numpy().data)
-        return digest.hexdigest()
+        return fingerprint.of_content(f"{self.origin} {self.scale}", self.rows)
 
     @property
     def images(self) -> Tensor:
@@ -153,7 +151,7 @@ class Latents(ImageDataModule):
             DataError: of as many pictures some are others.
         """
         manifest = self.cache.manifest
-        if manifest.version < 2 or len(pictures) != manifest.num_images[split]:
+        if len(pictures) != manifest.num_images[split]:
             return  # nothing to compare with
         if identity_of(pictures) != manifest.images[split]:
             raise DataError(
@@ -185,7 +183,7 @@ class Latents(ImageDataModule):
         return LatentSet(self.cache.latents(split), torch.arange(len(labels)), labels, self.vae.scale, origin)
 
     def to_data(self, images: Tensor) -> Tensor:
-        """Latents are data as they are."""
+        """Latents (B, C, H, W) are data as they are."""
         return images
 
     def to_pictures(self, samples: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from flowexp.data.sets.images import ImageSet
 from flowexp.data.storage.downloads import check_md5, download
 from flowexp.data.storage.file_tree import FileTree, Folder, Zip
 from flowexp.data.storage.image_cache import ImageCache, NoRoomError, Split
+from flowexp.records import fingerprint
 
 _WNIDS = "wnids.txt"
 _ANNOTATIONS = "val/val_annotations.txt"
@@ -93,7 +93,7 @@ class TinyImageNet(ImageDataModule):
 
     def _origin(self, files: FileTree) -> dict[str, Any]:
         """What the decoded images are known by; the same for the archive and for the folder that was unpacked of it."""
-        texts = {name: hashlib.sha256(files.read(name)).hexdigest() for name in (_WNIDS, _ANNOTATIONS)}
+        texts = {name: fingerprint.of_content(files.read(name)) for name in (_WNIDS, _ANNOTATIONS)}
         names = [name for name, _ in self._train_names(files) + self._test_names(files)]
         numbers = {"train": self._num_train, "test": self.num_test}
         return {"dataset": self.name, "format": 2, **numbers, **texts, "files": identity_of_files(files, names)}

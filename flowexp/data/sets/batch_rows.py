@@ -78,7 +78,7 @@ SomeImages = TypeVar("SomeImages", bound=Images)
 
 
 def subset_rows(num: int, total: int) -> Tensor:
-    """The first num rows of one permutation of 0..total-1, the same in every run and on every machine.
+    """The first num rows, (num,), of one permutation of 0..total-1, the same in every run and on every machine.
 
     Nested (the subset of 100 lies in that of 200) and mixed over classes, unlike the first rows of a file.
 

@@ -20,10 +20,10 @@ class Autoencoder(Protocol):
         """Of the weights."""
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and the standard deviation of float pictures in [-1, 1]."""
+        """The mean and the standard deviation (B, c, h, w) of the latents of float pictures (B, 3, H, W) in [-1, 1]."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Float pictures in [-1, 1] of latents that are not scaled."""
+        """Float pictures (B, 3, H, W) in [-1, 1] of unscaled latents (B, c, h, w)."""
 
 
 class CaptionEncoder(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +11,7 @@ from flowexp.data.errors import INSTEAD, DataError
 from flowexp.data.sets.batch_rows import Images
 from flowexp.data.storage.file_tree import FileTree
 from flowexp.flow.randomness import keyed_generator
+from flowexp.records import fingerprint
 
 _READ = 0x1DE4  # keeps this stream apart from others with the same seed
 MOST_FILES, MOST_BYTES = 2**14, 2**30  # read whole up to here
@@ -20,14 +20,12 @@ SAMPLE = 4096  # files that are read beyond: where one in a thousand changed, so
 
 def identity_of(images: Images) -> str:
     """16 hexadecimal digits that identify images and their order, by what the set knows of itself or its pixels."""
-    return images.fingerprint or fingerprint(images.images)
+    return images.fingerprint or fingerprint_of_pixels(images.images)
 
 
-def fingerprint(images: Tensor) -> str:
+def fingerprint_of_pixels(images: Tensor) -> str:
     """16 hexadecimal digits that identify the pixels of uint8 `images` (N, C, H, W), and their order and shape."""
-    digest = hashlib.blake2b(str(tuple(images.shape)).encode(), digest_size=8)
-    digest.update(images.cpu().contiguous().numpy().data)
-    return digest.hexdigest()
+    return fingerprint.of_content(str(tuple(images.shape)), images)
 
 
 def identity_of_files(files: FileTree, names: Sequence[str], about: str = "") -> str:
@@ -46,7 +44,7 @@ def identity_of_files(files: FileTree, names: Sequence[str], about: str = "") ->
         raise DataError(f"{names[sizes.index(0)]} in {files.path} is empty: put a whole one there, {INSTEAD}")
     read = [names[row] for row in _rows_read(sizes)]
     parts = [about, *names, *map(str, sizes), *map(str, files.checksums(read))]
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+    return fingerprint.of_content("\n".join(parts))
 
 
 def _rows_read(sizes: Sequence[int]) -> list[int]:

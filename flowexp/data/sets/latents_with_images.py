@@ -51,7 +51,7 @@ class PicturedSet:
 
     @property
     def images(self) -> Tensor:
-        """The latents, as diagnostics measure on them."""
+        """The latents (N, C, H, W), which diagnostics measure on."""
         return self.latents.images
 
     @property

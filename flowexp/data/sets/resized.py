@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from flowexp.data.base import ImageDataModule
 from flowexp.data.sets.batch_rows import Batch, Images, Pick
+from flowexp.records import fingerprint
 
 GREY, COLOUR = 1, 3
 
@@ -34,8 +34,7 @@ class FittedSet:
     def fingerprint(self) -> str | None:
         """Of the source and the shape, where the source is known without its pixels."""
         known = self.source.fingerprint
-        about = f"{known} as {self.channels} x {self.resolution}"
-        return None if known is None else hashlib.blake2b(about.encode(), digest_size=8).hexdigest()
+        return None if known is None else fingerprint.of_content(f"{known} as {self.channels} x {self.resolution}")
 
     @property
     def prefetch(self) -> int:

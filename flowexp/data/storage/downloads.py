@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -13,15 +12,10 @@ from rich.progress import Progress
 
 from flowexp.data.errors import INSTEAD, DataError
 from flowexp.records import atomic
+from flowexp.records.fingerprint import md5_of
 
 _TIMEOUT_SECONDS = 30
 _CHUNK_BYTES = 1 << 20
-
-
-def md5_of(path: Path) -> str:
-    """The checksum by which datasets are published; it finds damage, not malice."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def check_md5(path: Path, expected: str) -> None:

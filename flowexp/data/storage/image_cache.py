@@ -15,8 +15,8 @@ from filelock import FileLock
 
 from flowexp.data.errors import DataError
 from flowexp.data.sets.images import ImageSet
-from flowexp.records import atomic
-from flowexp.records.npy import digest_of, write_npy
+from flowexp.records import atomic, fingerprint
+from flowexp.records.npy import write_npy
 
 _MANIFEST = "manifest.json"
 _CHECKED = "checked.json"  # the state of the files when they were last compared with their digests
@@ -130,7 +130,7 @@ class ImageCache:
         with suppress(OSError, ValueError):
             if json.loads(checked.read_text()) == stamps:
                 return []
-        changed = [name for name, digest in digests.items() if digest_of(self.folder / name) != digest]
+        changed = [name for name, digest in digests.items() if fingerprint.of_file(self.folder / name) != digest]
         if not changed:
             with suppress(OSError):  # a folder that may only be read is read through each time
                 atomic.write_text(checked, json.dumps(stamps))

@@ -14,8 +14,8 @@ from filelock import FileLock
 
 from flowexp.data.errors import DataError
 from flowexp.data.storage.npy_files import ShardedArray
-from flowexp.records import atomic
-from flowexp.records.npy import CheckedRows, digest_of, read_rows, save_array, write_npy_atomically
+from flowexp.records import atomic, fingerprint
+from flowexp.records.npy import CheckedRows, read_rows, save_array, write_npy_atomically
 
 _MANIFEST = "manifest.json"
 SPLITS = ("train", "test")
@@ -35,7 +35,7 @@ class Manifest:
         shape: (C, h, w) of a latent.
         text, text_weights, text_shape: the caption encoder, and (L, D); None without captions.
         shard_size: images per shard.
-        dtype, version: of the format; before version 2 there are no digests, and `images` is of names of files.
+        dtype, version: of the format.
         digests: of the small arrays, by name: they decide nothing, and may differ between devices in the last digits.
     """
 
@@ -100,7 +100,7 @@ class LatentCache:
         """
         path = self.folder / _MANIFEST
         try:
-            return Manifest(**{"version": 1} | json.loads(path.read_text()))
+            return Manifest(**json.loads(path.read_text()))
         except FileNotFoundError as error:
             raise DataError(
                 f"latents not found in {self.folder}: encode them once by `flowexp encode data=... "
@@ -207,7 +207,7 @@ class LatentCache:
             shape, dtype = self._small_form(name)
             if (array.shape, array.dtype) != (shape, dtype):
                 raise ValueError(f"it must be {dtype} {shape}, got {array.dtype} {array.shape}")
-            if name in digests and digest_of(path) != digests[name]:
+            if name in digests and fingerprint.of_file(path) != digests[name]:
                 raise ValueError("its content is not what was written")
         return array
 
@@ -242,7 +242,7 @@ class LatentCache:
         path, shape = self.path(shard, kind), self._shape(shard, kind)
         with _damage_of(path):
             rows = read_rows(path, shape, np.float16)
-            if rows.sums is None and self.manifest.version > 1:
+            if rows.sums is None:
                 raise ValueError("it lacks its checksums")
         return rows
 

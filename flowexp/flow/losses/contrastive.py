@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowexp.flow.choices import check_choice
+from flowexp.flow.distances import squared_distances
 from flowexp.flow.losses.precision import at_least_float32
 
-DENOMINATORS = ("alg1", "eq14", "infonce")
-DISTANCE_SCALES = ("mean", "sum")
-POOLINGS = ("flatten", "mean")
+Denominator = Literal["alg1", "eq14", "infonce"]
+DENOMINATORS: tuple[Denominator, ...] = get_args(Denominator)
+DistanceScale = Literal["mean", "sum"]
+DISTANCE_SCALES: tuple[DistanceScale, ...] = get_args(DistanceScale)
+Pooling = Literal["flatten", "mean"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
-def feature_vectors(features: Tensor, pooling: str = "flatten", normalize: bool = False) -> Tensor:
+def feature_vectors(features: Tensor, pooling: Pooling = "flatten", normalize: bool = False) -> Tensor:
     """One vector per sample (B, F), float32 or wider, from tokens (B, N, D).
 
     pooling "flatten" keeps every token (F = N D), "mean" averages them (F = D). normalize scales each vector to length
     1; its distances are then of order 1 as they are, so distance_scale="sum" belongs to it.
     """
-    _check_choice("pooling", pooling, POOLINGS)
+    check_choice("pooling", pooling, POOLINGS)
     features = at_least_float32(features)
     vectors = features.flatten(1) if pooling == "flatten" else features.mean(dim=1)
     return F.normalize(vectors, dim=1) if normalize else vectors
@@ -32,8 +39,8 @@ def local_contrastive_error(
     own: Tensor,
     *,
     tau: float = 0.5,
-    denominator: str = "alg1",
-    distance_scale: str = "mean",
+    denominator: Denominator = "alg1",
+    distance_scale: DistanceScale = "mean",
 ) -> Tensor:
     """How much farther each anchor is from its positive than from the batch: (K,), float32 or wider.
 
@@ -44,15 +51,15 @@ def local_contrastive_error(
     contrasts: features z_j (B, F) of the whole batch, each at its own t.
     own: (K,), the row of each anchor among the contrasts.
     denominator: LCF contradicts itself about the sum over j. "alg1" (Algorithm 1 line 7) takes all rows, the anchor's
-    own included, so that the error is never negative; "eq14" (eq. 14) leaves the own row out and is unbounded below;
+    that of the anchor included, so that the error is never negative; "eq14" leaves it out and is unbounded below;
     "infonce" leaves it out and adds the positive.
     distance_scale: "mean" divides squared distances by F, without which tau = 0.5 saturates the exponentials of
     98304 features; "sum" does not.
 
     K = 0 gives an empty tensor that is still part of the graph.
     """
-    _check_choice("denominator", denominator, DENOMINATORS)
-    _check_choice("distance_scale", distance_scale, DISTANCE_SCALES)
+    check_choice("denominator", denominator, DENOMINATORS)
+    check_choice("distance_scale", distance_scale, DISTANCE_SCALES)
     if denominator != "alg1" and len(contrasts) < 2:
         raise ValueError(f"denominator={denominator!r} needs at least 2 samples in a batch, got {len(contrasts)}")
     with torch.autocast(anchors.device.type, enabled=False):
@@ -63,28 +70,11 @@ def local_contrastive_error(
         return near + _log_denominator(near, far, own, denominator)
 
 
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances (K, B) between rows a (K, F) and rows b (B, F), by one matrix product.
-
-    Both are moved to the centre of b first. Distances do not change, but what features have in common (the positional
-    embedding above all) no longer swamps the digits in which they differ.
-    """
-    centre = b.detach().mean(dim=0)
-    a, b = a - centre, b - centre
-    squares = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)
-    return torch.addmm(squares, a, b.T, alpha=-2).clamp(min=0)
-
-
-def _log_denominator(near: Tensor, far: Tensor, own: Tensor, denominator: str) -> Tensor:
-    """log of the sum over exp(-distance), with the anchor's own row treated as the denominator says."""
-    # the own distance is 0 by definition, so it is written in, not computed: no rounding, no gradient
+def _log_denominator(near: Tensor, far: Tensor, own: Tensor, denominator: Denominator) -> Tensor:
+    """log of the sum over exp(-distance); the denominator decides whether the row of the anchor counts."""
+    # the distance of the anchor from itself is 0 by definition: written in, without rounding and without gradient
     own_value = 0.0 if denominator == "alg1" else float("inf")
     far = far.scatter(1, own[:, None], own_value)
     if denominator == "infonce":
         far = torch.cat([far, near[:, None]], dim=1)
     return torch.logsumexp(-far, dim=1)
-
-
-def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{key} must be one of {', '.join(choices)}, got {value!r}")

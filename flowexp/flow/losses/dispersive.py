@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from flowexp.flow.losses.contrastive import feature_vectors, squared_distances
+from flowexp.flow.choices import check_choice
+from flowexp.flow.distances import squared_distances
+from flowexp.flow.losses.contrastive import feature_vectors
 
-FORMS = ("infonce_l2", "hinge", "covariance")
+Form = Literal["infonce_l2", "hinge", "covariance"]
+FORMS: tuple[Form, ...] = get_args(Form)
 
 
-def dispersive_error(tokens: Tensor, tau: float = 0.5, form: str = "infonce_l2", margin: float = 1.0) -> Tensor:
+def dispersive_error(tokens: Tensor, tau: float = 0.5, form: Form = "infonce_l2", margin: float = 1.0) -> Tensor:
     """How close together the features of a batch lie: a scalar, float32 or wider.
 
     With z_i the flattened tokens of row i, F their number of elements and d_ij = ||z_i - z_j||^2 / F:
@@ -27,8 +31,7 @@ def dispersive_error(tokens: Tensor, tau: float = 0.5, form: str = "infonce_l2",
     size of the network.
     Fewer than two rows have nothing to disperse: 0, still part of the graph.
     """
-    if form not in FORMS:
-        raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+    check_choice("form", form, FORMS)
     with torch.autocast(tokens.device.type, enabled=False):
         z = feature_vectors(tokens)
         if len(z) < 2:

@@ -33,7 +33,7 @@ def explicit_velocity(
     t_min: smaller t are taken for it, in the weights and in the velocity; at t = 0 there is none.
     chunk: candidates looked at together; memory is B x chunk and chunk images.
 
-    In many dimensions the softmax has one entry at small t, and the velocity is flow matching's own.
+    In many dimensions the softmax has one entry at small t, and the velocity is that of flow matching.
     """
     if len(candidates) == 0 or candidates.shape[1:] != xt.shape[1:]:
         raise ValueError(f"candidates must be images of shape {tuple(xt.shape[1:])}, got {tuple(candidates.shape)}")
@@ -48,7 +48,7 @@ def explicit_velocity(
 def _posterior_mean(
     xt: Tensor, alpha: Tensor, sigma: Tensor, candidates: Tensor, allowed: Tensor | None, chunk: int
 ) -> Tensor:
-    """sum_k w_k c_k, (B, F), with a softmax that is kept up to date from chunk to chunk; alpha and sigma are (B, 1).
+    """sum_k w_k c_k, (B, F), with a softmax that is updated chunk by chunk; alpha and sigma are (B, 1).
 
     Everything is moved to the centre of some candidates first: weights do not change, rounding becomes smaller.
     """

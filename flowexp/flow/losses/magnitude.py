@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
+from flowexp.flow.choices import check_choice
 from flowexp.flow.losses.precision import at_least_float32
 
-FORMS = ("rms_squared", "l1", "one_sided", "squared_norms")
+Form = Literal["rms_squared", "l1", "one_sided", "squared_norms"]
+FORMS: tuple[Form, ...] = get_args(Form)
 
 
-def magnitude_error(v: Tensor, target: Tensor, form: str = "rms_squared") -> Tensor:
+def magnitude_error(v: Tensor, target: Tensor, form: Form = "rms_squared") -> Tensor:
     """How far the length of a velocity (B, ...) is from its target's: (B,), float32 or wider.
 
     With r = ||v|| / sqrt(d), r* = ||target|| / sqrt(d), the root mean squares over the d elements of a sample:
@@ -23,8 +27,7 @@ def magnitude_error(v: Tensor, target: Tensor, form: str = "rms_squared") -> Ten
     (||v - v*||^2 + lam w (||v|| - ||v*||)^2) / d. Its minimiser given xt is no longer the mean velocity but a longer
     vector of the same direction.
     """
-    if form not in FORMS:
-        raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+    check_choice("form", form, FORMS)
     length, target_length = rms(v), rms(target.detach())
     if form == "squared_norms":
         return (length.square() - target_length.square()).square()

@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """x in float32, or in its own type where that is wider."""
+    """x, of any shape, in float32; wider types stay as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

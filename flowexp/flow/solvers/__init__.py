@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flowexp.flow.choices import chosen
 from flowexp.flow.solvers.base import Draw, OnStep, Solution, Solver
 from flowexp.flow.solvers.diffusions import DIFFUSIONS
 from flowexp.flow.solvers.ode import RK4, Dopri5, Euler, Heun, Midpoint
@@ -16,9 +17,7 @@ SOLVERS: dict[str, type[Solver]] = {
 
 def create_solver(name: str, num_steps: int = 50, **options: Any) -> Solver:
     """The solver of that name; options are its further fields."""
-    if name not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {name!r}")
-    return SOLVERS[name](num_steps, **options)
+    return chosen("solver", name, SOLVERS)(num_steps, **options)
 
 
 __all__ = [

@@ -73,7 +73,7 @@ class Solver(ABC):
     def integrate(
         self, field: Field, x: Tensor, interpolant: Interpolant, draw: Draw, on_step: OnStep, t_end: float
     ) -> Tensor:
-        """The state at `t_end`. Everything that depends on t alone is computed before the first step."""
+        """The state (B, ...) at `t_end`. Everything that depends on t alone is computed before the first step."""
 
 
 def linspace(start: float, end: float, num: int) -> list[float]:
@@ -93,8 +93,8 @@ def rows_of(levels: list[float], x: Tensor) -> tuple[Tensor, ...]:
 
 
 def ignore(t: float, x: Tensor) -> None:
-    """Nobody watches."""
+    """The `on_step` that does nothing with the state (B, ...)."""
 
 
 def _no_noise() -> Tensor:
-    raise AssertionError("a deterministic solver asked for noise")
+    raise AssertionError("a deterministic solver draws no noise")

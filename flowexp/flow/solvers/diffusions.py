@@ -1,7 +1,8 @@
 """Diffusion coefficients D(t) of the reverse SDE dx = (v - D score) dt + sqrt(2 D) dW.
 
 Its marginals are those of the path for every D >= 0; what D decides is how errors of the network and of the steps wash
-out. SiT's w_t and LCF's w (eq. 5) are 2 D. All forms are SiT's (transport/path.py), written on the noise level t.
+out. SiT's w_t and LCF's w (eq. 5) are 2 D. All forms are SiT's (transport/path.py), written on the noise level t; t
+and D have any one shape.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Diffusion = Callable[[Interpolant, Tensor, float], Tensor]
 
 
 def constant(interpolant: Interpolant, t: Tensor, norm: float) -> Tensor:
-    """D = n."""
+    """D = n, shaped like t."""
     return torch.full_like(t, norm)
 
 
@@ -32,22 +33,22 @@ def sbdm(interpolant: Interpolant, t: Tensor, norm: float) -> Tensor:
 
 
 def sigma(interpolant: Interpolant, t: Tensor, norm: float) -> Tensor:
-    """D = n sigma(t), the default of SiT's code; REPA's code takes n t on every path."""
+    """D = n sigma(t), shaped like t: the default of SiT's code; REPA's code takes n t on every path."""
     return norm * interpolant.sigma(t)
 
 
 def linear(interpolant: Interpolant, t: Tensor, norm: float) -> Tensor:
-    """D = n t."""
+    """D = n t, shaped like t."""
     return norm * t
 
 
 def decreasing(interpolant: Interpolant, t: Tensor, norm: float) -> Tensor:
-    """D = (n cos(pi progress) + 1)^2 / 4: for n = 1 it falls from 1 at the noise end to 0 at the data end."""
+    """D = (n cos(pi progress) + 1)^2 / 4, shaped like t; for n = 1 it falls from 1 at noise to 0 at data."""
     return (norm * torch.cos(math.pi * progress(t)) + 1) ** 2 / 4
 
 
 def increasing_decreasing(interpolant: Interpolant, t: Tensor, norm: float) -> Tensor:
-    """D = n sin^2(pi t): 0 at both ends. SiT's code misspells the key, so that its command line cannot choose it."""
+    """D = n sin^2(pi t), shaped like t: 0 at both ends. A misspelt key hides it from the command line of SiT."""
     return norm * torch.sin(math.pi * t) ** 2
 
 

@@ -43,7 +43,7 @@ class RungeKutta(ODESolver):
 
     @abstractmethod
     def advance(self, field: Field, x: Tensor, step: ODEStep) -> Tensor:
-        """The state after one step."""
+        """The state (B, ...) after one step."""
 
     def integrate(
         self, field: Field, x: Tensor, interpolant: Interpolant, draw: Draw, on_step: OnStep, t_end: float
@@ -113,8 +113,8 @@ class RK4(RungeKutta):
 class Dopri5(ODESolver):
     """Dormand-Prince 5(4) with adaptive steps, from torchdiffeq; SiT's default ODE solver and tolerances.
 
-    It takes as many network calls as the tolerances ask, for the batch as a whole: within them a sample depends on its
-    batch. num_steps and shift do not steer it: they place the states that `on_step` sees, after the solve.
+    The tolerances decide the number of network calls, for the batch as a whole: within them a sample depends on its
+    batch. num_steps and shift decide only which states `on_step` gets, after the solve.
     """
 
     atol: float = 1e-6
@@ -139,12 +139,12 @@ class Dopri5(ODESolver):
         def velocity(t: Tensor, x: Tensor) -> Tensor:
             return field(x, t.clamp(levels[-1], levels[0]).to(x.dtype).expand(len(x)))
 
-        # Left alone it steps past the end and interpolates back, and its first guess of a step may lie anywhere: the
-        # network would be asked for noise levels that do not exist.
+        # By default it steps past the end and interpolates back, and its first guess of a step may lie anywhere: the
+        # network would get noise levels outside of [0, 1].
         options = {"step_t": grid[-1:]}
         try:
             states = odeint(velocity, x, grid, atol=self.atol, rtol=self.rtol, method="dopri5", options=options)
-        except AssertionError as error:  # torchdiffeq's only word for a step that cannot be made small enough
+        except AssertionError as error:  # torchdiffeq's only signal of a step that cannot be made small enough
             raise ValueError(
                 f"dopri5 can take no step of its tolerances ({error}): the velocity is NaN or infinite, as after a "
                 "training that has diverged, or sampler.solver_options.rtol and atol are too small"

@@ -6,11 +6,12 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from flowexp.flow.choices import check_choice
 from flowexp.flow.interpolants import Interpolant
 from flowexp.flow.profiles import Schedule
 from flowexp.flow.solvers.base import Draw, OnStep, Solver, levels_between, rows_of
@@ -18,7 +19,8 @@ from flowexp.flow.solvers.diffusions import DIFFUSIONS
 from flowexp.flow.time import progress, shifted, unshifted
 from flowexp.flow.velocity import Field
 
-LAST_STEPS = ("mean", "tweedie", "euler", "none")
+LastStep = Literal["mean", "tweedie", "euler", "none"]
+LAST_STEPS: tuple[LastStep, ...] = get_args(LastStep)
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ class Combination:
 
 @dataclass(frozen=True)
 class SDEStep:
-    """One stochastic step: its size, its drift where it starts and where it ends (None in a solve's last step, which
-    asks for no velocity there), and the standard deviation of its noise."""
+    """One stochastic step: its size, its drift where it starts and where it ends (None in the last step of a
+    solve, which needs no velocity there), and the standard deviation of its noise."""
 
     size: float
     drift: Combination
     drift_after: Combination | None
-    shake: float
+    noise_std: float
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,15 @@ class StochasticSolver(Solver):
         step: all are stochastic, to the end of the path's interval (SiT's `last_step=None`).
     start_eps: where D is infinite at the noise end ("sbdm" on Linear and GVP), how far below it the first call is, on
         pure noise: SiT's `sample_eps`. None is one step: with less of it the step, of size h, overshoots, for h D is
-        then about h / start_eps > 1. SiT's own default of 0 divides by zero.
+        then about h / start_eps > 1. The default of SiT, 0, divides by zero.
     drift_scale: a scale (function of progress) on the velocity in the drift, but not in the score; None is 1. The
-        second reading of SSC, whose first one scales the field itself.
+        second reading of SSC; the first scales the field itself.
     """
 
     diffusion: str = "sigma"
     diffusion_norm: float = 1.0
     last_step: float = 0.04
-    last_step_kind: str = "mean"
+    last_step_kind: LastStep = "mean"
     start_eps: float | None = None
     drift_scale: Schedule | None = None
 
@@ -83,12 +85,10 @@ class StochasticSolver(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.diffusion not in DIFFUSIONS:
-            raise ValueError(f"diffusion must be one of {', '.join(DIFFUSIONS)}, got {self.diffusion!r}")
+        check_choice("diffusion", self.diffusion, DIFFUSIONS)
         if not 0 <= self.diffusion_norm < math.inf:
             raise ValueError(f"diffusion_norm must be at least 0, got {self.diffusion_norm}")
-        if self.last_step_kind not in LAST_STEPS:
-            raise ValueError(f"last_step_kind must be one of {', '.join(LAST_STEPS)}, got {self.last_step_kind!r}")
+        check_choice("last_step_kind", self.last_step_kind, LAST_STEPS)
         if not 0 <= self.last_step < 1:
             raise ValueError(f"last_step must lie in [0, 1), got {self.last_step}")
         if self.start_eps is not None and not 0 < self.start_eps < 1:
@@ -96,14 +96,14 @@ class StochasticSolver(Solver):
 
     @abstractmethod
     def advance(self, field: Field, x: Tensor, t: Tensor, t_after: Tensor, step: SDEStep, draw: Draw) -> Tensor:
-        """The state after one stochastic step from t to t_after, both (B,)."""
+        """The state (B, ...) after one stochastic step from t to t_after, both (B,)."""
 
     def integrate(
         self, field: Field, x: Tensor, interpolant: Interpolant, draw: Draw, on_step: OnStep, t_end: float
     ) -> Tensor:
-        levels, is_quiet = self._grid(interpolant, t_end)
-        steps = self._steps(interpolant, levels, is_quiet)
-        jump = self._last(interpolant, levels) if is_quiet else None
+        levels, ends_without_noise = self._grid(interpolant, t_end)
+        steps = self._steps(interpolant, levels, ends_without_noise)
+        jump = self._last(interpolant, levels) if ends_without_noise else None
         rows = rows_of(levels, x)
         for place, step in enumerate(steps):
             x = self.advance(field, x, rows[place], rows[place + 1], step, draw)
@@ -116,8 +116,8 @@ class StochasticSolver(Solver):
     def _grid(self, interpolant: Interpolant, t_end: float) -> tuple[list[float], bool]:
         """The num_steps + 1 noise levels, and whether the last step is one without noise."""
         low, high = interpolant.ode_interval
-        is_quiet = self.last_step_kind != "none" and t_end < self.last_step
-        end, num = (self.last_step, self.num_steps - 1) if is_quiet else (max(low, t_end), self.num_steps)
+        ends_without_noise = self.last_step_kind != "none" and t_end < self.last_step
+        end, num = (self.last_step, self.num_steps - 1) if ends_without_noise else (max(low, t_end), self.num_steps)
         if not self._diffusion(interpolant, torch.tensor([high], dtype=torch.float64)).isfinite().all():
             if num < 1 and self.start_eps is None:
                 raise ValueError(
@@ -126,7 +126,7 @@ class StochasticSolver(Solver):
                 )
             high = self._one_step_below(high, end, num) if self.start_eps is None else high - self.start_eps
         levels = levels_between(high, end, num + 1, self.shift)
-        return ([*levels, t_end], True) if is_quiet else (levels, False)
+        return ([*levels, t_end], True) if ends_without_noise else (levels, False)
 
     def _one_step_below(self, high: float, end: float, num: int) -> float:
         high, end = unshifted(high, self.shift), unshifted(end, self.shift)
@@ -138,17 +138,17 @@ class StochasticSolver(Solver):
     def _scale(self, t: Tensor) -> Tensor:
         return torch.ones_like(t) if self.drift_scale is None else self.drift_scale(progress(t))
 
-    def _steps(self, interpolant: Interpolant, levels: list[float], is_quiet: bool) -> list[SDEStep]:
+    def _steps(self, interpolant: Interpolant, levels: list[float], ends_without_noise: bool) -> list[SDEStep]:
         """The stochastic steps. The drift is D score - scale v, along falling t."""
-        asked = torch.tensor(levels[:-1], dtype=torch.float64)
-        from_x, from_velocity = _coefficients(interpolant, asked, "score")
-        diffusion = self._diffusion(interpolant, asked)
-        of_velocity = diffusion * from_velocity - self._scale(asked)
+        starts = torch.tensor(levels[:-1], dtype=torch.float64)
+        from_x, from_velocity = _coefficients(interpolant, starts, "score")
+        diffusion = self._diffusion(interpolant, starts)
+        of_velocity = diffusion * from_velocity - self._scale(starts)
         drifts = [Combination(*pair) for pair in zip((diffusion * from_x).tolist(), of_velocity.tolist(), strict=True)]
         sizes = [level - after for level, after in pairwise(levels)]
-        shakes = [math.sqrt(2 * D * size) for D, size in zip(diffusion.tolist(), sizes, strict=True)]
-        steps = [SDEStep(*parts) for parts in zip(sizes, drifts, [*drifts[1:], None], shakes, strict=True)]
-        return steps[:-1] if is_quiet else steps
+        noise_stds = [math.sqrt(2 * D * size) for D, size in zip(diffusion.tolist(), sizes, strict=True)]
+        steps = [SDEStep(*parts) for parts in zip(sizes, drifts, [*drifts[1:], None], noise_stds, strict=True)]
+        return steps[:-1] if ends_without_noise else steps
 
     def _last(self, interpolant: Interpolant, levels: list[float]) -> Combination:
         """The last step, without noise, as one combination of x and the velocity."""
@@ -160,7 +160,7 @@ class StochasticSolver(Solver):
             data, noise = (_coefficients(interpolant, t, quantity) for quantity in ("data", "noise"))
             of_x, of_velocity = (interpolant.interpolate(d, n, after).item() for d, n in zip(data, noise, strict=True))
             return Combination(of_x, of_velocity)
-        return self._steps(interpolant, levels, is_quiet=False)[-1].drift.step(level - end)
+        return self._steps(interpolant, levels, ends_without_noise=False)[-1].drift.step(level - end)
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class EulerMaruyama(StochasticSolver):
 
     def advance(self, field: Field, x: Tensor, t: Tensor, t_after: Tensor, step: SDEStep, draw: Draw) -> Tensor:
         moved = step.drift.step(step.size)(x, field(x, t))
-        return moved.add_(draw().to(x), alpha=step.shake)
+        return moved.add_(draw().to(x), alpha=step.noise_std)
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class StochasticHeun(StochasticSolver):
     name: ClassVar[str] = "stochastic_heun"
 
     def advance(self, field: Field, x: Tensor, t: Tensor, t_after: Tensor, step: SDEStep, draw: Draw) -> Tensor:
-        x = torch.add(x, draw().to(x), alpha=step.shake)
+        x = torch.add(x, draw().to(x), alpha=step.noise_std)
         velocity = field(x, t)
         predicted = step.drift.step(step.size)(x, velocity)
         if step.drift_after is None:

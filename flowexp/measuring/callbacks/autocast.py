@@ -1,16 +1,20 @@
-"""The precision that a measurement runs the network in: the monitor's own, so that it is the same after training."""
+"""The precision of the network in a measurement: that of the monitor, so that it is the same after training."""
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 
-PRECISIONS = ("32-true", "bf16-mixed")
+from flowexp.flow.choices import check_choice
+
+Precision = Literal["32-true", "bf16-mixed"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def check_precision(precision: str) -> str:
     """The name itself. Raises ValueError for an unknown one."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"the precision of a measurement must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    check_choice("the precision of a measurement", precision, PRECISIONS)
     return precision
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -22,7 +22,9 @@ class BestCheckpoint(ModelCheckpoint):
         dirpath: where they lie; None is decided by Lightning.
     """
 
-    def __init__(self, monitor: str, mode: str = "min", save_top_k: int = 1, dirpath: str | Path | None = None) -> None:
+    def __init__(
+        self, monitor: str, mode: Literal["min", "max"] = "min", save_top_k: int = 1, dirpath: str | Path | None = None
+    ) -> None:
         super().__init__(
             dirpath, "step_{step:08d}", monitor=monitor, mode=mode, save_top_k=save_top_k, every_n_train_steps=1,
             auto_insert_metric_name=False, save_on_train_epoch_end=False,

@@ -15,9 +15,10 @@ from flowexp.measuring.diagnostics import Curve, LevelPoint
 from flowexp.objectives import FlowMatching
 from flowexp.records.figures import Panel, plot_panels
 from flowexp.records.recording import Measurement
+from flowexp.records.verdict import Verdict
 from flowexp.training.parallel.work import collect, share
 
-FEWEST_IMAGES = 16  # below that no standard error says anything, and so no verdict
+FEWEST_IMAGES = 16  # below that a standard error is no guide, and so there is no verdict
 LEVELS = (0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -34,10 +35,10 @@ class CurveMonitor(Monitor):
     """
 
     name: ClassVar[str]  # of its folder, its numbers and its section on the page
-    about: ClassVar[str] = ""  # a sentence for the page: what is seen, and in which unit
+    about: ClassVar[str] = ""  # a sentence for the page: what the panels show, and in which unit
     panels: ClassVar[tuple[Panel, ...]]  # of the picture
     log_x: ClassVar[bool] = False  # whether the picture spreads the low noise levels
-    told: ClassVar[tuple[tuple[str, str, str], ...]] = ()  # scalars: key, end ("data" or "noise"), field
+    reported: ClassVar[tuple[tuple[str, str, str], ...]] = ()  # scalars: key, end ("data" or "noise"), field
     fewest_images: ClassVar[int] = 0  # for a verdict
     maps: ClassVar[tuple[tuple[str, str], ...]] = ()  # heat maps over (step, t): field, what its colours mean
 
@@ -62,8 +63,8 @@ class CurveMonitor(Monitor):
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
         """The diagnostic at `levels`."""
 
-    def verdicts(self, curve: Curve[Any]) -> list[str]:
-        """What the curve says, in plain sentences."""
+    def verdicts(self, curve: Curve[Any]) -> Sequence[Verdict | str]:
+        """What the curve shows; a plain sentence will do, and counts as a finding."""
         return []
 
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
@@ -76,7 +77,7 @@ class CurveMonitor(Monitor):
             plot_panels(rows, "t", self.panels, "noise level t", self.log_x),
             protocol=self.protocol(module, datamodule, seed),
             about=self.about,
-            verdicts=self._told(found, self.counted(datamodule)),
+            verdicts=self._judged(found, self.counted(datamodule)),
             maps=dict(self.maps),
         )
 
@@ -84,24 +85,25 @@ class CurveMonitor(Monitor):
         """How many images, or samples, the curve is of."""
         return min(self.num_images, len(datamodule.test))
 
-    def _told(self, curve: Curve[Any], num: int) -> list[str]:
-        sentences = self.verdicts(curve)
-        if sentences and num < self.fewest_images:
-            return [f"no verdict: {num} images are too few, {self.fewest_images} are needed; raise num_images"]
-        return sentences
+    def _judged(self, curve: Curve[Any], num: int) -> Sequence[Verdict | str]:
+        verdicts = self.verdicts(curve)
+        if verdicts and num < self.fewest_images:
+            reason = f"{num} images are too few, {self.fewest_images} are needed; raise num_images"
+            return [Verdict(self.name, "undecided", reason, head="no verdict")]
+        return verdicts
 
     def rows(self, curve: Curve[Any]) -> list[dict[str, Any]]:
         """The table."""
         return curve.rows()
 
     def scalar_names(self) -> tuple[str, ...] | None:
-        is_told = type(self).scalars is CurveMonitor.scalars
-        return tuple(f"{self.name}/{key}" for key, _, _ in self.told) if is_told else None
+        is_default = type(self).scalars is CurveMonitor.scalars
+        return tuple(f"{self.name}/{key}" for key, _, _ in self.reported) if is_default else None
 
     def scalars(self, curve: Curve[Any]) -> dict[str, float]:
         """The numbers that loggers show."""
         ends = {"data": curve.data_end, "noise": curve.noise_end}
-        return {f"{self.name}/{key}": float(getattr(ends[end], field)) for key, end, field in self.told}
+        return {f"{self.name}/{key}": float(getattr(ends[end], field)) for key, end, field in self.reported}
 
     def protocol(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[str, Any]:
         """What decides the curve beside the weights."""
@@ -109,7 +111,7 @@ class CurveMonitor(Monitor):
         return {"images": f"{num} test images of {datamodule.name}", "weights": module.weights_name, "seed": seed}
 
     def images(self, datamodule: ImageDataModule) -> tuple[Tensor, Tensor]:
-        """The images as stored, and their labels."""
+        """The images as stored, (N, C, H, W), and their labels (N,)."""
         chosen = datamodule.test.subset(min(self.num_images, len(datamodule.test)))
         return chosen.images, chosen.labels
 

@@ -1,4 +1,4 @@
-"""The diagnostics of both papers along the noise level, as monitors: what they measure, how it is drawn and told."""
+"""The diagnostics of both papers along the noise level, as monitors: what they measure, draw and report."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from flowexp.measuring.diagnostics.verdict import (
 from flowexp.objectives import FlowMatching
 from flowexp.records.figures import Panel
 from flowexp.records.recording import Measurement
+from flowexp.records.verdict import Verdict
 
 
 class VelocityNorms(CurveMonitor):
@@ -42,7 +43,7 @@ class VelocityNorms(CurveMonitor):
     about = (
         "Lengths of the network's velocity v, of its target v* and of the target's two parts (VD Figs. 1 and 2), as "
         "norms divided by √d: 1 is one unit per pixel. A field that knows only xt is shorter than v* by necessity; "
-        "a best scale above 1 says that the network is shorter than it has to be."
+        "a best scale above 1 means that the network is shorter than it has to be."
     )
     panels = (
         Panel(
@@ -53,7 +54,7 @@ class VelocityNorms(CurveMonitor):
         Panel("deficit and direction", "1: no deficit", {"ratio": "|v| / |v*|", "cosine": "cosine of v, v*"}, level=1),
         Panel("scale with the least error", "factor on v", {"best_scale": "E<v, v*> / E|v|²"}, level=1),
     )
-    told = (("deficit_at_noise", "noise", "deficit"), ("deficit_at_data", "data", "deficit"))
+    reported = (("deficit_at_noise", "noise", "deficit"), ("deficit_at_data", "data", "deficit"))
     maps = (
         ("ratio", "|v| / |v*|"),
         ("cosine", "cosine of v and v*"),
@@ -63,7 +64,7 @@ class VelocityNorms(CurveMonitor):
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
         return velocity_norms(levels=levels, seed=seed, **self.seen(module, datamodule))
 
-    def verdicts(self, curve: Curve[Any]) -> list[str]:
+    def verdicts(self, curve: Curve[Any]) -> list[Verdict]:
         return norms_verdict(curve)
 
 
@@ -93,13 +94,13 @@ class ConditionNumber(CurveMonitor):
         for pair, title in (("noise", "one image, two noises"), ("data", "two images, one noise"))
     )
     log_x = True
-    told = (("demanded", "data", "noise_exact"), ("of_network", "data", "noise_network"))
+    reported = (("demanded", "data", "noise_exact"), ("of_network", "data", "noise_network"))
     maps = (("noise_network", "κ of the network, one image and two noises"),)
 
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
         return measure_condition(levels=levels, seed=seed, **self.seen(module, datamodule))
 
-    def verdicts(self, curve: Curve[Any]) -> list[str]:
+    def verdicts(self, curve: Curve[Any]) -> list[Verdict]:
         return condition_verdict(curve)
 
 
@@ -118,7 +119,7 @@ class GradientShare(CurveMonitor):
         Panel("velocity error", "|v - v*|² / d", {"loss": "loss"}),
     )
     log_x = True
-    told = (("at_data", "data", "share"),)
+    reported = (("at_data", "data", "share"),)
     maps = (("share", "share of the gradient, |g| / Σ|g|"),)
 
     def _of_all_processes(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Curve[Any]:
@@ -128,7 +129,7 @@ class GradientShare(CurveMonitor):
         parameters = module.backbone.parameters()
         return gradient_share(parameters=parameters, levels=levels, seed=seed, **self.seen(module, datamodule))
 
-    def verdicts(self, curve: Curve[Any]) -> list[str]:
+    def verdicts(self, curve: Curve[Any]) -> list[Verdict]:
         return gradient_verdict(curve)
 
 
@@ -155,7 +156,7 @@ class EncoderJacobian(CurveMonitor):
         Panel("whole Jacobian", "|J|, Frobenius", {"frobenius": "|J|"}, log_y=True),
     )
     log_x = True
-    told = (("ratio_at_data", "data", "ratio"),)
+    reported = (("ratio_at_data", "data", "ratio"),)
     maps = (("g_sem", "gain along class means, E|J v|²"), ("g_noise", "gain along other directions, E|J v|²"))
 
     def __init__(
@@ -179,7 +180,7 @@ class EncoderJacobian(CurveMonitor):
             self.num_probes, **self.feed(module, datamodule),
         )  # fmt: skip
 
-    def verdicts(self, curve: Curve[Any]) -> list[str]:
+    def verdicts(self, curve: Curve[Any]) -> list[Verdict]:
         return jacobian_verdict(curve)
 
 
@@ -197,7 +198,7 @@ class IntegrationLag(CurveMonitor):
     name = "integration_lag"
     fewest_images = FEWEST_IMAGES
     about = (
-        "Whether the sampler's states are where their noise level says (VD Fig. 3): their Fréchet distance from clean "
+        "Whether the sampler's states are at their noise level (VD Fig. 3): their Fréchet distance from clean "
         "data (FLD, in squared pixel units) beside that of as many samples of the exact marginal, and the level whose "
         "marginal they look like. Lag above 0 is behind schedule. The exact marginal's own lag is the bias of so few "
         "samples and chance: the lag that counts is the difference."
@@ -211,7 +212,7 @@ class IntegrationLag(CurveMonitor):
             level=0,
         ),
     )
-    told = (("excess_at_data", "data", "excess"),)
+    reported = (("excess_at_data", "data", "excess"),)
     maps = (
         ("unbiased_lag", "lag in t, less that of the exact marginal"),
         ("excess", "FLD / FLD of the exact marginal − 1"),
@@ -231,7 +232,7 @@ class IntegrationLag(CurveMonitor):
         return max(2, min(self.num_samples, min(self.num_images, len(datamodule.test)) // 2))
 
     def scalar_names(self) -> tuple[str, ...]:
-        return (*(f"{self.name}/{key}" for key, _, _ in self.told), f"{self.name}/largest")
+        return (*(f"{self.name}/{key}" for key, _, _ in self.reported), f"{self.name}/largest")
 
     def scalars(self, curve: Curve[Any]) -> dict[str, float]:
         worst = max(curve, key=lambda point: abs(point.unbiased_lag))
@@ -254,7 +255,7 @@ class IntegrationLag(CurveMonitor):
             module.device, guide=module.guide,
         )  # fmt: skip
 
-    def verdicts(self, curve: Curve[Any]) -> list[str]:
+    def verdicts(self, curve: Curve[Any]) -> list[Verdict]:
         return lag_verdict(curve)
 
 

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning import Callback
 
 from flowexp.data import ImageDataModule
-from flowexp.measuring.callbacks.monitor_runs import in_words, measure_now, tell_failures
+from flowexp.measuring.callbacks.monitor_runs import measure_now, screen_name, tell_failures
 from flowexp.objectives import FlowMatching
 from flowexp.records.recording import Measurement, Recorder
 from flowexp.training import signals
@@ -24,7 +24,7 @@ class Monitor(Callback, ABC):
     """A callback that measures the EMA weights and records the result in the run's folder.
 
     Every rank takes part in a measurement (so that sharded networks and gathered metrics work); rank 0 records it. A
-    signal that asks the run to stop ends a measurement too; a resumed run makes it where it goes on. One that fails on
+    signal that stops the run ends a measurement too; a resumed run makes it where it continues. One that fails on
     the way does not end the training; the error is raised when all monitors have measured at the end.
 
     Arguments:
@@ -75,14 +75,14 @@ class Monitor(Callback, ABC):
     def fail(self, step: int, error: Exception) -> None:
         """Notes that `step` could not be measured."""
         self._note(step, None)
-        self.failures.append((f"{in_words(self)} at step {step}", error))
+        self.failures.append((f"{screen_name(self)} at step {step}", error))
 
     def _note(self, step: int, measurement: Measurement | None) -> None:
         self.last_step, self.latest, self.is_cut_off = step, measurement, False
 
     def identity(self, module: FlowMatching) -> dict[str, str]:
         """What a measurement is of: hashes of the weights and of the settings; empty where these are not known."""
-        return {} if self.settings is None else {"weights": module.digest(), "settings": self.settings}
+        return {} if self.settings is None else {"weights": module.fingerprint(), "settings": self.settings}
 
     # --- in a Trainer ---------------------------------------------------------------------------------------------
 

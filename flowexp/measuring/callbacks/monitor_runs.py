@@ -19,7 +19,7 @@ Failures = Sequence[tuple[str, Exception]]  # what could not be measured, and wh
 
 
 class Measuring(Protocol):
-    """What `measure_now` asks of a monitor."""
+    """What `measure_now` needs of a monitor."""
 
     settings: str | None
     last_step: int | None
@@ -63,7 +63,7 @@ def measure_now(
 ) -> dict[str, Measurement]:
     """Runs those monitors that have not measured `step` yet; returns what all of them measured there, by name.
 
-    A monitor whose measurement of these weights by the same settings is recorded takes it from there. One that fails
+    A measurement of these weights by the same settings that is recorded is not repeated. One that fails
     does not keep the others from measuring, and `tell_failures` raises its error. Of several processes, one that fails
     ends at once: the others may wait for it.
 
@@ -74,16 +74,16 @@ def measure_now(
     fresh = [monitor for monitor in monitors if monitor.last_step != step]
     new = [monitor for monitor in fresh if not _take_recorded(monitor, module, recorder, step)]
     for place, monitor in enumerate(new, 1):
-        leave_if_asked()
+        leave_if_stopped()
         if recorder is not None:
-            print(f"measuring {in_words(monitor)} ({place} of {len(new)})", file=sys.stderr)
+            print(f"measuring {screen_name(monitor)} ({place} of {len(new)})", file=sys.stderr)
         _try(monitor, module, datamodule, recorder, step)
     return {m.latest.name: m.latest for m in monitors if m.last_step == step and m.latest is not None}
 
 
-def leave_if_asked() -> None:
-    """Raises `Stopped` where a signal asks this process, or one beside it, to stop; all must call it."""
-    signals.leave_if_asked(_on_any)
+def leave_if_stopped() -> None:
+    """Raises `Stopped` where a signal has reached this process or one beside it; all must call it."""
+    signals.leave_if_stopped(_on_any)
 
 
 def _try(
@@ -98,7 +98,7 @@ def _try(
         if not is_alone:
             raise
         monitor.fail(step, error)
-        print(f"{in_words(monitor)} failed at step {step}: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{screen_name(monitor)} failed at step {step}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _take_recorded(monitor: Measuring, module: FlowMatching, recorder: Recorder | None, step: int) -> bool:
@@ -112,7 +112,7 @@ def _take_recorded(monitor: Measuring, module: FlowMatching, recorder: Recorder 
         return False
     monitor.take(found, step)
     if recorder is not None:
-        print(f"{in_words(monitor)} is measured already at step {step}", file=sys.stderr)
+        print(f"{screen_name(monitor)} is measured already at step {step}", file=sys.stderr)
     return True
 
 
@@ -121,7 +121,7 @@ def _on_any(flag: bool) -> bool:
     return any(collect({rank_and_world_size()[0]: flag}).values())
 
 
-def in_words(monitor: Measuring) -> str:
+def screen_name(monitor: Measuring) -> str:
     """What a monitor is called on the screen: `VelocityNorms` is "velocity norms", `ProbeMonitor` is "probe"."""
     name = type(monitor).__name__.removesuffix("Monitor")
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower()

@@ -1,4 +1,4 @@
-"""A bar over the network calls of a measurement, each row of a batch one call; it knows how much time is left."""
+"""A bar over the network calls of a measurement, each row of a batch one call, with the time left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flowexp.flow.interpolants import Linear
 from flowexp.flow.sampler import Sampler
 from flowexp.training.parallel.work import rank_and_world_size
 
-IN_A_LOG = 60.0  # seconds between two lines where nobody watches
+IN_A_LOG = 60.0  # seconds between two lines of a log
 
 
 class CallBar:
@@ -35,12 +35,12 @@ class CallBar:
         self._bar.total += calls
 
     def begin(self, what: str, rows_per_call: int = 1) -> None:
-        """Names what comes next. rows_per_call: 2 with guidance, whose every call is of doubled batch."""
+        """Begin a named part. rows_per_call: 2 with guidance, which doubles the batch of every call."""
         self.rows_per_call = rows_per_call
         self._bar.set_description(what)
 
     def skip(self, calls: int) -> None:
-        """Calls that were made before, by a measurement that was stopped: they say nothing about the time left."""
+        """Count calls of an earlier, stopped measurement, which have no part in the time left."""
         self._bar.initial += calls
         self._bar.n += calls
 

@@ -149,5 +149,5 @@ def _mean(values: list[float]) -> float:
 
 
 def _draw(rows: list[Row]) -> Any:
-    series = "split" if len({row["split"] for row in rows}) > 1 else None  # without training there is nothing to tell
+    series = "split" if len({row["split"] for row in rows}) > 1 else None  # without training there is no such curve
     return plot_curves(rows, "t", list(MAPS), series, names={"t": "noise level t", **MAPS})

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,10 +24,12 @@ from flowexp.measuring.metrics.collecting import Needs
 from flowexp.objectives import FlowMatching
 from flowexp.training.parallel.work import num_own, rank_and_world_size, share
 
+Key = TypeVar("Key")
+
 
 @dataclass(frozen=True)
 class PairedFeatures:
-    """A space of features: those of `encoder`, projected to at most `dim` numbers. Batches are kept as they are drawn.
+    """A space of features: those of `encoder`, projected to at most `dim` numbers. Each batch is stored once drawn.
 
     Arguments:
         batch_size, precision: of sampling.
@@ -41,23 +43,23 @@ class PairedFeatures:
 
     def of_samplers(
         self,
-        samplers: Mapping[str, Sampler],
+        samplers: Mapping[Key, Sampler],
         num: int,
         module: FlowMatching,
         datamodule: ImageDataModule,
         bar: CallBar,
         seed: int,
-    ) -> dict[str, Tensor]:
+    ) -> dict[Key, Tensor]:
         """Features (num, dim) by sampler, row i of each from the same noise; those of equal samplers drawn once."""
         unequal, drawn = different(samplers), dict[str, Tensor]()
         calls = len(share(range(num))) * sum(map(network_calls, unequal.values()))
         if rank_and_world_size()[0] == 0:
             print(f"{num} samples of each of {len(unequal)} samplers: {calls:,} network calls", file=sys.stderr)
         bar.expect(calls)
-        for place, (name, sampler) in enumerate(unequal.items(), 1):
-            bar.begin(f"{name} ({place} of {len(unequal)})", rows_per_call(sampler))
+        for place, (key, sampler) in enumerate(unequal.items(), 1):
+            bar.begin(f"{key} ({place} of {len(unequal)})", rows_per_call(sampler))
             drawn[identity(sampler)] = self._of_sampler(sampler, num, module, datamodule, bar, seed)
-        return {name: drawn[identity(sampler)] for name, sampler in samplers.items()}
+        return {key: drawn[identity(sampler)] for key, sampler in samplers.items()}
 
     def of_test_images(self, num: int, datamodule: ImageDataModule, seed: int) -> Moments:
         """Moments of the features of a fixed random subset of the test images."""
@@ -114,12 +116,12 @@ class PairedFeatures:
         return self.encoder(datamodule.to_pictures(samples.images)).cpu()
 
 
-def different(samplers: Mapping[str, Sampler]) -> dict[str, Sampler]:
-    """The samplers without those that are another one's equal, such as a proposal that proposes no correction."""
-    first: dict[str, str] = {}
-    for name, sampler in samplers.items():
-        first.setdefault(identity(sampler), name)
-    return {name: samplers[name] for name in first.values()}
+def different(samplers: Mapping[Key, Sampler]) -> dict[Key, Sampler]:
+    """Drop samplers that would draw the same samples as an earlier one, such as a proposal of no correction."""
+    first: dict[str, Key] = {}
+    for key, sampler in samplers.items():
+        first.setdefault(identity(sampler), key)
+    return {key: samplers[key] for key in first.values()}
 
 
 def identity(sampler: Sampler) -> str:

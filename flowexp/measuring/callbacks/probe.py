@@ -6,19 +6,23 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
 
 from flowexp.data import ImageDataModule, Images
+from flowexp.encoders import FeatureNet, as_encoder
 from flowexp.flow.time import as_noise_level
 from flowexp.measuring.callbacks.autocast import autocast, check_precision
 from flowexp.measuring.callbacks.monitor import Monitor
+from flowexp.measuring.callbacks.probe_baselines import ProbeBaselines
 from flowexp.measuring.diagnostics import ProbeCurve, create_protocol, extract_features, probe_curves
 from flowexp.measuring.diagnostics.knn import TEMPERATURE, K
-from flowexp.measuring.diagnostics.probe import PROBES
-from flowexp.measuring.diagnostics.verdict import probe_verdict
+from flowexp.measuring.diagnostics.logistic_regression import HELD_OUT, PENALTIES, TOLERANCE
+from flowexp.measuring.diagnostics.probe import READINGS
+from flowexp.measuring.diagnostics.verdict import READING_NAMES, readings_verdict
 from flowexp.objectives import FlowMatching
 from flowexp.records.figures import plot_curves
 from flowexp.records.protocol_card import protocol_hash
@@ -29,22 +33,30 @@ LEVELS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8)  # T = 0 to 800 
 ABOUT = (
     "How well classes can be read off a layer of the frozen network at each noise level (LCF Fig. 4), as the share of "
     "test images that a probe names correctly. Features that get worse towards clean data (t to 0) are the low-noise "
-    "pathology; the dip is the peak less the value at the cleanest level, at the peak's layer."
+    "pathology; the dip is the peak less the value at the cleanest level, at the peak's layer. It is that of a "
+    "logistic regression to convergence; the paper's probe of few updates shows the scale of the features too. Lines "
+    "across are the same probe on raw pixels, and on a frozen encoder's features, of the clean images."
 )
+NETWORK = "network"  # what `features` says of the network's, beside the baselines' names
+PREFIXES = {"converged": "probe", "paper": "probe_paper", "knn": "knn"}  # of each reading's numbers
 
 
 class ProbeMonitor(Monitor):
-    """Fits linear classifiers to frozen features of the training images and scores them on the test images.
+    """Fits classifiers to frozen features of the training images and scores them on the test images.
 
     The classifiers live for one measurement and never belong to the module. Processes share the levels.
 
     Arguments:
         levels: noise levels in [0, 1], from clean to noise.
         taps: blocks whose output is read, from 1; None is the backbone's default, 8 of 12 (LCF section A.4.3).
-        protocol: how classifiers are fitted, "lcf" (Table 3) or "ddae".
+        readings: some of "converged" (logistic regression on standardised features to convergence), "paper" (the linear
+            probe of `protocol`) and "knn" (centred cosine, 20 neighbours); features are extracted once for all.
+        baselines: what is read of clean images for comparison: "pixels", "encoder".
+        encoder: the frozen encoder of that baseline.
+        cache: folder that keeps the baselines' accuracies; None computes them each time.
+        protocol: how the paper's reading is fitted, "lcf" (Table 3) or "ddae".
         epochs, batch_size, lr, weight_decay, optimizer: another setting than the protocol's, which the record then
             names as a departure; None is the protocol's.
-        probes: "linear" and "knn" (cosine, 20 neighbours); features are extracted once for both.
         max_train_images: fit on a fixed random subset; None is all.
         extract_batch_size: images that go through the network at once.
         memory_gb: the features of as many levels are in memory at once as this holds, at least of one; a level takes
@@ -52,8 +64,8 @@ class ProbeMonitor(Monitor):
         precision: of the network while features are read, 32-true or bf16-mixed; the classifiers are fitted in fp32.
 
     Raises:
-        ValueError: a level outside of [0, 1], no level at all, an unknown protocol, probe or precision, or a setting
-            with which nothing is fitted. While measuring: no classes, or too few images for kNN.
+        ValueError: a level outside of [0, 1], no level at all, an unknown protocol, reading, baseline or precision, or
+            a setting with which nothing is fitted. While measuring: no classes, or too few images for kNN.
     """
 
     def __init__(
@@ -66,7 +78,10 @@ class ProbeMonitor(Monitor):
         lr: float | None = None,
         weight_decay: float | None = None,
         optimizer: str | None = None,
-        probes: Sequence[str] = ("linear",),
+        readings: Sequence[str] = READINGS,
+        baselines: Sequence[str] = ("pixels",),
+        encoder: str | Mapping[str, Any] | FeatureNet = "efficientnet_lite",
+        cache: str | None = None,
         max_train_images: int | None = None,
         extract_batch_size: int = 256,
         memory_gb: float = 8.0,
@@ -86,18 +101,18 @@ class ProbeMonitor(Monitor):
         self.taps = None if taps is None else sorted(set(taps))
         fit = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
         self.protocol = create_protocol(protocol or "lcf").but(**fit, optimizer=optimizer)
-        self.probes = tuple(probes)
-        if not self.probes or set(self.probes) - set(PROBES):
-            raise ValueError(f"probes must be some of {', '.join(PROBES)}, got {', '.join(self.probes) or 'none'}")
+        self.readings = tuple(reading for reading in READINGS if reading in readings)
+        if not self.readings or set(readings) - set(READINGS):
+            raise ValueError(f"readings must be some of {', '.join(READINGS)}, got {', '.join(readings) or 'none'}")
+        frozen = as_encoder(encoder) if "encoder" in baselines else None
+        self.baselines = ProbeBaselines(tuple(baselines), frozen, None if cache is None else Path(cache))
         self.max_train_images = max_train_images
         self.extract_batch_size = extract_batch_size
         self.memory_gb = memory_gb
         self.precision = check_precision(precision)
 
     def scalar_names(self) -> tuple[str, ...]:
-        return tuple(
-            f"{_prefix(probe)}/{key}" for probe in self.probes for key in ("peak", "t_peak", "at_clean", "dip")
-        )
+        return tuple(f"{PREFIXES[reading]}/{number}" for reading in self.readings for number in _NUMBERS)
 
     def measure(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Measurement:
         if not datamodule.num_classes:
@@ -106,11 +121,12 @@ class ProbeMonitor(Monitor):
             )
         train = self._training_set(datamodule)
         self._check_training_set(train, datamodule)
-        curves = {probe: _whole(parts) for probe, parts in self._parts(module, train, datamodule, seed).items()}
+        curves = {reading: _whole(parts) for reading, parts in self._parts(module, train, datamodule, seed).items()}
         if any(math.isnan(value) for curve in curves.values() for value in curve.accuracy.values()):
             raise ValueError("the network's features are NaN or infinite at some noise level: training has diverged")
-        scalars = {key: value for probe, curve in curves.items() for key, value in _scalars(probe, curve).items()}
-        rows = _rows(curves)
+        baselines = self.baselines.rows(train, datamodule, self.readings, self.protocol, seed, module.device)
+        scalars = {key: value for reading, curve in curves.items() for key, value in _scalars(reading, curve).items()}
+        rows = _rows(curves, baselines)
         return Measurement(
             "probe",
             scalars,
@@ -118,13 +134,13 @@ class ProbeMonitor(Monitor):
             _draw(rows),
             protocol=self._protocol(module, datamodule, curves, len(train), seed),
             about=ABOUT,
-            verdicts=_told(curves),
-            maps=("accuracy",),
+            verdicts=readings_verdict(curves),
+            maps={"accuracy": "accuracy"},
         )
 
     def _check_training_set(self, train: Images, datamodule: ImageDataModule) -> None:
         """Refuses fewer images than neighbours, and warns of classes that no image shows."""
-        if "knn" in self.probes and len(train) < K:
+        if "knn" in self.readings and len(train) < K:
             raise ValueError(
                 f"the knn probe needs at least {K} training images, got {len(train)}: raise max_train_images"
             )
@@ -139,7 +155,7 @@ class ProbeMonitor(Monitor):
     def _parts(
         self, module: FlowMatching, train: Images, datamodule: ImageDataModule, seed: int
     ) -> dict[str, list[ProbeCurve]]:
-        """The curves of each probe for this process's share of the levels, as many levels at once as memory holds."""
+        """The curves of each reading for this process's share of the levels, as many levels at once as memory holds."""
         levels, taps = share(self.levels), self._taps(module)
         numbers = (len(train) + len(datamodule.test)) * len(taps) * max(map(module.backbone.width_at, taps))
         at_once = max(1, int(self.memory_gb * 1e9 / (4 * numbers)))
@@ -147,7 +163,7 @@ class ProbeMonitor(Monitor):
             self._curves(module, train, datamodule, levels[start : start + at_once], seed)
             for start in range(0, len(levels), at_once)
         ]
-        return {probe: [curves[probe] for curves in parts] for probe in self.probes}
+        return {reading: [curves[reading] for curves in parts] for reading in self.readings}
 
     def _curves(
         self, module: FlowMatching, train: Images, datamodule: ImageDataModule, levels: list[float], seed: int
@@ -157,7 +173,7 @@ class ProbeMonitor(Monitor):
         train_features = self._features(module, datamodule, train, levels, taps, 2 * seed)
         test_features = self._features(module, datamodule, test, levels, taps, 2 * seed + 1)  # noise of its own
         data = (train_features, train.labels, test_features, test.labels, datamodule.num_classes)
-        return probe_curves(*data, levels, taps, self.protocol, self.probes, seed)
+        return probe_curves(*data, levels, taps, self.protocol, self.readings, seed)
 
     def _taps(self, module: FlowMatching) -> list[int]:
         return self.taps or [module.backbone.default_tap]
@@ -200,13 +216,12 @@ class ProbeMonitor(Monitor):
     ) -> dict[str, Any]:
         """How the curves were found, and the hash of what decides each number."""
         shared = self._shared_protocol(module, datamodule, num_train, seed)
-        linear = self._fit_protocol(num_train)
-        knn = {"knn": {"k": K, "temperature": TEMPERATURE}} if "knn" in self.probes else {}
+        fits = {"converged": _CONVERGED, "paper": self._fit_protocol(num_train), "knn": _KNN}
+        used = {reading: fits[reading] for reading in self.readings}
         cards: dict[str, str] = {}
-        for probe, curve in curves.items():
-            card = protocol_hash(shared | (linear if probe == "linear" else knn))
-            cards |= dict.fromkeys(_scalars(probe, curve), card)
-        return {**linear, "probes": list(self.probes), **knn, **shared, "cards": cards}
+        for reading, curve in curves.items():
+            cards |= dict.fromkeys(_scalars(reading, curve), protocol_hash(shared | {reading: fits[reading]}))
+        return {"readings": used, "baselines": list(self.baselines.names), **shared, "cards": cards}
 
     def _fit_protocol(self, num_train: int) -> dict[str, Any]:
         return {
@@ -235,43 +250,51 @@ class ProbeMonitor(Monitor):
         }
 
 
+_NUMBERS = ("peak", "t_peak", "at_clean", "dip", "dip_se")
+_KNN = {"k": K, "temperature": TEMPERATURE, "similarity": "cosine, centred on the training images"}
+_CONVERGED = {
+    "classifier": "multinomial logistic regression, L-BFGS",
+    "features": "standardised on the training images",
+    "penalties": list(PENALTIES),
+    "held_out": HELD_OUT,
+    "tolerance": TOLERANCE,
+}
+
+
 def _whole(parts: Sequence[ProbeCurve]) -> ProbeCurve:
     """One curve of its levels' parts, on all processes; each has at least one level of its own."""
     accuracy = collect({cell: value for part in parts for cell, value in part.accuracy.items()})
     fits = collect({cell: fit for part in parts for cell, fit in part.fits.items()})
-    return replace(parts[0], accuracy=dict(sorted(accuracy.items())), fits=fits)
+    correct = collect({cell: each for part in parts for cell, each in part.correct.items()})
+    return replace(parts[0], accuracy=dict(sorted(accuracy.items())), fits=fits, correct=correct)
 
 
-def _rows(curves: Mapping[str, ProbeCurve]) -> list[dict[str, Any]]:
-    """The table of all probes: the columns of a fit are empty for one that nothing is fitted for."""
-    rows = [{**row, "probe": probe} for probe, curve in curves.items() for row in curve.rows()]
-    columns = dict.fromkeys(key for row in rows for key in row if key != "probe") | {"probe": None}
-    return [columns | row for row in rows]
+def _rows(curves: Mapping[str, ProbeCurve], baselines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The table of all readings, and of baselines without level and tap; what does not apply to a row is empty."""
+    rows = [{"reading": reading, **row} for reading, curve in curves.items() for row in curve.rows()]
+    columns = dict.fromkeys(("reading", "features", *(key for row in rows for key in row)))
+    return [{**columns, "features": NETWORK, **row} for row in (*rows, *baselines)]
 
 
-def _told(curves: Mapping[str, ProbeCurve]) -> list[str]:
-    """The verdict on each curve; that of another probe than the linear one says whose it is."""
-    whose = {probe: "" if probe == "linear" else f" ({probe} probe)" for probe in curves}
-    return [f"{sentence}{whose[probe]}" for probe, curve in curves.items() for sentence in probe_verdict(curve)]
+def _scalars(reading: str, curve: ProbeCurve) -> dict[str, float]:
+    """The curve's numbers; those of the converged reading are called `probe/...`."""
+    numbers = (curve.peak, curve.t_peak, curve.at_clean, curve.dip, curve.dip_se or 0.0)
+    return {f"{PREFIXES[reading]}/{name}": value for name, value in zip(_NUMBERS, numbers, strict=True)}
 
 
-def _prefix(probe: str) -> str:
-    return "probe" if probe == "linear" else probe
-
-
-def _scalars(probe: str, curve: ProbeCurve) -> dict[str, float]:
-    """The curve's numbers; those of the linear probe are called `probe/...`, others by their own name."""
-    prefix = _prefix(probe)
-    return {
-        f"{prefix}/peak": curve.peak,
-        f"{prefix}/t_peak": curve.t_peak,
-        f"{prefix}/at_clean": curve.at_clean,
-        f"{prefix}/dip": curve.dip,
+def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A panel for each reading: a line for each block, and one across for each baseline."""
+    names = {"t": "noise level t (linear below 0.01)"}
+    readings = dict.fromkeys(row["reading"] for row in rows)
+    lines = [
+        {"t": row["t"], "line": f"block {row['tap']}", row["reading"]: row["accuracy"]}
+        for row in rows
+        if row["features"] == NETWORK
+    ]
+    names |= {"line": "", **{reading: f"accuracy, {READING_NAMES[reading]}" for reading in readings}}
+    baselines = [row for row in rows if row["features"] != NETWORK]
+    across = {
+        reading: {row["features"]: row["accuracy"] for row in baselines if row["reading"] == reading}
+        for reading in readings
     }
-
-
-def _draw(rows: list[dict[str, Any]]) -> Any:
-    names = {"t": "noise level t (linear below 0.01)", "accuracy": "probe accuracy, share of test images"}
-    several = len({row["probe"] for row in rows}) > 1
-    lines = [{**row, "tap": f"{row['probe']}, {row['tap']}" if several else row["tap"]} for row in rows]
-    return plot_curves(lines, "t", "accuracy", series="tap", names=names, log_x=True)
+    return plot_curves(lines, "t", [*readings], series="line", names=names, log_x=True, across=across)

@@ -15,6 +15,9 @@ from flowexp.training.steps import ends_a_step
 class Progress(ProgressBar):
     """Shows steps, speed, time left and the loss, every `every_n_steps` optimizer steps.
 
+    By hand and not Lightning's TQDMProgressBar: that counts the batches of one epoch, and not the steps of the run from
+    where it was resumed; it draws on stdout, where results belong; and a terminal that is closed would end the run.
+
     Arguments:
         total_steps: optimizer steps of the whole run.
         every_n_steps: steps between two drawings.

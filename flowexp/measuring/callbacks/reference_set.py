@@ -29,7 +29,7 @@ from flowexp.training.parallel.work import collect, rank_and_world_size
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """A split of the dataset, or a reference file of ADM (.npz), whose moments Inception takes as they are.
+    """A split of the dataset, or a reference file of ADM (.npz), with moments for Inception.
 
     Arguments:
         source: "train" (the habit of the literature), "test", or the path of a file.
@@ -75,7 +75,7 @@ class ReferenceSet:
         """Inception's moments as the file has them; anything else from its images, on every process."""
         file = read_adm_reference(Path(self.source), resolution)
         known = file.moments if encoder.name == "inception" else {}  # ADM's moments are of no other network
-        needs, found = plan.reference.besides(known), Statistics()
+        needs, found = plan.reference.without(known), Statistics()
         if needs.outputs:
             plan.check_reference(file.shape[0])
             rank, world_size = rank_and_world_size()

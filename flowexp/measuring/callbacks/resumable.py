@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from flowexp.measuring.metrics import ReferenceCache
-from flowexp.records import atomic
+from flowexp.records import atomic, fingerprint
 from flowexp.records.caches import dispensable
 
 LOST = "the measurement goes on, and begins anew if it is stopped"
@@ -34,7 +33,7 @@ class Kept:
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
-        """Says to whoever stops the work in here that it goes on."""
+        """On interruption, tell the user that the same command resumes."""
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
@@ -43,7 +42,7 @@ class Kept:
             raise
 
     def features(self, part: Mapping[str, Any], make: Callable[[], Tensor]) -> Tensor:
-        """The rows (N, D) of a part, as they were kept, or made and kept now."""
+        """The rows (N, D) of a part: the stored ones, or else made and stored now."""
         if self.folder is None:
             return make()
         cache, key = ReferenceCache(self.folder), {**self.decided, **part}
@@ -55,11 +54,10 @@ class Kept:
         return found
 
     def numbers(self, part: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Named numbers of a part, as they were kept to the last digit, or made and kept now."""
+        """Named numbers of a part: the stored ones, to the last digit, or else made and stored now."""
         if self.folder is None:
             return make()
-        key = json.dumps({**self.decided, **part}, sort_keys=True, default=str)
-        path = self.folder / f"numbers_{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        path = self.folder / f"numbers_{fingerprint.of_values({**self.decided, **part})}.json"
         found = _read(path)
         if found is None:
             found = make()

@@ -11,10 +11,11 @@ import torch
 from tqdm import tqdm
 
 from flowexp.data import ImageDataModule
-from flowexp.encoders import FeatureNet, create_encoder
-from flowexp.measuring.callbacks.autocast import autocast, check_precision
+from flowexp.encoders import FeatureNet, as_encoder
+from flowexp.flow.choices import check_choice
+from flowexp.measuring.callbacks.autocast import Precision, autocast, check_precision
 from flowexp.measuring.callbacks.monitor import Monitor
-from flowexp.measuring.callbacks.monitor_runs import leave_if_asked
+from flowexp.measuring.callbacks.monitor_runs import leave_if_stopped
 from flowexp.measuring.callbacks.reference_set import ReferenceSet
 from flowexp.measuring.callbacks.sampling_protocol import guide_protocol
 from flowexp.measuring.metrics import FeatureCollector, MetricPlan, ReferenceCache, Statistics, metrics_for
@@ -24,14 +25,14 @@ from flowexp.records.protocol_card import ProtocolCard
 from flowexp.records.recording import Measurement
 from flowexp.training.learner import RAW
 from flowexp.training.parallel.work import collect, num_own, rank_and_world_size, share
-from flowexp.training.sample_labels import labels_told
+from flowexp.training.sample_labels import LABELS, Labels, labels_in_words
 
 
 class SampleMetrics(Monitor):
     """Samples with the module's sampler and compares the features of the samples with those of a dataset.
 
     Scores depend on the number of samples even for the same network: compare equal numbers, or cards of one hash. Of
-    the numbered samples, process r of W draws r, r + W, ...; no picture is kept. A network that takes text gets
+    the numbered samples, process r of W draws r, r + W, ...; no picture is stored. A network that takes text gets
     held-out captions. Only Inception's scores bear the papers' names (fid, sfid, ...).
 
     Warns of a Frechet distance from no more images than features, and of fewer samples than classes.
@@ -41,7 +42,7 @@ class SampleMetrics(Monitor):
         metrics: names, see `flowexp.measuring.metrics.MetricPlan`, or "all" that the encoder's outputs allow.
         num_samples: how many samples; LCF takes 7500, the Velocity Deficit paper 50 000.
         batch_size: samples drawn at once, on each process.
-        labels: "balanced" gives sample i the class i mod num_classes, "random" a class of its own draw (ADM, SiT).
+        labels: "balanced" gives sample i the class i mod num_classes, "random" a class drawn for it (ADM, SiT).
         reference: "train" (the habit of the literature), "test", or a reference file of ADM (.npz).
         max_reference: compare with a fixed random subset of this many images; None is all.
         cache: folder for what is known of the reference, the same in every run; None computes it each time.
@@ -58,11 +59,11 @@ class SampleMetrics(Monitor):
         metrics: Sequence[str] | str = ("frechet",),
         num_samples: int = 2000,
         batch_size: int = 250,
-        labels: str = "balanced",
+        labels: Labels = "balanced",
         reference: str = "train",
         max_reference: int | None = None,
         cache: str | Path | None = "data/moments",
-        precision: str = "32-true",
+        precision: Precision = "32-true",
         options: Mapping[str, Any] | None = None,
         every_n_steps: int | None = None,
         at_end: bool = True,
@@ -72,9 +73,8 @@ class SampleMetrics(Monitor):
             raise ValueError(
                 f"at least 2 samples are needed, in batches of at least 1; got {num_samples}, {batch_size}"
             )
-        if labels not in ("balanced", "random"):
-            raise ValueError(f"labels must be balanced or random, got {labels!r}")
-        self.encoder = _as_encoder(encoder)
+        check_choice("labels", labels, LABELS)
+        self.encoder = as_encoder(encoder)
         self.plan = MetricPlan.of(_names(metrics, self.encoder), options or {})
         self.plan.check(num_samples, self.encoder.outputs)
         self.num_samples = num_samples
@@ -128,14 +128,14 @@ class SampleMetrics(Monitor):
         indices = share(range(self.num_samples))
         starts = range(0, len(indices), self.batch_size)
         for start in tqdm(starts, desc="sampling", unit="batch", leave=False, disable=True if rank else None):
-            leave_if_asked()
+            leave_if_stopped()
             part = indices[start : start + self.batch_size]
             with autocast(self.precision, module.device):
                 samples = module.sample(part, seed, labels=self.labels)
             num = min(max(0, own - start), len(part))
             bad = ~samples.images.flatten(1).isfinite().all(dim=1)
             found = self.encoder.extract(datamodule.to_pictures(samples.images), self.plan.samples.outputs)
-            collector.update(found.spoil(bad).rows(num), torch.tensor(part[:num], dtype=torch.int64))
+            collector.update(found.with_nan(bad).rows(num), torch.tensor(part[:num], dtype=torch.int64))
             calls += samples.nfe * num
         nfe = sum(collect({rank: calls}).values()) / self.num_samples
         return int(nfe) if nfe.is_integer() else round(nfe, 2)
@@ -155,7 +155,7 @@ class SampleMetrics(Monitor):
             guide=guide_protocol(module),
             ssc={key: sampler[key] for key in ("profile", "s0", "s1")} if module.sampler.corrected else None,
             num_samples=self.num_samples,
-            labels=labels_told(takes, self.labels),
+            labels=labels_in_words(takes, self.labels),
             captions=datamodule.captions_protocol() if takes == "text" else {},
             pictures=datamodule.pictures_protocol(),
             reference=reference,
@@ -174,9 +174,3 @@ def _names(metrics: Sequence[str] | str, encoder: FeatureNet) -> tuple[str, ...]
     if metrics == "all":
         return metrics_for(encoder.outputs)
     return (metrics,) if isinstance(metrics, str) else tuple(metrics)
-
-
-def _as_encoder(encoder: str | Mapping[str, Any] | FeatureNet) -> FeatureNet:
-    if isinstance(encoder, FeatureNet):
-        return encoder
-    return create_encoder(encoder) if isinstance(encoder, str) else create_encoder(**encoder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowexp.data import ImageDataModule
-from flowexp.measuring.callbacks.autocast import autocast, check_precision
+from flowexp.measuring.callbacks.autocast import Precision, autocast, check_precision
 from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.measuring.callbacks.sampling_protocol import sampling_protocol
 from flowexp.objectives import FlowMatching
@@ -26,7 +26,7 @@ class SampleGridMonitor(Monitor):
         self,
         num_samples: int = 64,
         columns: int | None = None,
-        precision: str = "32-true",
+        precision: Precision = "32-true",
         every_n_steps: int | None = None,
         at_end: bool = True,
     ) -> None:

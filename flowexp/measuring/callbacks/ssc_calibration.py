@@ -9,32 +9,33 @@ from typing import Any
 
 from flowexp.data import ImageDataModule
 from flowexp.data.sets.identity import identity_of
-from flowexp.encoders import FeatureNet, create_encoder
+from flowexp.encoders import FeatureNet, as_encoder
 from flowexp.flow.sampler import Sampler
-from flowexp.measuring.callbacks.autocast import check_precision
+from flowexp.measuring.callbacks.autocast import Precision, check_precision
 from flowexp.measuring.callbacks.curve_monitor import LEVELS
 from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.measuring.callbacks.nfe_progress import CallBar, counting, network_calls, rows_per_call
 from flowexp.measuring.callbacks.paired_features import PairedFeatures, different
 from flowexp.measuring.callbacks.resumable import Kept
-from flowexp.measuring.callbacks.sampling_protocol import sampling_protocol, weights_of
+from flowexp.measuring.callbacks.sampling_protocol import sampling_protocol
 from flowexp.measuring.callbacks.ssc_table import plot_differences, score_row
 from flowexp.measuring.diagnostics import (
+    ControlledSampler,
     SSCProposal,
     calibrate_ssc,
     compare_samplers,
     integration_lag,
-    plain_of,
     ssc_controls,
     velocity_norms,
 )
 from flowexp.measuring.diagnostics.integration_lag import RESAMPLES
 from flowexp.measuring.diagnostics.verdict import ssc_verdict
 from flowexp.objectives import FlowMatching
+from flowexp.records import fingerprint
 from flowexp.records.recording import Measurement
 from flowexp.training.parallel.work import rank_and_world_size
 
-FEWEST_SAMPLES = 16  # below that a bootstrap's interval says nothing
+FEWEST_SAMPLES = 16  # below that a bootstrap's interval is no guide
 DEFICIT_PART, LAG_PART, SAMPLES_PART = 0.05, 0.2, 0.75  # of the budget
 MOST_DEFICIT_IMAGES = 512
 KEPT = "ssc_features"  # folder of a run
@@ -55,8 +56,8 @@ class SSCCalibration(Monitor):
     paired; intervals are bootstrapped over samples. Distances are taken between features projected to `max_dim`
     numbers: good for comparing these samplers, and not to be compared with any other distance.
 
-    Every sampler that the proposal or a control makes twice is drawn once. Features are kept in the run's folder batch
-    by batch: a calibration that was stopped goes on where it was, and one with further controls draws those alone.
+    Every sampler that the proposal or a control makes twice is drawn once. Features are stored in the run's folder
+    batch by batch: a stopped calibration continues where it was, and one with further controls draws those alone.
 
     Arguments:
         encoder: the feature network, or its name, or its name with options as a mapping.
@@ -69,7 +70,7 @@ class SSCCalibration(Monitor):
         max_dim: numbers that features are projected to; a quarter of the samples where that is less.
         num_resamples: of the bootstrap.
         batch_size, precision: of sampling.
-        kept_in: folder of the run, in whose ssc_features the work is kept; None keeps nothing.
+        kept_in: folder of the run, whose ssc_features stores the features; None stores nothing.
 
     Raises:
         ValueError: no solver, number of steps or constant, and fewer than 16 samples of each sampler, or a budget for
@@ -88,7 +89,7 @@ class SSCCalibration(Monitor):
         max_dim: int = 128,
         num_resamples: int = 200,
         batch_size: int = 250,
-        precision: str = "32-true",
+        precision: Precision = "32-true",
         kept_in: str | None = None,
         every_n_steps: int | None = None,
         at_end: bool = True,
@@ -101,7 +102,7 @@ class SSCCalibration(Monitor):
             )
         if num_samples < FEWEST_SAMPLES:
             raise ValueError(f"num_samples must be at least {FEWEST_SAMPLES} for intervals, got {num_samples}")
-        self.encoder = encoder if isinstance(encoder, FeatureNet) else _create(encoder)
+        self.encoder = as_encoder(encoder)
         self.num_samples = num_samples
         self.budget = budget
         self.solvers, self.num_steps, self.constants = tuple(solvers), tuple(num_steps), tuple(constants)
@@ -127,8 +128,8 @@ class SSCCalibration(Monitor):
             space = PairedFeatures(self.encoder, max_dim, self.batch_size, self.precision, kept)
             features = space.of_samplers(samplers, num, module, datamodule, bar, seed)
         reference = space.of_test_images(self._images(datamodule), datamodule, seed)
-        scores = compare_samplers(features, reference, plain_of, self.num_resamples, seed=seed)
-        rows = [score_row(score, samplers[score.name]) for score in scores]
+        scores = compare_samplers(features, reference, ControlledSampler.plain, self.num_resamples, seed=seed)
+        rows = [score_row(score, samplers[score.sampler]) for score in scores]
         return Measurement(
             "ssc_calibration",
             {"ssc_calibration/s0": proposal.s0, "ssc_calibration/s1": proposal.s1},
@@ -140,14 +141,15 @@ class SSCCalibration(Monitor):
         )
 
     def _kept(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> Kept:
-        """Where parts are kept: by one process alone, since all must make the same calls of a sharded network."""
+        """Where features are stored: by one process alone, since all must make the same calls of a sharded network."""
         if self.kept_in is None or rank_and_world_size()[1] > 1:
             return Kept(None, {})
         data = {"test": identity_of(datamodule.test), "pictures": identity_of(datamodule.reference_pictures("test"))}
-        decided = {"weights": weights_of(module.backbone), "data": datamodule.name, "seed": seed} | data
+        weights = fingerprint.of_weights(module.backbone.state_dict().items())
+        decided = {"weights": weights, "data": datamodule.name, "seed": seed} | data
         return Kept(Path(self.kept_in) / KEPT, decided | {"sampler": sampling_protocol(module)})
 
-    def _controls(self, module: FlowMatching, proposal: SSCProposal) -> dict[str, Sampler]:
+    def _controls(self, module: FlowMatching, proposal: SSCProposal) -> dict[ControlledSampler, Sampler]:
         return ssc_controls(module.sampler, proposal, self.constants, self.solvers, self.num_steps)
 
     def _images(self, datamodule: ImageDataModule) -> int:
@@ -155,7 +157,7 @@ class SSCCalibration(Monitor):
 
     # --- what the budget pays for ---
 
-    def _affordable(self, samplers: Mapping[str, Sampler]) -> int:
+    def _affordable(self, samplers: Mapping[ControlledSampler, Sampler]) -> int:
         """How many samples of each sampler the budget pays for."""
         if self.budget is None:
             return self.num_samples
@@ -239,10 +241,6 @@ class SSCCalibration(Monitor):
             module.labels_for(range(num), seed), max_dim=self.max_dim, device=module.device, guide=module.guide,
         )  # fmt: skip
         return calibrate_ssc(norms, lag)
-
-
-def _create(encoder: str | dict[str, Any]) -> FeatureNet:
-    return create_encoder(encoder) if isinstance(encoder, str) else create_encoder(**encoder)
 
 
 def _plain(sampler: Sampler) -> Sampler:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowexp.flow.sampler import Sampler
-from flowexp.measuring.diagnostics import SamplerScore
+from flowexp.measuring.diagnostics import ControlledSampler, SamplerScore
 from flowexp.records.figures import COLOURS
 
 if TYPE_CHECKING:
@@ -14,18 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
-# Colour, marker and its filling: told apart in print and by the colour-blind too.
+# Colour, marker and its filling: distinct in print and to the colour-blind too.
 BETTER, WORSE, UNSURE = (COLOURS[0], "o", COLOURS[0]), (COLOURS[1], "s", COLOURS[1]), ("0.45", "o", "white")
 SIZE = (4.8, 0.34)  # inches of a panel: its width, and its height for each scale
 
 
-def score_row(score: SamplerScore, sampler: Sampler) -> Row:
+def score_row(score: SamplerScore[ControlledSampler], sampler: Sampler) -> Row:
     """A sampler's row of the table."""
-    solver, steps, scale = score.name.split("-", 2)
     return {
-        "solver": solver,
-        "num_steps": int(steps),
-        "scale": scale,
+        **vars(score.sampler),
         "s0": sampler.s0,
         "s1": sampler.s1,
         "profile": sampler.protocol()["profile"],

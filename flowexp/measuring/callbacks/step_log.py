@@ -15,7 +15,7 @@ from flowexp.training.steps import ends_a_step, is_last_step
 class StepLog(Callback):
     """Logs what a step computed, every `every_n_steps` optimizer steps, and of the first and the last step.
 
-    The device is not asked in between. Losses are of the whole batch, over all processes and all that a step
+    Nothing waits for the device in between. Losses are of the whole batch, over all processes and all that a step
     accumulates, and the learning rate is the one that the step was taken with.
     """
 

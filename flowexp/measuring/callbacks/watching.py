@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
+from flowexp.flow.choices import nearest
 from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.objectives import FlowMatching
 
@@ -52,8 +52,7 @@ def check_watchable(key: str, watched: str, callbacks: Sequence[pl.Callback], mo
     if _may_log_anything(callbacks) or (watched.startswith("train/") and logged is None):
         return
     known = [*(logged or ()), *(name for monitor in monitors for name in monitor.scalar_names() or ())]
-    near = difflib.get_close_matches(watched, known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]}?" if near else "."
+    hint = nearest(watched, known, cutoff=0.4) or "."
     raise ValueError(f"{key}={watched} is nothing that this run logs or measures{hint} There are {', '.join(known)}")
 
 
@@ -65,7 +64,7 @@ def _is_among(watched: str, logged: Iterable[str] | None, monitors: Iterable[Mon
 
 
 def logged_names(module: FlowMatching) -> tuple[str, ...] | None:
-    """What is logged of a training step; None for an objective whose `losses` may name further parts."""
+    """The names logged at a training step; None for an objective whose `losses` may add parts."""
     owners = [next(owner for owner in type(module).__mro__ if name in vars(owner)) for name in ("losses", "loss_names")]
     if owners[0] is not owners[1] and issubclass(*owners):
         return None
@@ -74,7 +73,7 @@ def logged_names(module: FlowMatching) -> tuple[str, ...] | None:
 
 
 def _may_log_anything(callbacks: Iterable[pl.Callback]) -> bool:
-    """Whether there is a callback of one's own that is no monitor: it may log by `pl_module.log`."""
+    """Whether a callback from outside of flowexp is no monitor: it may log by `pl_module.log`."""
     return any(
         not isinstance(callback, Monitor)
         and not type(callback).__module__.startswith(("flowexp.", "pytorch_lightning.", "lightning."))

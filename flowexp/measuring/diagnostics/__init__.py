@@ -3,7 +3,6 @@
 from flowexp.measuring.diagnostics.condition_number import (
     LevelCondition,
     condition_number,
-    data_condition_number,
     measure_condition,
 )
 from flowexp.measuring.diagnostics.cross_terms import CrossTerms, Spread, cross_terms
@@ -17,7 +16,8 @@ from flowexp.measuring.diagnostics.jacobian import (
     semantic_subspace,
     tapped_encoder,
 )
-from flowexp.measuring.diagnostics.knn import knn_accuracy
+from flowexp.measuring.diagnostics.knn import knn_correct
+from flowexp.measuring.diagnostics.logistic_regression import fit_logistic
 from flowexp.measuring.diagnostics.noise_levels import (
     BinLoss,
     LevelVelocity,
@@ -32,16 +32,18 @@ from flowexp.measuring.diagnostics.probe import (
     ProbeResult,
     create_protocol,
     extract_features,
+    fit_converged,
     fit_probes,
+    paired_se,
     probe_curves,
 )
 from flowexp.measuring.diagnostics.projection import Projection, create_projection
 from flowexp.measuring.diagnostics.ssc_calibration import (
+    ControlledSampler,
     SamplerScore,
     SSCProposal,
     calibrate_ssc,
     compare_samplers,
-    plain_of,
     ssc_controls,
 )
 from flowexp.measuring.diagnostics.velocity_norms import LevelNorms, velocity_norms
@@ -50,6 +52,7 @@ from flowexp.measuring.diagnostics.verdict import verdict
 __all__ = [
     "PROTOCOLS",
     "BinLoss",
+    "ControlledSampler",
     "CrossTerms",
     "Curve",
     "LevelCondition",
@@ -74,16 +77,17 @@ __all__ = [
     "create_projection",
     "create_protocol",
     "cross_terms",
-    "data_condition_number",
     "encoder_jacobian",
     "extract_features",
+    "fit_converged",
+    "fit_logistic",
     "fit_probes",
     "gradient_share",
     "integration_lag",
-    "knn_accuracy",
+    "knn_correct",
     "loss_by_noise_level",
     "measure_condition",
-    "plain_of",
+    "paired_se",
     "principal_subspace",
     "probe_curves",
     "semantic_subspace",

@@ -37,20 +37,14 @@ def condition_number(
     return (target / xt).sqrt()
 
 
-def data_condition_number(interpolant: Interpolant, t: Tensor) -> Tensor:
-    """|alpha'| / alpha, the same ratio for two images with one noise, (B,) float64: it grows at the noise end."""
-    level = t.double()
-    return interpolant.alpha_dot(level).abs() / interpolant.alpha(level)
-
-
 @dataclass(frozen=True)
 class LevelCondition(LevelPoint):
     """sqrt(E|dv|^2 / E|dx|^2) at one level, over pairs of states of that level.
 
     noise_*: the pair is one image with two noises (LCF eq. 18 at t1 = t2). data_*: two images with one noise.
     *_exact: closed form of the target. *_target: of the target, measured. *_network: of the network's velocity. The
-    target is v* as far as the network can reach it, see `target_velocity`; of v* itself *_exact is `condition_number`
-    and `data_condition_number`.
+    target is v* as far as the network can reach it, see `target_velocity`; of v* itself noise_exact is
+    `condition_number`, and data_exact |alpha'| / alpha.
     *_local: of the network's Jacobian along the pair's difference, sqrt(E|J dx|^2 / E|dx|^2): a pair infinitely close.
     """
 
@@ -76,7 +70,7 @@ def measure_condition(
     """How much velocities differ where states differ: what the target demands, and what the network does.
 
     Four passes of the network and two JVPs per image and level. The second image of a data pair is the next one of its
-    batch, seen with the first one's label. Where states cannot differ (sigma = 0, or alpha = 0) a ratio is inf or nan,
+    batch, under the label of the first. Where states cannot differ (sigma = 0, or alpha = 0) a ratio is inf or nan,
     and the JVP is taken along the difference of the noise or of the data itself.
 
     images: (N, C, H, W), N >= 2. feed: labels, batch_size, device, prepare: see `noised_batches`.

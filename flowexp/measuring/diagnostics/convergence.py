@@ -22,7 +22,8 @@ class ProbeFit:
     train_accuracy: share of correct classes. gradient_left: |g| / |g0|, the training loss's gradient at the end over
     that of uniform probabilities. over_chance: |g|^2 over its mean if the weights were the population's best, where
     only the choice of images moves it. Both are 0 at the optimum, and of whitened features: no invertible linear map of
-    the features changes them. NaN where features are not finite.
+    the features changes them. NaN where features are not finite. penalty: the L2 penalty of standardised features'
+    weights, which then belongs to the loss whose gradient is meant, and `over_chance` is None; None without one.
 
     One step lowers the training loss by |g|^2 at least (Boehning 1992: the Hessian of a softmax is at most half the
     covariance of the features), so that a large gradient is accuracy that was left behind. Updates times learning rate
@@ -31,12 +32,15 @@ class ProbeFit:
 
     train_accuracy: float
     gradient_left: float
-    over_chance: float
+    over_chance: float | None
+    penalty: float | None = None
 
     @property
     def converged(self) -> bool:
         """Whether fitting on could teach the probe next to nothing that is true of other images."""
-        return self.gradient_left <= GONE or (self.over_chance <= OVER_CHANCE and self.gradient_left <= LEFT)
+        if self.gradient_left <= GONE or self.over_chance is None:
+            return self.gradient_left <= GONE
+        return self.over_chance <= OVER_CHANCE and self.gradient_left <= LEFT
 
 
 @torch.no_grad()

@@ -68,6 +68,6 @@ def expected_cosine(dim: int) -> float:
 
 
 def _spread(parts: list[Tensor]) -> Spread:
-    values = torch.cat(parts).cpu()  # quantile sorts; a device has its own limits on its size
+    values = torch.cat(parts).cpu()  # quantile sorts, and devices limit its size
     rank = max(0, -(-99 * len(values) // 100) - 1)  # the smallest value that 99 % do not exceed
     return Spread(float(values.mean()), float(values.sort().values[rank]), float(values.max()))

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 @dataclass(frozen=True)
 class LevelPoint:
-    """What was found at one noise level t in [0, 1]; a diagnostic adds its own fields."""
+    """The values at one noise level t in [0, 1]; a diagnostic adds its fields."""
 
     t: float
 

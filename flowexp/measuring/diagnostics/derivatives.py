@@ -1,4 +1,4 @@
-"""Directional derivatives of networks, in forward mode: the cost of one forward pass, no graph kept."""
+"""Directional derivatives of networks, in forward mode: the cost of one forward pass, and no graph."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def gradient_share(
 
     Every level is run twice, once for G and once against it, so that two gradients are in memory and not one per level.
 
-    parameters: of the network; those that ask for no gradient are left out.
+    parameters: of the network; frozen ones are left out. images: as stored, (N, C, H, W).
     weights: how often training draws each level (a density at the levels, of any scale); None is uniform.
     feed: labels, batch_size, device, prepare: see `noised_batches`.
     """

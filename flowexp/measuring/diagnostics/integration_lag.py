@@ -1,4 +1,4 @@
-"""Integration lag: whether a sampler's states are where the noise level says they should be (VD Fig. 3, Table 11).
+"""Integration lag: whether a sampler's states are at the noise level of their schedule (VD Fig. 3, Table 11).
 
 VD shows the FLD alone, the Frechet distance of states from clean data in the space the network works in. It falls
 along every path, for an exact sampler too, and a sampler that is merely ahead of its schedule scores better. So the FLD
@@ -18,13 +18,14 @@ from torch import Tensor
 
 from flowexp.flow.interpolants import Interpolant
 from flowexp.flow.randomness import keyed_generator
-from flowexp.flow.sampler import Network, Sampler
+from flowexp.flow.sampler import Sampler
+from flowexp.flow.velocity import Network
 from flowexp.measuring.diagnostics.curve import Curve, LevelPoint
 from flowexp.measuring.diagnostics.noised import Prepare, noised_batches
 from flowexp.measuring.diagnostics.projection import Projection, create_projection
 from flowexp.measuring.metrics import FeatureMoments, Moments, distance_of, moments_of
 
-WINDOW = 0.25  # how far from its own level a state is looked for
+WINDOW = 0.25  # how far from the level of the schedule a state is searched
 RESAMPLES = 20  # of the exact marginals, for the standard error of a lag: it is then known to a sixth
 _STEP = 0.02  # between the levels of a resample's parabola
 _GRID = 8  # intervals on each side; searched twice, the second time between neighbours
@@ -37,7 +38,7 @@ class LevelLag(LevelPoint):
     fld: their Frechet distance from clean data. fld_marginal: that of alpha data + sigma noise at t, from equally many
     images. excess: fld / fld_marginal - 1; VD's corrections are differences of fld between two samplers.
     t_effective: the level, at most 0.25 away, whose exact marginal is nearest to the states. lag: t_effective - t;
-    behind is positive (noisier than the schedule says), ahead is negative. lag_marginal: what the samples of the exact
+    behind is positive (noisier than the schedule), ahead is negative. lag_marginal: what the samples of the exact
     marginal show as their lag, which is chance. misfit: the Frechet distance that remains at t_effective, which no
     shift along the path explains.
     null_lags: what resamples of the exact marginal show as their lag, each the same images and noise at every level, as
@@ -219,7 +220,7 @@ def _marginal(
     device: torch.device | str,
     prepare: Prepare | None,
 ) -> Moments:
-    """Moments of the projected images at a level, each with its own noise."""
+    """Moments of the projected images at a level, each with its noise."""
     moments = FeatureMoments(projection.size).to(device)
     for batch in noised_batches(images, level, seed, batch_size, device, prepare):
         moments.update(projection(interpolant.interpolate(batch.data, batch.noise, batch.t)))

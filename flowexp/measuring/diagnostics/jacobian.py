@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 
 from flowexp.backbones import Backbone
+from flowexp.flow.choices import check_choice
 from flowexp.flow.interpolants import Interpolant
+from flowexp.flow.losses.contrastive import POOLINGS, Pooling
 from flowexp.measuring.diagnostics.curve import Curve, LevelPoint
 from flowexp.measuring.diagnostics.derivatives import directional_derivative
 from flowexp.measuring.diagnostics.noised import Feed, NoisedBatch, Prepare, along_levels, further_noise
 
 Encoder = Callable[[Tensor, Tensor], Tensor]
-POOLINGS = ("mean", "flatten")
 
 
-def tapped_encoder(backbone: Backbone, tap: int | None = None, pooling: str = "mean") -> Encoder:
+def tapped_encoder(backbone: Backbone, tap: int | None = None, pooling: Pooling = "mean") -> Encoder:
     """(xt, t) -> the features after block `tap`, without a label.
 
     tap: None is the backbone's default, 8 of 12. pooling: "mean" over the tokens, as the probe reads them, (B, D), or
     "flatten", all tokens as they are, (B, N, D).
     """
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+    check_choice("pooling", pooling, POOLINGS)
     tap = backbone.default_tap if tap is None else tap
 
     def encode(xt: Tensor, t: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def encoder_jacobian(
 
     encode: (xt (B, ...), t (B,)) -> features (B, ...). basis: orthonormal (d, r), 0 < r < d.
     num_probes: random vectors per image and level; each costs two JVPs. feed: batch_size, device, prepare: see
-    `noised_batches`; the encoder sees no labels.
+    `noised_batches`; the encoder gets no labels.
     """
     size, rank = basis.shape
     if not 0 < rank < size or size != images[0].numel():

@@ -10,7 +10,7 @@ K, TEMPERATURE = 20, 0.07  # DINO's
 
 
 @torch.no_grad()
-def knn_accuracy(
+def knn_correct(
     train_features: Tensor,
     train_labels: Tensor,
     test_features: Tensor,
@@ -19,27 +19,31 @@ def knn_accuracy(
     k: int = K,
     temperature: float = TEMPERATURE,
     batch_size: int = 1024,
-) -> list[float]:
-    """Share of correct classes by the votes of the k most similar training images, for each of H sets of features.
+) -> tuple[Tensor, Tensor]:
+    """Which test images the votes of their k most similar training images classify, for each of H sets of features.
 
-    Similarity is the cosine s, and a neighbour's vote counts exp(s / temperature); k and temperature are DINO's. A tie
-    goes to the lower class. NaN for a set with features that are not finite.
+    Similarity is the cosine s of features less their mean over the training images, without which all features point
+    the same way and cosines tell little apart. A neighbour's vote counts exp(s / temperature); k and temperature are
+    DINO's. A tie goes to the lower class.
 
     train_features, test_features: (H, N, D) and (H, M, D), as `extract_features` gives them. labels: (N,) and (M,).
+    Returns correct (H, M) bool, and finite (H,) bool, False for a set with features that are not finite.
     """
     if not 1 <= k <= train_features.shape[1]:
         raise ValueError(f"k must lie in 1..{train_features.shape[1]}, the number of training images, got {k}")
     device = train_features.device
     answers, truth = train_labels.to(device), test_labels.to(device)
-    found = []
+    correct, finite = [], []
     for train, test in zip(train_features, test_features, strict=True):
-        memory, correct = F.normalize(train.float(), dim=1), 0
-        for part, labels in zip(test.float().split(batch_size), truth.split(batch_size), strict=True):
-            votes = _votes(F.normalize(part, dim=1), memory, answers, num_classes, k, temperature)
-            correct += int((votes.argmax(dim=1) == labels).sum())
-        finite = bool(train.isfinite().all() and test.isfinite().all())
-        found.append(correct / len(truth) if finite else float("nan"))
-    return found
+        mean = train.float().mean(dim=0)
+        memory = F.normalize(train.float() - mean, dim=1)
+        votes = [
+            _votes(F.normalize(part - mean, dim=1), memory, answers, num_classes, k, temperature)
+            for part in test.float().split(batch_size)
+        ]
+        correct.append(torch.cat(votes).argmax(dim=1) == truth)
+        finite.append(train.isfinite().all() & test.isfinite().all())
+    return torch.stack(correct).cpu(), torch.stack(finite).cpu()
 
 
 def _votes(queries: Tensor, memory: Tensor, answers: Tensor, num_classes: int, k: int, temperature: float) -> Tensor:

@@ -12,11 +12,11 @@ from torch import Tensor
 from flowexp.flow.randomness import keyed_generator
 from flowexp.flow.time import as_noise_level
 
-BLOCK = 256  # images whose noise is drawn by one generator; a generator per image would cost more than the network
-_LEVELS = 10**6  # noise levels are told apart to six decimals
+BLOCK = 256  # images per generator of noise; one per image would cost more than the network
+_LEVELS = 10**6  # noise levels are distinct to six decimals
 
 Prepare = Callable[[Tensor], Tensor]
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class Feed(TypedDict, total=False):
 
 def along_levels(
     part: Callable[[NoisedBatch, float], Tensor],
-    point: Callable[[float, Tensor], Found],
+    point: Callable[[float, Tensor], Result],
     images: Tensor,
     levels: Iterable[float],
     seed: int,
     **feed: Unpack[Feed],
-) -> list[Found]:
+) -> list[Result]:
     """point(level, parts) at each level: the walk over levels and batches that diagnostics of a network share.
 
-    part: what is found of a batch at a level, (..., B). parts: that of all images, (..., N).
+    part: the result for a batch at a level, (..., B). parts: that for all images, (..., N).
     """
     found = []
     for level in levels:
@@ -96,7 +96,7 @@ def noised_batches(
 
 
 def further_noise(batch: NoisedBatch, level: float, seed: int, number: int) -> Tensor:
-    """Draw `number` (1, 2, ...) beyond the noise that a batch has, (B, C, H, W): like that, each image has its own."""
+    """Further noise (B, C, H, W) of a batch, by `number` (1, 2, ...), as reproducible per image as the first."""
     block, first = divmod(batch.rows.start, BLOCK)
     noise = _block_noise(seed, level, block, batch.data.shape[1:], number)
     return noise[first : first + len(batch.data)].to(batch.data)

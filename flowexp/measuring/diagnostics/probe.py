@@ -1,7 +1,14 @@
-"""The linear probe (LCF section A.4.3): how well classes can be read off a layer at each noise level."""
+"""Probes (LCF section A.4.3): how well classes can be read off a layer at each noise level, by three readings.
+
+* "converged": multinomial logistic regression on standardised features, to convergence. Dip, onset and peak are its.
+* "paper": the linear probe of LCF Table 3 or of DDAE. Its few updates of features whose scale grows with t measure that
+  scale too, unless it has converged.
+* "knn": votes of nearest neighbours; nothing is fitted.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,11 +21,12 @@ from flowexp.backbones import Backbone
 from flowexp.flow.interpolants import Interpolant
 from flowexp.flow.randomness import keyed_generator
 from flowexp.measuring.diagnostics.convergence import ProbeFit, gradient_at_end
-from flowexp.measuring.diagnostics.knn import knn_accuracy
+from flowexp.measuring.diagnostics.knn import knn_correct
+from flowexp.measuring.diagnostics.logistic_regression import fit_logistic
 from flowexp.measuring.diagnostics.noised import Prepare, noised_batches
 
 OPTIMIZERS = ("adamw", "adam")
-PROBES = ("linear", "knn")
+READINGS = ("converged", "paper", "knn")  # in the order of trust where one is to be chosen
 _WEIGHTS, _ORDER = 0, 1  # keep the streams of initial weights and of batch orders apart
 
 
@@ -130,21 +138,25 @@ def extract_features(
 
 @dataclass(frozen=True, eq=False)
 class ProbeResult:
-    """Shares of correct classes of H heads, float64 and exact; NaN for a head whose features are not finite.
+    """Which of M held-out images each of H classifiers names correctly.
 
-    accuracy: on held-out images, (H,). train_accuracy: on those it was fitted to, (H,). gradient_left, over_chance: of
-    the training loss at the end, (H,), see `ProbeFit`.
+    correct: (H, M) bool. finite: (H,) bool, False for a head whose features are not. fits: how each head was fitted;
+    empty where nothing is.
     """
 
-    accuracy: Tensor
-    train_accuracy: Tensor
-    gradient_left: Tensor
-    over_chance: Tensor
+    correct: Tensor
+    finite: Tensor
+    fits: Sequence[ProbeFit] = ()
 
-    def fits(self) -> list[ProbeFit]:
-        """How each head was fitted."""
-        columns = (self.train_accuracy, self.gradient_left, self.over_chance)
-        return [ProbeFit(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+    @property
+    def accuracy(self) -> Tensor:
+        """Share of correct classes, (H,) float64 and exact; NaN for a head whose features are not finite."""
+        return self.correct.double().mean(dim=1).where(self.finite, torch.nan)
+
+    @property
+    def train_accuracy(self) -> Tensor:
+        """The same of the images that each head was fitted to, (H,) float64."""
+        return torch.tensor([fit.train_accuracy for fit in self.fits], dtype=torch.float64)
 
 
 class LinearHeads(nn.Module):
@@ -206,8 +218,47 @@ def fit_probes(
         gradient_at_end(features, train_labels, weight, bias[0])
         for features, weight, bias in zip(train_features, heads.weight, heads.bias, strict=True)
     ]
-    accuracies = (_accuracy(heads, test_features, test_labels), _accuracy(heads, train_features, train_labels))
-    return ProbeResult(*accuracies, *torch.tensor(ends, dtype=torch.float64).T)
+    return _result(heads, ends, train_features, train_labels, test_features, test_labels)
+
+
+def fit_converged(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    num_classes: int,
+    seed: int = 0,
+) -> ProbeResult:
+    """A logistic regression to convergence for each of H sets of features (H, N, D), see `fit_logistic`."""
+    device = train_features.device
+    train_labels, test_labels = train_labels.to(device), test_labels.to(device)
+    heads = LinearHeads(len(train_features), train_features.shape[2], num_classes).to(device)
+    ends: list[tuple[float, float | None, float | None]] = []
+    for features, weight, bias in zip(train_features, heads.weight.data, heads.bias.data, strict=True):
+        if not features.isfinite().all():
+            weight.fill_(torch.nan)
+            ends.append((math.nan, None, None))
+            continue
+        fit = fit_logistic(features, train_labels, num_classes, seed)
+        weight.copy_(fit.weight)
+        bias.copy_(fit.bias)
+        ends.append((fit.gradient_left, None, fit.penalty))
+    return _result(heads, ends, train_features, train_labels, test_features, test_labels)
+
+
+def _result(
+    heads: LinearHeads,
+    ends: Sequence[tuple[Any, ...]],
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+) -> ProbeResult:
+    """What the heads know. ends: the columns of `ProbeFit` behind the train accuracy, of each head."""
+    correct, finite = _correct(heads, test_features, test_labels)
+    right, fitted = _correct(heads, train_features, train_labels)
+    shares = right.double().mean(dim=1).where(fitted, torch.nan).tolist()
+    return ProbeResult(correct, finite, [ProbeFit(share, *end) for share, end in zip(shares, ends, strict=True)])
 
 
 def _create_optimizer(name: str, heads: LinearHeads, lr: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -228,14 +279,14 @@ def _step(heads: LinearHeads, descent: torch.optim.Optimizer, features: Tensor, 
 
 
 @torch.no_grad()
-def _accuracy(heads: LinearHeads, features: Tensor, labels: Tensor, batch_size: int = 4096) -> Tensor:
-    """Share of correct classes of each head, (H,) float64 on the CPU; NaN where its logits are not finite."""
-    correct = torch.zeros(len(features), dtype=torch.float64, device=features.device)
+def _correct(heads: LinearHeads, features: Tensor, labels: Tensor, batch_size: int = 4096) -> tuple[Tensor, Tensor]:
+    """Which images each head names correctly, (H, M) bool, and whether its logits are finite, (H,), on the CPU."""
+    right, finite = [], torch.ones(len(features), dtype=torch.bool, device=features.device)
     for part, answer in zip(features.split(batch_size, dim=1), labels.split(batch_size), strict=True):
         logits = heads(part)
-        right = (logits.argmax(dim=2) == answer).double().sum(dim=1)
-        correct += right.where(logits.isfinite().all(dim=2).all(dim=1), torch.nan)
-    return correct.cpu() / len(labels)
+        right.append(logits.argmax(dim=2) == answer)
+        finite &= logits.isfinite().all(dim=2).all(dim=1)
+    return torch.cat(right, dim=1).cpu(), finite.cpu()
 
 
 @dataclass(frozen=True)
@@ -254,6 +305,7 @@ class ProbeCurve:
     num_classes: int | None = None
     chance: float | None = None
     fits: Mapping[tuple[float, int], ProbeFit] = field(default_factory=dict)
+    correct: Mapping[tuple[float, int], Tensor] = field(default_factory=dict)
 
     @property
     def peak(self) -> float:
@@ -282,12 +334,17 @@ class ProbeCurve:
 
     @property
     def dip_se(self) -> float | None:
-        """Standard error of the dip as a difference of two independent shares: too large, as both see the same images.
+        """Standard error of the dip, over the choice of test images; None without num_test.
 
-        sqrt((p (1 - p) + q (1 - q)) / num_test), None without num_test.
+        The peak and the cleanest level are measured on the same images: the error is that of the mean of their paired
+        differences. Where `correct` is not known the two count as independent, which is too large:
+        sqrt((p (1 - p) + q (1 - q)) / num_test).
         """
         if self.num_test is None:
             return None
+        cleanest = min(level for level, _ in self.accuracy), self.tap_peak
+        if {self._best, cleanest} <= {*self.correct}:
+            return paired_se(self.correct[self._best], self.correct[cleanest])
         return (sum(share * (1 - share) for share in (self.peak, self.at_clean)) / self.num_test) ** 0.5
 
     def along(self, tap: int) -> list[tuple[float, float]]:
@@ -306,6 +363,12 @@ class ProbeCurve:
         ]
 
 
+def paired_se(one: Tensor, other: Tensor) -> float:
+    """Standard error of the difference of two accuracies on the same M images: correct (M,) bool, of each."""
+    difference = one.double() - other.double()
+    return float(difference.std(correction=0)) / len(difference) ** 0.5
+
+
 def probe_curves(
     train_features: Tensor,
     train_labels: Tensor,
@@ -315,28 +378,54 @@ def probe_curves(
     levels: Sequence[float],
     taps: Sequence[int],
     protocol: str | ProbeProtocol = "lcf",
-    probes: Sequence[str] = PROBES,
+    readings: Sequence[str] = READINGS,
     seed: int = 0,
 ) -> dict[str, ProbeCurve]:
-    """One curve for each probe, "linear" and "knn", from features that were extracted once.
+    """One curve for each reading of `READINGS`, from features that were extracted once.
 
-    features: (levels * taps, N, D), as `extract_features` gives them for these levels and taps.
+    features: (levels * taps, N, D), as `extract_features` gives them for these levels and taps. protocol: of the
+    reading "paper".
+
+    Raises:
+        ValueError: an unknown reading or protocol.
     """
-    if unknown := set(probes) - set(PROBES):
-        raise ValueError(f"a probe must be one of {', '.join(PROBES)}, got {', '.join(sorted(unknown))}")
     places = [(level, tap) for level in levels for tap in taps]
     data = (train_features, train_labels, test_features, test_labels, num_classes)
-    chance, found = commonest_share(test_labels), {}
-    for probe in probes:
-        if probe == "linear":
-            chosen = create_protocol(protocol) if isinstance(protocol, str) else protocol
-            result = fit_probes(*data, seed=seed, **chosen.fit())
-            shares, fits = result.accuracy.tolist(), dict(zip(places, result.fits(), strict=True))
-        else:
-            shares, fits = knn_accuracy(*data), {}
-        accuracy = dict(zip(places, shares, strict=True))
-        found[probe] = ProbeCurve(accuracy, len(test_labels), num_classes, chance, fits)
+    chance = commonest_share(test_labels)
+    found = {}
+    for reading in readings:
+        result = read_features(reading, *data, protocol=protocol, seed=seed)
+        found[reading] = ProbeCurve(
+            dict(zip(places, result.accuracy.tolist(), strict=True)),
+            len(test_labels),
+            num_classes,
+            chance,
+            dict(zip(places, result.fits, strict=True)) if result.fits else {},
+            dict(zip(places, result.correct, strict=True)),
+        )
     return found
+
+
+def read_features(
+    reading: str,
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    num_classes: int,
+    protocol: str | ProbeProtocol = "lcf",
+    seed: int = 0,
+) -> ProbeResult:
+    """One reading of H sets of features (H, N, D). Raises ValueError where there is none of that name."""
+    data = (train_features, train_labels, test_features, test_labels, num_classes)
+    if reading == "converged":
+        return fit_converged(*data, seed=seed)
+    if reading == "paper":
+        chosen = create_protocol(protocol) if isinstance(protocol, str) else protocol
+        return fit_probes(*data, seed=seed, **chosen.fit())
+    if reading == "knn":
+        return ProbeResult(*knn_correct(*data))
+    raise ValueError(f"a reading must be one of {', '.join(READINGS)}, got {reading}")
 
 
 def commonest_share(labels: Tensor) -> float:

@@ -37,7 +37,7 @@ class Projection:
         return flat if self.matrix is None else flat @ self.matrix.to(flat).T
 
     def protocol(self) -> dict[str, Any]:
-        """What to say beside a number that was measured in this space."""
+        """The protocol of a number that was measured in this space."""
         kind = "all values" if self.matrix is None else "fixed random orthogonal projection"
         return {"space": kind, "dim": self.dim, "projected_dim": self.size}
 

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,8 +28,31 @@ NUM_STEPS = (50, 250)
 SHARE = 0.25
 MAX_S0 = 1.3
 STANDARD_ERRORS = 2.0  # a scale within as many of 1 may be chance, and is not proposed
-NOISE_HALF = 0.5  # SSC answers the deficit of the noise end; that of the data end is to be kept (VD section 3.4)
+NOISE_HALF = 0.5  # SSC corrects the deficit of the noise end; that of the data end is useful (VD section 3.4)
+PLAIN, PROPOSAL, MEAN = "plain", "proposal", "mean"  # scales: none, the proposal, the constant of its mean
 LAG_RANGE = (0.1, 0.9)  # levels whose lag counts: at the ends a lag has no room, or no time to build up
+
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class ControlledSampler:
+    """A sampler of the calibration: a solver with its steps, and one of the scales that are compared.
+
+    scale: PLAIN (none), "vd", "late", "constant_1.05", PROPOSAL or MEAN, as `ssc_controls` makes them.
+    """
+
+    solver: str
+    num_steps: int
+    scale: str
+
+    def __str__(self) -> str:
+        return f"{self.solver}-{self.num_steps}-{self.scale}"
+
+    def plain(self) -> ControlledSampler:
+        """The control without SSC that has the same solver and steps."""
+        return replace(self, scale=PLAIN)
 
 
 @dataclass(frozen=True)
@@ -39,7 +62,7 @@ class SSCProposal:
     s0, s1, profile: as `Sampler` takes them. source: "lag", "deficit" or "none", what s0 was taken from.
     s0_deficit: s0 that fills `share` of the deficit. s0_full: that which fills all of it, |v| = |v*| at the noise end.
     s0_lag: that which undoes the measured lag, None without one. s0_error: that with the least velocity error at the
-    noise end (`best_scale`); 1 says that the network does not underestimate, so any other scale leaves its own field.
+    noise end (`best_scale`); at 1 the network does not underestimate, and any other scale departs from its field.
     misfit: the deficit's root mean square distance from the profile's best multiple, as a share of the deficit.
     s0_se: standard error of what s0 was to be taken from (`s0_lag`, or else `s0_deficit`), over the choice of samples;
     None where the measurement has none. Within 2 of them of 1 nothing is proposed.
@@ -73,12 +96,12 @@ def calibrate_ssc(
     profiles: Sequence[str] = DECAYING,
     max_s0: float = MAX_S0,
 ) -> SSCProposal:
-    """A first guess of SSC's s0 and profile; s1 is 1. It says what to try, the controls say whether it helps.
+    """A first guess of SSC's s0 and profile; s1 is 1. It is a value to try; the controls decide whether it helps.
 
-    The profile is the one whose multiple is nearest to the deficit |v*| / |v| - 1 over the noise half of the path.
+    The profile is the one with the multiple nearest to the deficit |v*| / |v| - 1 over the noise half of the path.
     The size comes from the lag where one is given: that is the harm which SSC claims to repair, while the deficit is
-    there for an exact field too, whose best scale is 1. No lag, or one ahead of schedule, proposes no correction, and
-    neither does one within 2 standard errors. With norms alone, s0 fills `share` of the deficit. s0 is kept within
+    there for an exact field too, at a best scale of 1. No lag, or one ahead of schedule, proposes no correction, and
+    neither does one within 2 standard errors. With norms alone, s0 fills `share` of the deficit. s0 is limited to
     [1, max_s0].
 
     share: 0.25 gives VD's 1.1 on data of unit scale. norms: at least two levels with t >= 0.5.
@@ -152,28 +175,28 @@ def ssc_controls(
     constants: Iterable[float] = CONSTANTS,
     solvers: Iterable[str] = SOLVERS,
     num_steps: Iterable[int] = NUM_STEPS,
-) -> dict[str, Sampler]:
-    """All samplers to compare, by name "solver-steps-scale": each solver and number of steps with each scale.
+) -> dict[ControlledSampler, Sampler]:
+    """All samplers to compare: each solver and number of steps with each scale.
 
-    Scales: plain (none), vd (1.1 -> 1 linear), late (1 -> 1.1), the constants, and, where one is given, proposal and
+    Scales: PLAIN (none), vd (1.1 -> 1 linear), late (1 -> 1.1), the constants, and, where one is given, proposal and
     mean (the constant with the proposal's mean). Without the constants, the late scale and more steps a gain of SSC
-    cannot be told from any faster clock, or from a coarse solver's own error (VD Table 5: late injection recovers 87 %
+    cannot be told from any faster clock, or from the error of a coarse solver (VD Table 5: late injection recovers 87 %
     of the gain in FID, constant 1.05 97 %). Draw all of them with one seed and the same indices: then each sample has
     the same noise in all, and `compare_samplers` can pair them.
 
     sampler: what all of them share (guidance, ssc_target, final_jump).
     """
     scales: dict[str, tuple[float, float, str]] = {
-        "plain": (1.0, 1.0, "linear"),
+        PLAIN: (1.0, 1.0, "linear"),
         "vd": (1.1, 1.0, "linear"),
         "late": (1.0, 1.1, "linear"),
     }
     scales |= {f"constant_{value:g}": (value, value, "constant") for value in constants}
     if proposal is not None:
-        scales["proposal"] = (proposal.s0, proposal.s1, proposal.profile)
-        scales["mean"] = (proposal.mean_scale, proposal.mean_scale, "constant")
+        scales[PROPOSAL] = (proposal.s0, proposal.s1, proposal.profile)
+        scales[MEAN] = (proposal.mean_scale, proposal.mean_scale, "constant")
     return {
-        f"{solver}-{steps}-{name}": replace(
+        ControlledSampler(solver, steps, name): replace(
             sampler, solver=solver, num_steps=steps, solver_options={}, s0=s0, s1=s1, profile=profile
         )
         for solver in solvers
@@ -183,14 +206,14 @@ def ssc_controls(
 
 
 @dataclass(frozen=True)
-class SamplerScore:
+class SamplerScore(Generic[Key]):
     """One sampler in a comparison; a lower distance is better.
 
     distance: of its samples from the reference. difference: from the baseline's distance; low, high: where it lies
     with the given confidence, over the choice of samples. better: whether high < 0.
     """
 
-    name: str
+    sampler: Key
     distance: float
     difference: float
     low: float
@@ -199,14 +222,14 @@ class SamplerScore:
 
 
 def compare_samplers(
-    features: Mapping[str, Tensor],
+    features: Mapping[Key, Tensor],
     reference: Moments,
-    baseline: str | Callable[[str], str],
+    baseline: Key | Callable[[Key], Key],
     num_resamples: int = 200,
     confidence: float = 0.95,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> list[SamplerScore]:
+) -> list[SamplerScore[Key]]:
     """Frechet distances of several samplers from one reference, with paired bootstrap intervals of their differences.
 
     Each resample draws the same rows of every sampler, so that the noise they share cancels. A resample has fewer
@@ -214,41 +237,37 @@ def compare_samplers(
     about the difference, and there is none about a distance itself. A resample costs N D^2 for each sampler: project
     features to a few hundred numbers first (`create_projection`).
 
-    features: (N, D) by name, row i of each from the same noise and label. baseline: a name, or a function from a
-    sampler's name to that of its baseline (`plain_of`).
+    features: (N, D) by sampler, row i of each from the same noise and label. baseline: a sampler, or a function from a
+    sampler to its baseline (`ControlledSampler.plain`).
     """
     counts = {len(rows) for rows in features.values()}
     if len(counts) != 1:
         raise ValueError(f"pairs need equally many samples of every sampler, got {sorted(counts)}")
-    partner = {name: baseline(name) if callable(baseline) else baseline for name in features}
+    partner = {sampler: baseline(sampler) if callable(baseline) else baseline for sampler in features}
     if missing := set(partner.values()) - set(features):
-        raise ValueError(f"no features of the baseline {', '.join(sorted(missing))}, only of {', '.join(features)}")
+        lacking = ", ".join(sorted(map(str, missing)))
+        raise ValueError(f"no features of the baseline {lacking}, only of {', '.join(map(str, features))}")
     whole = _distances(features, reference, None, device)
     num = counts.pop()
     drawn = [
         _distances(features, reference, torch.randint(num, (num,), generator=keyed_generator(seed, place)), device)
         for place in range(num_resamples)
     ]
-    return [_score(name, other, whole, drawn, confidence) for name, other in partner.items()]
-
-
-def plain_of(name: str) -> str:
-    """The control without SSC that has the solver and steps of another: "euler-50-late" -> "euler-50-plain"."""
-    return f"{name.rsplit('-', 1)[0]}-plain"
+    return [_score(sampler, other, whole, drawn, confidence) for sampler, other in partner.items()]
 
 
 def _distances(
-    features: Mapping[str, Tensor], reference: Moments, rows: Tensor | None, device: torch.device | str
-) -> dict[str, float]:
+    features: Mapping[Key, Tensor], reference: Moments, rows: Tensor | None, device: torch.device | str
+) -> dict[Key, float]:
     reference = reference.to(device)
-    return {name: distance_of(reference, moments_of(own, rows, device)) for name, own in features.items()}
+    return {sampler: distance_of(reference, moments_of(all_of, rows, device)) for sampler, all_of in features.items()}
 
 
 def _score(
-    name: str, other: str, whole: dict[str, float], drawn: list[dict[str, float]], confidence: float
-) -> SamplerScore:
-    difference = whole[name] - whole[other]
-    resampled = torch.tensor([distances[name] - distances[other] for distances in drawn], dtype=torch.float64)
+    sampler: Key, other: Key, whole: dict[Key, float], drawn: list[dict[Key, float]], confidence: float
+) -> SamplerScore[Key]:
+    difference = whole[sampler] - whole[other]
+    resampled = torch.tensor([distances[sampler] - distances[other] for distances in drawn], dtype=torch.float64)
     tails = torch.tensor([(1 + confidence) / 2, (1 - confidence) / 2], dtype=torch.float64)
     low, high = (2 * difference - resampled.quantile(tails)).tolist()
-    return SamplerScore(name, whole[name], difference, low, high, high < 0)
+    return SamplerScore(sampler, whole[sampler], difference, low, high, high < 0)

@@ -13,7 +13,7 @@ def target_velocity(network: Network, interpolant: Interpolant, data: Tensor, no
     """v* = alpha' data + sigma' noise (B, ...), or what a perfect output of `network` stands for where that is less.
 
     A `VelocityNetwork` that predicts data (or noise) divides by no less than its clamp. Beyond that, below t = 0.05 (or
-    above 0.95) on the linear path, its perfect output, which training asks for, stands for t / 0.05 (progress / 0.05)
+    above 0.95) on the linear path, its perfect output, the target of training, stands for t / 0.05 (progress / 0.05)
     of v*. Compared with v* itself, the most exact network would seem to have a deficit of 90 % at t = 0.005.
 
     Linear in (data, noise), as v* is.

@@ -22,7 +22,7 @@ class LevelNorms(LevelPoint):
 
     velocity, target: of v and v*, which is the velocity of the pair as far as the network can reach it, see
         `target_velocity`. noise, data: of sigma' noise and alpha' data, the two parts of v*; on the linear path these
-        are the noise norm and the data norm between which VD Fig. 1 (a) sees |v| fall.
+        are the noise norm and the data norm between which |v| falls in VD Fig. 1 (a).
     ratio: the mean of |v| / |v*|. deficit: 1 - ratio. energy_ratio: E|v|^2 / E|v*|^2 (VD eq. 3).
     cosine: the mean cosine of v and v*.
     best_scale: E<v, v*> / E|v|^2, the factor on v with the least velocity error. It is 1 for the optimal field, whose

@@ -1,13 +1,14 @@
-"""What the curves say, in plain words: each sentence names its number, and a threshold below decides between two.
+"""What the curves show: each verdict bears its numbers, and a threshold below decides between two.
 
-Where nothing can be said (a network at chance, a probe that has not converged, too few images or samples, numbers that
-are not finite) the sentence begins with "no verdict" and names the reason.
+Where the numbers decide nothing (a network at chance, a probe that has not converged, too few images or samples, values
+that are not finite) a verdict is undecided, and its evidence is the reason.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from flowexp.measuring.diagnostics.condition_number import LevelCondition
 from flowexp.measuring.diagnostics.curve import Curve
@@ -15,8 +16,16 @@ from flowexp.measuring.diagnostics.gradient_share import LevelGradient
 from flowexp.measuring.diagnostics.integration_lag import WINDOW, LevelLag
 from flowexp.measuring.diagnostics.jacobian import LevelJacobian
 from flowexp.measuring.diagnostics.probe import ProbeCurve
-from flowexp.measuring.diagnostics.ssc_calibration import SamplerScore, SSCProposal
+from flowexp.measuring.diagnostics.ssc_calibration import (
+    MEAN,
+    PLAIN,
+    PROPOSAL,
+    ControlledSampler,
+    SamplerScore,
+    SSCProposal,
+)
 from flowexp.measuring.diagnostics.velocity_norms import LevelNorms
+from flowexp.records.verdict import Verdict
 
 STANDARD_ERRORS = 2.0  # a difference of fewer standard errors is no difference
 CHANCE_ERRORS = 3.0  # the best of some ten accuracies exceeds chance by 2 standard errors in one network of five
@@ -32,7 +41,16 @@ UNRELATED = 0.05  # a cosine below is that of a velocity which does not know its
 CHANCE = 1.0  # a lag below the largest one that samples of the exact marginals show is chance
 LOW_NOISE = 0.1  # levels that count as low noise: LCF's T_min is 0.02 to 0.2
 FLAT = 1.1  # a gain that changes by less than 10 % is flat
-SCALES = {"proposal": "the proposal", "vd": "VD's 1.1 to 1", "late": "late injection", "mean": "the proposal's mean"}
+READING_NAMES = {"converged": "converged probe", "paper": "the paper's probe", "knn": "nearest neighbours"}
+NO_VERDICT = "no verdict"  # the head of one that is about the whole measurement
+PATHOLOGY = "low-noise pathology"
+CONDITION = "condition number"
+REALLOCATION = "Jacobian reallocation"
+VELOCITY_DEFICIT = "velocity deficit"
+VELOCITY_SCALE = "scale of the velocity"
+INTEGRATION_LAG = "integration lag"
+CONTROLS = "SSC beside its controls"
+SCALES = {PROPOSAL: "the proposal", "vd": "VD's 1.1 to 1", "late": "late injection", MEAN: "the proposal's mean"}
 
 
 def verdict(
@@ -42,8 +60,8 @@ def verdict(
     condition: Curve[LevelCondition] | None = None,
     jacobian: Curve[LevelJacobian] | None = None,
     gradient: Curve[LevelGradient] | None = None,
-) -> list[str]:
-    """Sentences about whatever was measured: the low-noise pathology first (LCF), then the velocity deficit (VD)."""
+) -> list[Verdict]:
+    """Verdicts on whatever was measured: the low-noise pathology first (LCF), then the velocity deficit (VD)."""
     return [
         *(probe_verdict(probe) if probe is not None else []),
         *(condition_verdict(condition) if condition is not None else []),
@@ -54,25 +72,59 @@ def verdict(
     ]
 
 
-def probe_verdict(probe: ProbeCurve) -> list[str]:
+def probe_verdict(probe: ProbeCurve) -> list[Verdict]:
     """A dip of more than 2 standard errors is the pathology of LCF Fig. 4; its onset is where the fall exceeds that."""
     margin = _margin(probe)
-    if reason := _says_nothing(probe) or _not_converged(probe):
-        return [f"no verdict: {reason}"]
+    if reason := _undecidable(probe) or _not_converged(probe):
+        return [Verdict(PATHOLOGY, "undecided", reason, head=NO_VERDICT)]
+    numbers = {"dip": probe.dip, "margin": margin, "peak": probe.peak, "t_peak": probe.t_peak}
     if probe.dip <= margin and margin > COARSE_DIP:
-        return [
-            f"no verdict: with {probe.num_test} test images a dip of {_points(margin)} (2 standard errors) would not "
-            f"show, and here it is {_points(probe.dip)}"
-        ]
+        reason = (
+            f"with {probe.num_test} test images a dip of {_points(margin)} (2 standard errors) would not show, and "
+            f"here it is {_points(probe.dip)}"
+        )
+        return [Verdict(PATHOLOGY, "undecided", reason, NO_VERDICT, numbers)]
     if probe.dip <= margin:
         beyond = f", within {STANDARD_ERRORS:g} standard errors ({_points(margin)})"
-        return [f"no low-noise pathology: dip of {_points(probe.dip)} from the peak at t = {probe.t_peak:g}{beyond}"]
-    fallen = [t for t, share in probe.along(probe.tap_peak) if t < probe.t_peak and probe.peak - share > margin]
-    return [
-        f"low-noise pathology: dip of {_points(probe.dip)} (standard error {_points(probe.dip_se or 0.0)}), "
-        f"onset t = {max(fallen):g}; "
+        evidence = f"dip of {_points(probe.dip)} from the peak at t = {probe.t_peak:g}{beyond}"
+        return [Verdict(PATHOLOGY, "none", evidence, numbers=numbers)]
+    onset = max(t for t, share in probe.along(probe.tap_peak) if t < probe.t_peak and probe.peak - share > margin)
+    evidence = (
+        f"dip of {_points(probe.dip)} (standard error {_points(probe.dip_se or 0.0)}), onset t = {onset:g}; "
         f"peak {100 * probe.peak:.1f} % at t = {probe.t_peak:g}, block {probe.tap_peak}"
-    ]
+    )
+    return [Verdict(PATHOLOGY, "finding", evidence, numbers=numbers | {"onset": onset})]
+
+
+def readings_verdict(curves: Mapping[str, ProbeCurve]) -> list[Verdict]:
+    """The verdicts on one set of features read in several ways, by the reading's name, the most trusted first.
+
+    A dip that the paper's probe shows where it has not converged, and the converged reading does not, is the probe's.
+    """
+    first, *others = curves
+    verdicts = probe_verdict(curves[first])
+    for reading in others:
+        if reading == "paper" and first == "converged" and _is_artefact(curves[reading], curves[first]):
+            verdicts.append(_artefact(curves[reading], curves[first]))
+        else:
+            name = READING_NAMES[reading]
+            verdicts += [replace(each, evidence=f"{each.evidence} ({name})") for each in probe_verdict(curves[reading])]
+    return verdicts
+
+
+def _is_artefact(short: ProbeCurve, converged: ProbeCurve) -> bool:
+    """Whether a probe that stopped early has a dip that the converged one of the same features has not."""
+    return bool(_not_converged(short)) and short.dip > _margin(short) and converged.dip <= _margin(converged)
+
+
+def _artefact(short: ProbeCurve, converged: ProbeCurve) -> Verdict:
+    evidence = (
+        f"{_points(short.dip)} in the paper's probe, {_points(converged.dip)} in the converged one of the same "
+        f"features; the paper's reaches {100 * short.at_clean:.1f} % at the cleanest level, the converged one "
+        f"{100 * converged.at_clean:.1f} %, so that its curve shows the scale of features too"
+    )
+    numbers = {"dip": short.dip, "converged_dip": converged.dip}
+    return Verdict(PATHOLOGY, "none", evidence, head="a dip of the unconverged probe alone", numbers=numbers)
 
 
 def _margin(probe: ProbeCurve) -> float:
@@ -80,7 +132,7 @@ def _margin(probe: ProbeCurve) -> float:
     return max(STANDARD_ERRORS * (probe.dip_se or 0.0), 4 / (probe.num_test or math.inf))
 
 
-def _says_nothing(probe: ProbeCurve) -> str:
+def _undecidable(probe: ProbeCurve) -> str:
     """Why a curve of accuracies cannot show a dip, or nothing."""
     if not all(map(math.isfinite, probe.accuracy.values())):
         return "an accuracy is not finite"
@@ -96,7 +148,7 @@ def _says_nothing(probe: ProbeCurve) -> str:
 
 
 def _at_chance(probe: ProbeCurve, num_test: int) -> str:
-    """Whether the best accuracy is that of who has not seen the images."""
+    """The reason where the best accuracy is at chance, or nothing."""
     if probe.num_classes is None and probe.chance is None:
         return ""
     chance = probe.chance if probe.chance is not None else 1 / (probe.num_classes or 1)
@@ -107,7 +159,7 @@ def _at_chance(probe: ProbeCurve, num_test: int) -> str:
 
 
 def _not_converged(probe: ProbeCurve) -> str:
-    """Whether a linear probe stopped before it knew what the features know: its curve then shows their scale too."""
+    """The reason where a linear probe stopped before its minimum: its curve then shows the scale of features too."""
     short = [cell for cell, fit in sorted(probe.fits.items()) if not fit.converged]
     if not short:
         return ""
@@ -120,101 +172,113 @@ def _not_converged(probe: ProbeCurve) -> str:
     )
 
 
-def condition_verdict(condition: Curve[LevelCondition]) -> list[str]:
+def condition_verdict(condition: Curve[LevelCondition]) -> list[Verdict]:
     """What the target demands at the cleanest level with noise, and how much of it the network's velocity shows."""
     noisy = [point for point in condition if point.t > 0]
     if not noisy:
         return []
     point = noisy[0]
+    numbers = {"t": point.t, "target": point.noise_exact, "network": point.noise_network}
     if not _finite(point.noise_exact, point.noise_network):
-        return [f"no verdict on the condition number: the network's is {point.noise_network:g} at t = {point.t:g}"]
-    met = point.noise_network / point.noise_exact
-    return [
-        f"condition number: the target demands {point.noise_exact:.3g} at t = {point.t:g}, "
-        f"the network's velocity has {point.noise_network:.3g} ({_percent(met)})"
-    ]
+        reason = f"the network's is {point.noise_network:g} at t = {point.t:g}"
+        return [Verdict(CONDITION, "undecided", reason, numbers=numbers)]
+    evidence = (
+        f"the target demands {point.noise_exact:.3g} at t = {point.t:g}, the network's velocity has "
+        f"{point.noise_network:.3g} ({_percent(point.noise_network / point.noise_exact)})"
+    )
+    return [Verdict(CONDITION, "finding", evidence, numbers=numbers)]
 
 
-def jacobian_verdict(jacobian: Curve[LevelJacobian]) -> list[str]:
+def jacobian_verdict(jacobian: Curve[LevelJacobian]) -> list[Verdict]:
     """Reallocation (LCF Proposition 5): towards clean data G_noise grows by 10 % or more and G_sem does not."""
     low, rest = jacobian.data_end, [point for point in jacobian if point.t > LOW_NOISE]
     if low.t > LOW_NOISE or not rest:
         return []
-    start = rest[0]
+    start, unknown = rest[0], f"no verdict on a {REALLOCATION}"
     if not all(_finite(gain) and gain > 0 for point in (low, start) for gain in (point.g_noise, point.g_sem)):
-        return ["no verdict on a Jacobian reallocation: a gain is 0 or not finite"]
+        return [Verdict(REALLOCATION, "undecided", "a gain is 0 or not finite", unknown)]
     noise, semantic = low.g_noise / start.g_noise, low.g_sem / start.g_sem
     off_noise = noise * math.hypot(low.g_noise_se / low.g_noise, start.g_noise_se / start.g_noise)
     off_semantic = semantic * math.hypot(low.g_sem_se / low.g_sem, start.g_sem_se / start.g_sem)
+    numbers = {"noise": noise, "noise_se": off_noise, "semantic": semantic, "semantic_se": off_semantic}
     change = f"from t = {start.t:g} to {low.t:g} G_noise changes by {noise:.2f} times, G_sem by {semantic:.2f} times"
     if _surely(noise - FLAT, off_noise) and _surely(FLAT - semantic, off_semantic):
-        return [f"Jacobian reallocation to noise directions: {change}"]
+        return [Verdict(REALLOCATION, "finding", change, f"{REALLOCATION} to noise directions", numbers)]
     if _surely(FLAT - noise, off_noise) or _surely(semantic - FLAT, off_semantic):
-        return [f"no Jacobian reallocation: {change}"]
-    return [
-        f"no verdict on a Jacobian reallocation: {change}, with standard errors of {off_noise:.2f} and "
-        f"{off_semantic:.2f}; raise num_images or num_probes"
-    ]
+        return [Verdict(REALLOCATION, "none", change, numbers=numbers)]
+    errors = f"with standard errors of {off_noise:.2f} and {off_semantic:.2f}; raise num_images or num_probes"
+    return [Verdict(REALLOCATION, "undecided", f"{change}, {errors}", unknown, numbers)]
 
 
-def gradient_verdict(gradient: Curve[LevelGradient]) -> list[str]:
+def gradient_verdict(gradient: Curve[LevelGradient]) -> list[Verdict]:
     """The share of the gradient norms below t = 0.1, beside the share of levels there."""
     low = [point.share for point in gradient if point.t < LOW_NOISE]
     if not low:
         return []
     if not _finite(*low):
-        return ["no verdict on the gradient: its norm is 0 or not finite"]
-    return [
-        f"gradient: {_percent(sum(low))} of the gradient norms come from t < {LOW_NOISE:g}, "
-        f"{_percent(len(low) / len(gradient))} of the levels"
-    ]
+        return [Verdict("gradient", "undecided", "its norm is 0 or not finite")]
+    share, levels = sum(low), len(low) / len(gradient)
+    evidence = f"{_percent(share)} of the gradient norms come from t < {LOW_NOISE:g}, {_percent(levels)} of the levels"
+    return [Verdict("gradient", "finding", evidence, numbers={"share": share, "share_of_levels": levels})]
 
 
-def norms_verdict(norms: Curve[LevelNorms]) -> list[str]:
+def norms_verdict(norms: Curve[LevelNorms]) -> list[Verdict]:
     """The deficit at both ends (2 % and more), and whether it is other than the optimal field's (1 % and more).
 
     Where the network overestimates, a deficit is its error's: v is too long for how little of v* it knows.
     """
     known = [point for point in norms if _knows(point)]
     if not known:
-        return [
-            "no verdict on the velocity deficit: the network's velocity does not know its target at any level "
-            f"(t = {norms.noise_end.t:g}: length {norms.noise_end.velocity:.3g}, cosine {norms.noise_end.cosine:.2f})"
-        ]
-    sentences = [_deficit(name, point) for name, point in (("noise", norms.noise_end), ("data", norms.data_end))]
-    for key, size in (("underestimates", _underestimate), ("overestimates", _overestimate)):
-        worst = max(known, key=size)
-        if size(worst) > OFF:
-            found = f"the least velocity error is at {worst.best_scale:.3f} v (t = {worst.t:g})"
-            sentences.append(f"the network {key}: {found}")
-    return sentences if len(sentences) > 2 else [*sentences, _optimal(norms, len(known))]
+        end = norms.noise_end
+        reason = (
+            "the network's velocity does not know its target at any level "
+            f"(t = {end.t:g}: length {end.velocity:.3g}, cosine {end.cosine:.2f})"
+        )
+        numbers = {"t": end.t, "length": end.velocity, "cosine": end.cosine}
+        return [Verdict(VELOCITY_DEFICIT, "undecided", reason, numbers=numbers)]
+    ends = [_deficit(name, point) for name, point in (("noise", norms.noise_end), ("data", norms.data_end))]
+    sizes = (("underestimates", _underestimate), ("overestimates", _overestimate))
+    wrong = [_wrong_scale(key, worst) for key, size in sizes if size(worst := max(known, key=size)) > OFF]
+    return [*ends, *(wrong or [_optimal(norms, len(known))])]
+
+
+def _wrong_scale(key: str, point: LevelNorms) -> Verdict:
+    evidence = f"the least velocity error is at {point.best_scale:.3f} v (t = {point.t:g})"
+    numbers = {"t": point.t, "best_scale": point.best_scale}
+    return Verdict(VELOCITY_SCALE, "finding", evidence, f"the network {key}", numbers)
 
 
 def _knows(point: LevelNorms) -> bool:
-    """Whether lengths say something of a level: a velocity that is 0 or unrelated to its target has no deficit."""
+    """Whether lengths compare at a level: a velocity that is 0 or unrelated to its target has no deficit."""
     return _finite(point.ratio, point.cosine, point.best_scale) and point.cosine >= UNRELATED
 
 
-def _deficit(name: str, point: LevelNorms) -> str:
+def _deficit(name: str, point: LevelNorms) -> Verdict:
     room = STANDARD_ERRORS * point.ratio_se
-    found = f"{_percent(point.deficit)} at the {name} end (t = {point.t:g}, cosine {point.cosine:.2f})"
+    size = f"{_percent(point.deficit)} at the {name} end (t = {point.t:g}, cosine {point.cosine:.2f})"
+    numbers = {"t": point.t, "deficit": point.deficit, "room": room, "cosine": point.cosine}
     if not _knows(point):
-        return f"no verdict on the velocity deficit at the {name} end: there v does not know its target ({found})"
+        reason, head = (
+            f"there v does not know its target ({size})",
+            f"no verdict on the {VELOCITY_DEFICIT} at the {name} end",
+        )
+        return Verdict(VELOCITY_DEFICIT, "undecided", reason, head, numbers)
     if not (room <= DEFICIT or _surely(point.deficit - DEFICIT, point.ratio_se)):  # NaN, of a single image, too
-        return f"no verdict on the velocity deficit: {found}, known to {100 * room:.1f} % only; raise num_images"
-    return f"velocity deficit: {found}" if point.deficit > DEFICIT else f"no velocity deficit: {found}"
+        reason = f"{size}, known to {100 * room:.1f} % only; raise num_images"
+        return Verdict(VELOCITY_DEFICIT, "undecided", reason, numbers=numbers)
+    return Verdict(VELOCITY_DEFICIT, "finding" if point.deficit > DEFICIT else "none", size, numbers=numbers)
 
 
-def _optimal(norms: Curve[LevelNorms], num_known: int) -> str:
-    """What to say where no level's best scale is surely other than 1."""
+def _optimal(norms: Curve[LevelNorms], num_known: int) -> Verdict:
+    """The verdict where no level's best scale is surely other than 1."""
     errors = [point.best_scale_se for point in norms]
     room = STANDARD_ERRORS * max(errors) if _finite(*errors) else math.inf
+    about, numbers = VELOCITY_SCALE, {"room": room}
     if num_known == len(norms) and room <= COARSE_SCALE:
-        return "the deficit is an optimal field's: at no level has another scale less velocity error"
-    return (
-        f"no verdict on whose deficit it is: the scale with the least velocity error is known to {100 * room:.1f} % "
-        "only; raise num_images"
-    )
+        evidence = "at no level has another scale less velocity error"
+        return Verdict(about, "none", evidence, "the deficit is an optimal field's", numbers)
+    reason = f"the scale with the least velocity error is known to {100 * room:.1f} % only; raise num_images"
+    return Verdict(about, "undecided", reason, "no verdict on whose deficit it is", numbers)
 
 
 def _underestimate(point: LevelNorms) -> float:
@@ -227,33 +291,35 @@ def _overestimate(point: LevelNorms) -> float:
     return 1 - point.best_scale - STANDARD_ERRORS * point.best_scale_se
 
 
-def lag_verdict(lag: Curve[LevelLag]) -> list[str]:
+def lag_verdict(lag: Curve[LevelLag]) -> list[Verdict]:
     """The largest lag on either side of the schedule, if it is 0.01 or more and beyond chance.
 
     A lag is what the states show less what as many samples of the exact marginal show: both have the bias of so few.
     """
     if not _finite(*(point.unbiased_lag for point in lag)):
-        return ["no verdict on the integration lag: a lag is not finite"]
+        return [Verdict(INTEGRATION_LAG, "undecided", "a lag is not finite")]
     worst = max(lag, key=lambda point: abs(point.unbiased_lag))
-    if abs(worst.lag) >= WINDOW:
-        return [
-            f"no verdict on the integration lag: at t = {worst.t:g} the states look like no level within {WINDOW:g} of "
-            "theirs"
-        ]
     chance = CHANCE * max(abs(point.lag_marginal) for point in lag)
     size = abs(worst.unbiased_lag)
+    numbers = {"t": worst.t, "lag": worst.unbiased_lag, "chance": chance}
+    if abs(worst.lag) >= WINDOW:
+        reason = f"at t = {worst.t:g} the states look like no level within {WINDOW:g} of theirs"
+        return [Verdict(INTEGRATION_LAG, "undecided", reason, numbers=numbers)]
     if size < chance and chance > COARSE_LAG:
-        return [
-            f"no verdict on the integration lag: it is {size:.3f} in t, and so few samples of the exact marginals show "
-            f"{chance:.3f} by chance; raise num_samples"
-        ]
+        reason = (
+            f"it is {size:.3f} in t, and so few samples of the exact marginals show {chance:.3f} by chance; raise "
+            "num_samples"
+        )
+        return [Verdict(INTEGRATION_LAG, "undecided", reason, numbers=numbers)]
     if size < max(LAG, chance):
-        return [f"no integration lag: states keep to their level within {size:.3f} in t, chance is {chance:.3f}"]
+        evidence = f"states keep to their level within {size:.3f} in t, chance is {chance:.3f}"
+        return [Verdict(INTEGRATION_LAG, "none", evidence, numbers=numbers)]
     side = "behind" if worst.unbiased_lag > 0 else "ahead of"
-    return [
-        f"integration lag: up to {size:.3f} in t {side} schedule, at t = {worst.t:g}; "
+    evidence = (
+        f"up to {size:.3f} in t {side} schedule, at t = {worst.t:g}; "
         f"FLD {worst.fld:.3g} against {worst.fld_marginal:.3g} of the exact marginal"
-    ]
+    )
+    return [Verdict(INTEGRATION_LAG, "finding", evidence, numbers=numbers)]
 
 
 def _finite(*values: float) -> bool:
@@ -273,52 +339,59 @@ def _points(share: float) -> str:
     return f"{100 * share:.1f} points"
 
 
-def ssc_verdict(proposal: SSCProposal, scores: Sequence[SamplerScore]) -> list[str]:
+def ssc_verdict(proposal: SSCProposal, scores: Sequence[SamplerScore[ControlledSampler]]) -> list[Verdict]:
     """What is proposed, and in how many comparisons each scale is surely better than none (an interval below 0).
 
-    scores: named "solver-steps-scale", as `ssc_controls` names them, each compared with plain.
+    scores: of the samplers of `ssc_controls`, each compared with the plain one.
     """
     better: dict[str, list[bool]] = {}
     for score in scores:
-        better.setdefault(score.name.split("-", 2)[2], []).append(score.better)
-    better.pop("plain", None)
+        better.setdefault(score.sampler.scale, []).append(score.better)
+    better.pop(PLAIN, None)
     room = min((abs(s.high - s.low) / (2 * s.distance) for s in scores if _compared(s)), default=0.0)
-    if not any(map(any, better.values())) and room > COARSE_DISTANCE:
-        found = (
-            "no verdict on SSC beside its controls: differences are known to "
-            f"{_percent(room)} of the distance at best; raise num_samples"
+    counts = {scale: float(sum(wins)) for scale, wins in better.items()}
+    if any(counts.values()):
+        beside = Verdict(
+            CONTROLS, "finding", f"surely better than no SSC are {_wins(proposal, better)}", numbers=counts
         )
-        return [_proposed(proposal), found]
-    if not any(map(any, better.values())):
+    elif room > COARSE_DISTANCE:
+        reason = f"differences are known to {_percent(room)} of the distance at best; raise num_samples"
+        beside = Verdict(CONTROLS, "undecided", reason, f"no verdict on {CONTROLS}", {"room": room})
+    else:
         most = max(map(len, better.values()), default=0)
-        found = (
-            f"no scale is surely better than no SSC: neither the proposal nor a control, in {most} comparisons of each"
-        )
-        return [_proposed(proposal), found]
-    told = ["proposal", *(scale for scale in better if scale not in ("proposal", "mean")), "mean"]
-    if proposal.source == "none":
-        told = told[1:-1]
-    said = [f"{_scale(scale)} in {sum(better[scale])} of {len(better[scale])}" for scale in told if scale in better]
-    return [_proposed(proposal), f"SSC beside its controls: surely better than no SSC are {', '.join(said)}"]
+        evidence = f"neither the proposal nor a control, in {most} comparisons of each"
+        beside = Verdict(CONTROLS, "none", evidence, "no scale is surely better than no SSC", counts)
+    return [_proposed(proposal), beside]
 
 
-def _compared(score: SamplerScore) -> bool:
+def _wins(proposal: SSCProposal, better: dict[str, list[bool]]) -> str:
+    """In how many comparisons each scale is surely better, the proposal first and its mean last."""
+    controls = [scale for scale in better if scale not in (PROPOSAL, MEAN)]
+    scales = controls if proposal.source == "none" else [PROPOSAL, *controls, MEAN]
+    return ", ".join(
+        f"{_scale(scale)} in {sum(better[scale])} of {len(better[scale])}" for scale in scales if scale in better
+    )
+
+
+def _compared(score: SamplerScore[ControlledSampler]) -> bool:
     """Whether a score is a difference from plain, and not plain itself."""
-    return not score.name.endswith("-plain") and score.distance > 0
+    return score.sampler.scale != PLAIN and score.distance > 0
 
 
 def _scale(name: str) -> str:
     return SCALES.get(name, name.replace("_", " "))
 
 
-def _proposed(proposal: SSCProposal) -> str:
-    error = "" if proposal.s0_se is None else f" (standard error {proposal.s0_se:.3f})"
+def _proposed(proposal: SSCProposal) -> Verdict:
+    about, error = "SSC proposal", "" if proposal.s0_se is None else f" (standard error {proposal.s0_se:.3f})"
+    wanted = proposal.s0_deficit if proposal.s0_lag is None else proposal.s0_lag
     if proposal.source == "none":
-        wanted = proposal.s0_deficit if proposal.s0_lag is None else proposal.s0_lag
-        if wanted <= 1 or proposal.s0_se is None:
-            return "SSC proposal: none; states are not behind their schedule"
-        return f"SSC proposal: none; the {wanted:.3f} that was measured is within chance of 1{error}"
-    return (
-        f"SSC proposal: s0 = {proposal.s0:.3f}{error}, s1 = {proposal.s1:g}, profile {proposal.profile}, from the "
+        behind = wanted > 1 and proposal.s0_se is not None
+        chance = f"the {wanted:.3f} that was measured is within chance of 1{error}"
+        reason = chance if behind else "states are not behind their schedule"
+        return Verdict(about, "none", f"none; {reason}", about, {"s0": proposal.s0, "measured": wanted})
+    evidence = (
+        f"s0 = {proposal.s0:.3f}{error}, s1 = {proposal.s1:g}, profile {proposal.profile}, from the "
         f"{proposal.source}; the least velocity error at the noise end is at {proposal.s0_error:.3f}"
     )
+    return Verdict(about, "finding", evidence, numbers={"s0": proposal.s0, "s1": proposal.s1, "measured": wanted})

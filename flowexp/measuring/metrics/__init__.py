@@ -3,8 +3,8 @@
 from flowexp.measuring.metrics.adm import AdmBatch, read_adm_reference, write_adm_batch, write_adm_batches
 from flowexp.measuring.metrics.collecting import FeatureCollector, Needs, Statistics
 from flowexp.measuring.metrics.extrapolation import frechet_infinity, frechet_interval
-from flowexp.measuring.metrics.frechet import FrechetDistance, distance_of, frechet_distance
-from flowexp.measuring.metrics.inception_score import InceptionScore, inception_score
+from flowexp.measuring.metrics.frechet import distance_of, frechet_distance
+from flowexp.measuring.metrics.inception_score import InceptionScore
 from flowexp.measuring.metrics.kernel import full_kernel_distance, kernel_distance
 from flowexp.measuring.metrics.moments import FeatureMoments, Moments, moments_of
 from flowexp.measuring.metrics.nearest_neighbour import nearest_neighbours
@@ -21,7 +21,6 @@ __all__ = [
     "FeatureCollector",
     "FeatureMoments",
     "FeatureStore",
-    "FrechetDistance",
     "InceptionScore",
     "MetricPlan",
     "Moments",
@@ -34,7 +33,6 @@ __all__ = [
     "frechet_infinity",
     "frechet_interval",
     "full_kernel_distance",
-    "inception_score",
     "kernel_distance",
     "metric",
     "metrics_for",

@@ -6,7 +6,6 @@ dataset, of which arr_0 is a part; a batch of samples has none.
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from flowexp.measuring.metrics.moments import Moments
 from flowexp.records import atomic
+from flowexp.records.fingerprint import sha256_of
 
 NAMES = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 DIMS = {"features": 2048, "spatial": 2023}
@@ -27,10 +27,10 @@ DIMS = {"features": 2048, "spatial": 2023}
 
 @dataclass(frozen=True)
 class AdmBatch:
-    """A file that was found sound. Its images stay in it: `batches` reads them part by part.
+    """A checked file. Its images stay in it: `batches` reads them part by part.
 
     shape: (N, H, W, 3). fingerprint: 16 hexadecimal digits that identify the content, from the checksums in the file.
-    moments: by output, of "features" and "spatial", with count 0, which the file does not say; empty where they must be
+    moments: by output, of "features" and "spatial", with count 0, since the file has none; empty where they must be
     computed from the images, as ADM does.
     """
 
@@ -72,7 +72,7 @@ def write_adm_batch(path: Path, images: Tensor, moments: Mapping[str, Moments] |
 def write_adm_batches(
     path: Path, batches: Iterable[Tensor], num: int, moments: Mapping[str, Moments] | None = None
 ) -> None:
-    """The same for `num` pictures that come in batches, of which one is in memory at a time.
+    """As `write_adm_batch`, for `num` pictures in batches (B, 1 or 3, H, W), of which one is in memory at a time.
 
     The file appears when it is whole.
 
@@ -154,7 +154,7 @@ def read_adm_reference(path: Path, resolution: int | None = None) -> AdmBatch:
 def _fingerprint(archive: zipfile.ZipFile) -> str:
     """Of the arrays' names, sizes and checksums, which are of their content before any compression."""
     content = sorted((member.filename, member.file_size, member.CRC) for member in archive.infolist())
-    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+    return sha256_of(repr(content).encode())
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

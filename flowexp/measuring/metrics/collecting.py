@@ -28,14 +28,14 @@ class Needs:
         extra = ("features",) * self.features + ("logits",) * self.logits
         return tuple(dict.fromkeys((*self.moments, *extra)))
 
-    def besides(self, moments: Mapping[str, Moments]) -> Needs:
-        """What is still needed where these moments are known, as from a reference file of ADM."""
+    def without(self, moments: Mapping[str, Moments]) -> Needs:
+        """The needs that remain where these moments are known, as from a reference file of ADM."""
         return replace(self, moments=tuple(name for name in self.moments if name not in moments))
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What metrics know of a set of images: moments by output, features (N, D) on the CPU, and the Inception Score."""
+    """Statistics of a set of images: moments by output, features (N, D) on the CPU, and the Inception Score."""
 
     moments: Mapping[str, Moments] = field(default_factory=dict)
     features: Tensor | None = None
@@ -49,7 +49,7 @@ class FeatureCollector:
         num: N; each picture is added once, by one process.
         dims: the length of each output's vectors.
         split_size: of the Inception Score.
-        device: where sums are kept; the features' device is best. Stored features lie on the CPU.
+        device: of the sums; the features' device is best. Stored features lie on the CPU.
         folder: see `FeatureStore`.
     """
 

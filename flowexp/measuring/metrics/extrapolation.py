@@ -31,7 +31,7 @@ class Extrapolation:
 
 
 @dataclass(frozen=True)
-class Interval:
+class ConfidenceInterval:
     """Where a distance lies with the given confidence, as far as the choice of samples decides it."""
 
     low: float
@@ -50,9 +50,9 @@ def frechet_infinity(
     """FID_inf (Chong and Forsyth, 2020, section 3): the intercept of a least-squares line over 1 / N.
 
     The distance of N samples is too large by about a constant / N. Sizes are evenly spaced from `smallest` (None: a
-    tenth of all, as their 5000 of 50,000) to all samples; each has a random subset, without repeats, of its own.
+    tenth of all, as their 5000 of 50,000) to all samples; each has a random subset without repeats.
 
-    features: (N, D) of the samples. reference: of the dataset; its own finite size is not corrected for.
+    features: (N, D) of the samples. reference: of the dataset; its finite size is not corrected for.
 
     Raises:
         ValueError: fewer than ten sizes, or samples too few for as many.
@@ -99,11 +99,11 @@ def frechet_interval(
     num_resamples: int = 100,
     confidence: float = 0.95,
     device: Device = "cpu",
-) -> Interval:
+) -> ConfidenceInterval:
     """A bootstrap interval of the Frechet distance of samples with `features` (N, D), for a fixed reference.
 
-    Resampling with repeats adds a bias of its own (a resample holds 63 % of the samples), so percentiles of the
-    resampled distances lie too high: their spread about their own mean is put about the measured distance instead.
+    Resampling with repeats adds a bias (a resample holds 63 % of the samples), so percentiles of the
+    resampled distances lie too high: their spread about their mean is put about the measured distance instead.
 
     Raises:
         ValueError: fewer than 20 resamples, or a confidence outside (0, 1).
@@ -115,7 +115,7 @@ def frechet_interval(
     found = torch.tensor([_distance(features, rows, reference, device) for rows in draws], dtype=torch.float64)
     tail = (1 - confidence) / 2
     low, high = (found - found.mean()).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return Interval(max(0.0, measured + low), measured + high, confidence)
+    return ConfidenceInterval(max(0.0, measured + low), measured + high, confidence)
 
 
 def check_interval(num_resamples: int, confidence: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flowexp.measuring.metrics.moments import FeatureMoments, Moments
+from flowexp.measuring.metrics.moments import Moments
 
 
 def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> Tensor:
@@ -41,19 +41,3 @@ def _trace_of_root(cov1: Tensor, cov2: Tensor) -> Tensor:
 def _symmetric_root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     return vectors * values.clamp_min(0).sqrt() @ vectors.T
-
-
-class FrechetDistance(FeatureMoments):
-    """Distance of the features added by `update` from a reference set, which is given by its moments.
-
-    torchmetrics keeps and adds the state over processes; `compute` must be called by all of them.
-    """
-
-    def __init__(self, reference: Moments) -> None:
-        super().__init__(len(reference.mean))
-        self.reference = reference
-
-    def compute(self) -> Tensor:  # type: ignore[override]
-        """The distance, a float64 scalar. Raises ValueError as `FeatureMoments.compute` does."""
-        own, other = super().compute(), self.reference.to(self.outer.device)
-        return frechet_distance(other.mean, other.covariance, own.mean, own.covariance)

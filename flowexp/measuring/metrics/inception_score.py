@@ -23,13 +23,12 @@ class InceptionScore(Metric):
 
     Image i belongs to split i // split_size, without shuffling; the last split is smaller where the number does not
     divide, and counts as much as the others, as in ADM. torch-fidelity and torchmetrics shuffle and take ten splits.
-    Sums of p and of p log p are all that a split needs, so nothing is kept and processes only add.
+    Sums of p and of p log p are all that a split needs, so no logits are stored and processes only add.
 
     Arguments:
         num_samples: N; indices lie in [0, N).
         split_size: images in a split; 5000 is ADM's. Scores grow with it.
         num_classes: C, the length of the logits.
-        sync_on_compute: whether `compute` adds the sums of all processes.
     """
 
     is_differentiable = False
@@ -39,10 +38,8 @@ class InceptionScore(Metric):
     negentropy: Tensor
     count: Tensor
 
-    def __init__(
-        self, num_samples: int, split_size: int = 5000, num_classes: int = 1008, sync_on_compute: bool = True
-    ) -> None:
-        super().__init__(sync_on_compute=sync_on_compute)
+    def __init__(self, num_samples: int, split_size: int = 5000, num_classes: int = 1008) -> None:
+        super().__init__()
         if num_samples < 1 or split_size < 1:
             raise ValueError(f"num_samples and split_size must be at least 1, got {num_samples} and {split_size}")
         self.split_size = split_size
@@ -74,10 +71,3 @@ class InceptionScore(Metric):
         kl = self.negentropy / self.count + torch.special.entr(mean).sum(1)
         scores = kl.exp()
         return Score(float(scores.mean()), float(scores.std(correction=0)))
-
-
-def inception_score(logits: Tensor, split_size: int = 5000) -> Score:
-    """The Inception Score of stored `logits` (N, C)."""
-    metric = InceptionScore(len(logits), split_size, logits.shape[1], sync_on_compute=False).to(logits.device)
-    metric.update(logits, torch.arange(len(logits)))
-    return metric.compute()

@@ -13,15 +13,15 @@ BATCH = 8192  # stored features that are worked on at once: 64 MB of pool-3 feat
 
 
 class Moments(NamedTuple):  # torchmetrics refuses to return a frozen dataclass
-    """What a Frechet distance knows of a set of features.
+    """The statistics of a set of features that a Frechet distance needs.
 
     mean: (D,) float64. covariance: (D, D) float64, with the divisor count - 1. count: how many vectors; 0 where a file
-    of somebody else's does not say.
+    from elsewhere lacks.
     """
 
     mean: Tensor
     covariance: Tensor
-    count: int  # type: ignore[assignment]  # a tuple's own `count` is not needed
+    count: int  # type: ignore[assignment]  # replaces `tuple.count`
 
     def to(self, device: torch.device | str) -> Moments:
         """The same on a device."""
@@ -106,7 +106,7 @@ def _moments(total: Tensor, outer: Tensor, count: int) -> Moments:
 
 
 def refuse_infinite(sums: Tensor, count: int) -> None:
-    """Raises ValueError where `sums` over `count` images say that one of them has features that are not finite."""
+    """Raises ValueError where `sums` (D,) of the features of `count` images are not finite."""
     if not torch.isfinite(sums).all():
         raise ValueError(
             f"among {count} images some have features that are NaN or infinite: the samples have diverged; "

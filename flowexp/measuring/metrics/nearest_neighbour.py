@@ -20,7 +20,7 @@ class Nearest(NamedTuple):
 def nearest_neighbours(samples: Tensor, reference: Tensor, device: Device = "cpu") -> Nearest:
     """The nearest of `reference` (M, D) to each of `samples` (N, D), stored features; the metric is the mean distance.
 
-    Who is nearest is found by matrix products; the distance is then taken from the difference, so that a copy of a
+    Matrix products decide which is nearest; the distance is then taken from the difference, so that a copy of a
     training image lies at exactly 0.
 
     Raises:

@@ -8,15 +8,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from flowexp.flow.distances import squared_distances
+
 ROWS, COLUMNS = 4096, 8192  # one block of distances is 134 MB
 
 Device = torch.device | str
-
-
-def squared_distances(features: Tensor, others: Tensor) -> Tensor:
-    """Squared Euclidean distances (R, C) between rows of (R, D) and (C, D), as |x|^2 + |y|^2 - 2 xy, at least 0."""
-    norms = features.square().sum(1)[:, None] + others.square().sum(1)
-    return norms.addmm_(features, others.T, alpha=-2).clamp_min_(0)
 
 
 def middle_of(features: Tensor, device: Device = "cpu") -> Tensor:
@@ -41,16 +37,16 @@ def blocks(
     with full_fp32():
         for start in range(0, len(features), ROWS):
             rows = slice(start, min(start + ROWS, len(features)))
-            own = features[rows].to(device).float() - middle
+            own = features[rows].to(device).float()
             for begin in range(0, len(others), COLUMNS):
                 columns = slice(begin, min(begin + COLUMNS, len(others)))
-                yield rows, columns, squared_distances(own, others[columns].to(device).float() - middle)
+                yield rows, columns, squared_distances(own, others[columns].to(device).float(), middle)
 
 
 def smallest(
     features: Tensor, others: Tensor, num: int, device: Device = "cpu", middle: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """For each row of (R, D) its `num` smallest squared distances to (C, D), ascending, and whose they are: (R, num).
+    """For each row of (R, D) its `num` smallest squared distances to (C, D), ascending, and their columns: (R, num).
 
     middle: see `blocks`.
 

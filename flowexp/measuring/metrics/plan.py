@@ -46,13 +46,13 @@ class MetricPlan(MetricOptions):
 
     @property
     def chosen(self) -> list[RegisteredMetric]:
-        """The metrics, those of flowexp in its own order."""
+        """The metrics, those of flowexp in a fixed order."""
         wanted = set(self.metrics)
         return [metric for name, metric in METRICS.items() if name in wanted]
 
     @property
     def scores(self) -> tuple[str, ...] | None:
-        """The names of all scores; None where a metric does not say its own."""
+        """The names of all scores; None where a metric declares none."""
         gives = [metric.gives for metric in self.chosen]
         return None if None in gives else tuple(name for names in gives for name in names or ())
 
@@ -67,7 +67,7 @@ class MetricPlan(MetricOptions):
         return _join([metric.reference for metric in self.chosen])
 
     def check(self, num_samples: int, offered: Sequence[str]) -> None:
-        """Refuses, before anything is sampled, what a metric would refuse after it.
+        """Check the requirements of the chosen metrics before sampling.
 
         offered: the encoder's outputs.
 
@@ -92,10 +92,10 @@ class MetricPlan(MetricOptions):
             self._check_number(metric, fewest, num, "reference images: take a larger reference")
 
     def cautions(self, num_samples: int, reference: Statistics) -> list[str]:
-        """What speaks against the Frechet distances of so few images: a sentence for each output, or none."""
+        """Cautions about Frechet distances of so few images: a sentence for each output, or none."""
         found = []
         for output in self.reference.moments:
-            moments = reference.moments[output]  # a count of 0 is one that a file does not say
+            moments = reference.moments[output]  # a count of 0: the file has none
             sets = ((num_samples, "samples"), (moments.count, "reference images"))
             if few := [f"{num} {of}" for num, of in sets if 0 < num <= len(moments.mean)]:
                 found.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -16,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from flowexp.flow.choices import check_choice
 from flowexp.measuring.metrics.collecting import Needs, Statistics
 from flowexp.measuring.metrics.moments import Moments
-from flowexp.records import atomic
+from flowexp.records import atomic, fingerprint
 from flowexp.records.caches import dispensable
 from flowexp.records.npy import write_npy
 
@@ -30,8 +30,8 @@ LOST = "the statistics are used and computed anew next time; let callbacks.frech
 class ReferenceCache:
     """Files of moments and of features in `folder`, each named by a hash of all that decided it.
 
-    A file is written whole or not at all. One that is damaged, by the digest of its content, counts as missing. Where
-    nothing can be written, `save_statistics` warns.
+    A file is written whole or not at all. One whose content has another fingerprint than it had is damaged and counts
+    as missing. Where nothing can be written, `save_statistics` warns.
 
     Arguments:
         folder: made at need.
@@ -46,31 +46,32 @@ class ReferenceCache:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "float16"):
-            raise ValueError(f"features are stored as float32 or float16, got {self.dtype!r}")
+        check_choice("dtype of stored features", self.dtype, ("float32", "float16"))
 
     def path(self, key: Mapping[str, Any]) -> Path:
         """Where the moments described by `key`, plain values, lie or would lie."""
-        return self.folder / f"moments_{_digest(key)}.safetensors"
+        return self.folder / f"moments_{fingerprint.of_values(dict(key))}.safetensors"
 
     def features_path(self, key: Mapping[str, Any]) -> Path:
         """Where the features described by `key` lie or would lie."""
-        return self.folder / f"features_{_digest({**key, 'dtype': self.dtype})}.npy"
+        return self.folder / f"features_{fingerprint.of_values({**key, 'dtype': self.dtype})}.npy"
 
     def load(self, key: Mapping[str, Any]) -> Moments | None:
         """The moments saved under `key`, or None."""
         try:
             with safe_open(self.path(key), "pt") as file:
                 mean, covariance, count = (file.get_tensor(name) for name in ("mean", "covariance", "count"))
-                digest = (file.metadata() or {}).get("digest")
+                expected = (file.metadata() or {}).get("fingerprint")
         except (OSError, SafetensorError):
             return None
-        return Moments(mean, covariance, int(count)) if digest == _digest_of(mean, covariance, count) else None
+        is_sound = expected == fingerprint.of_content(mean, covariance, count)
+        return Moments(mean, covariance, int(count)) if is_sound else None
 
     def save(self, key: Mapping[str, Any], moments: Moments) -> None:
         """Writes `moments` with `key` beside them, for people to read."""
         mean, covariance, count = moments.mean.cpu(), moments.covariance.cpu(), torch.tensor(moments.count)
-        about = {"key": json.dumps(key, sort_keys=True), "digest": _digest_of(mean, covariance, count)}
+        fingerprint_of_all = fingerprint.of_content(mean, covariance, count)
+        about = {"key": json.dumps(key, sort_keys=True), "fingerprint": fingerprint_of_all}
         content = save({"mean": mean, "covariance": covariance, "count": count}, metadata=about)
         atomic.remove_leftovers(self.path(key))
         with atomic.replacing(self.path(key)) as partial:
@@ -81,29 +82,29 @@ class ReferenceCache:
         path = self.features_path(key)
         try:
             mapped = np.load(path, mmap_mode="c")  # "c": torch wants to be able to write
-            expected = json.loads(path.with_suffix(".json").read_text())["digest"]
+            expected = json.loads(path.with_suffix(".json").read_text())["fingerprint"]
         except (OSError, ValueError, EOFError, KeyError, TypeError):
             return None
         features = torch.from_numpy(mapped)
-        return features if expected == _digest_of(features) else None
+        return features if expected == fingerprint.of_content(features) else None
 
     def save_features(self, key: Mapping[str, Any], features: Tensor) -> None:
-        """Writes `features` (N, D) in batches, and in a file of the same name that ends in .json `key` and a digest."""
+        """Writes `features` (N, D) in batches, and `key` and their fingerprint in a .json of the same name."""
         path, dtype = self.features_path(key), np.dtype(self.dtype)
         parts = (rows.cpu().numpy().astype(dtype) for rows in features.split(BATCH))
         atomic.remove_leftovers(path)
         with atomic.replacing(path) as partial:
             write_npy(partial, features.shape, dtype.type, parts)
-            digest = _digest_of(torch.from_numpy(np.load(partial, mmap_mode="c")))
-        about = json.dumps({"key": dict(key), "digest": digest}, sort_keys=True, indent=2)
+            fingerprint_of_all = fingerprint.of_content(torch.from_numpy(np.load(partial, mmap_mode="c")))
+        about = json.dumps({"key": dict(key), "fingerprint": fingerprint_of_all}, sort_keys=True, indent=2)
         atomic.write_text(path.with_suffix(".json"), about + "\n")
 
     def note_pixels(self, key: Mapping[str, Any], pixels: str) -> None:
         """Keeps what identifies all pixels of the images described by `key`, now that they were read.
 
-        Warns where others were read before: `key` knows large sets by a sample of their files.
+        Warns where others were read before: the `key` of a large set covers a sample of its files.
         """
-        path = self.folder / f"pixels_{_digest(key)}.json"
+        path = self.folder / f"pixels_{fingerprint.of_values(dict(key))}.json"
         before = _pixels_in(path)
         if before not in (None, pixels):
             warnings.warn(
@@ -138,19 +139,6 @@ def _pixels_in(path: Path) -> str | None:
         return str(json.loads(path.read_text())["pixels"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _digest_of(*tensors: Tensor) -> str:
-    """16 hexadecimal digits of the content, read in batches: 1 s per GB."""
-    digest = hashlib.blake2b(digest_size=8)
-    for tensor in tensors:
-        for rows in tensor.reshape(max(1, len(tensor)) if tensor.ndim else 1, -1).split(BATCH):
-            digest.update(rows.contiguous().numpy().data)
-    return digest.hexdigest()
-
-
-def _digest(key: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _of_output(key: Mapping[str, Any], output: str) -> dict[str, Any]:

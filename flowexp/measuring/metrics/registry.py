@@ -1,4 +1,4 @@
-"""Metrics by name. One file adds one: a function of `Work` under `@metric("name", ...)`, asked for as `file.name`."""
+"""Metrics by name. One file adds one: a function of `Work` under `@metric("name", ...)`, chosen as `file.name`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowexp.flow.choices import nearest
 from flowexp.flow.randomness import keyed_generator
 from flowexp.measuring.metrics.collecting import Needs, Statistics
 from flowexp.measuring.metrics.frechet import distance_of
@@ -24,7 +25,7 @@ class Work:
 
     Arguments:
         plan: the options.
-        samples, reference: what was asked for by `Needs`.
+        samples, reference: the statistics that `Needs` declares.
         seed: decides random subsets.
         stream: a number for each metric, so that it draws the same whatever other metrics are chosen.
         device: where arithmetic is to be done; stored features lie on the CPU.
@@ -38,7 +39,7 @@ class Work:
     device: Device = "cpu"
 
     def generator(self) -> torch.Generator:
-        """The metric's own stream."""
+        """The random stream of the metric."""
         return keyed_generator(self.seed, self.stream)
 
     def distance(self, output: str) -> float:
@@ -47,12 +48,12 @@ class Work:
 
     def sampled(self) -> Tensor:
         """Stored features of the samples (N, D)."""
-        assert self.samples.features is not None  # as `Needs` asked
+        assert self.samples.features is not None  # as `Needs` declares
         return self.samples.features
 
     def features(self) -> tuple[Tensor, Tensor]:
         """Stored features of the samples (N, D) and of the reference (M, D)."""
-        assert self.reference.features is not None  # as `Needs` asked
+        assert self.reference.features is not None  # as `Needs` declares
         return self.sampled(), self.reference.features
 
 
@@ -102,7 +103,7 @@ def metric(
     options: plain values of the plan, or of the function's file, that decide the scores: they go on the number's card.
     fewest: how many samples it needs, and how many reference images where it takes their features.
     stream: of the random subsets; None makes it from the name.
-    lowered_by: the plan's option that lowers `fewest`, for the sentence of who has too few.
+    lowered_by: the plan's option that lowers `fewest`, for the message about too few.
     gives: the names of the scores, which callbacks may watch by name; with None any name is taken for one of them.
     """
 
@@ -131,7 +132,7 @@ def find_metric(name: str) -> RegisteredMetric:
     if last not in METRICS or (module and METRICS[last].scores.__module__ != module):
         raise ValueError(
             f"metrics must be some of {', '.join(METRICS)}, or file.name of one's own "
-            f"(@flowexp.measuring.metrics.metric), got {name}"
+            f"(@flowexp.measuring.metrics.metric), got {name}{nearest(last, METRICS)}"
         )
     return METRICS[last]
 

@@ -41,7 +41,7 @@ def _sfid(work: Work) -> dict[str, float]:
     gives=("inception_score", "inception_score_std"),
 )
 def _inception_score(work: Work) -> dict[str, float]:
-    assert work.samples.inception is not None  # as `Needs` asked
+    assert work.samples.inception is not None  # as `Needs` declares
     return {"inception_score": work.samples.inception.mean, "inception_score_std": work.samples.inception.std}
 
 

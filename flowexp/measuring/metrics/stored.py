@@ -1,4 +1,4 @@
-"""Features kept for the metrics that compare images pair by pair: in memory, or mapped from a file if they are many."""
+"""Features stored for metrics that compare images pair by pair: in memory, or mapped from a file if they are many."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ZEROS = 2**24  # bytes written at once
 class FeatureStore:
     """Room for N feature vectors of length D: N x D x 4 bytes, 410 MB for 50,000 of Inception's, on every process.
 
-    Each process fills in the rows that are its own; `gather` adds the processes' arrays, batch by batch, so that no
-    folder need be shared and nothing depends on who filled in what.
+    Each process fills in its rows; `gather` adds the processes' arrays, batch by batch, so that no
+    folder need be shared and the result does not depend on the shares.
 
     Arguments:
         num: N. dim: D.
@@ -81,7 +81,7 @@ class FeatureStore:
 
 
 def reserve(path: Path, num_bytes: int) -> None:
-    """Makes a file of zeros whose room is taken: writing to a mapped hole on a full disk would end the process.
+    """Makes a file of zeros with its space allocated: writing to a mapped hole on a full disk would end the process.
 
     Raises:
         OSError: there is not so much room.

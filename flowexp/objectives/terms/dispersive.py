@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
 from flowexp.backbones import Backbone
+from flowexp.flow.choices import check_choice
 from flowexp.flow.losses import dispersive_error
+from flowexp.flow.losses.dispersive import Form
 from flowexp.training.loss_term import Step, Tapped, Term, check_tap
 from flowexp.training.parallel.rows import gather_rows_with_gradient, num_processes
 
@@ -33,13 +37,12 @@ class Dispersive(Term):
         lam: float = 0.5,
         tau: float = 0.5,
         tap: int | None = None,
-        form: str = "infonce_l2",
+        form: Form = "infonce_l2",
         margin: float = 1.0,
-        pairs: str = "global",
+        pairs: Literal["global", "local"] = "global",
     ) -> None:
         super().__init__(lam)
-        if pairs not in ("global", "local"):
-            raise ValueError(f"terms.dispersive.pairs must be global or local, got {pairs!r}")
+        check_choice("terms.dispersive.pairs", pairs, ("global", "local"))
         if tau <= 0 or margin <= 0:
             raise ValueError(f"terms.dispersive.tau and margin must be positive, got {tau} and {margin}")
         self.tau = tau

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flowexp.backbones import Backbone
 from flowexp.data.sets.images import to_uint8
 from flowexp.encoders import TEACHERS, Teacher, TokenCache, create_teacher
+from flowexp.flow.choices import check_choice
 from flowexp.flow.losses import alignment_error
 from flowexp.training.loss_term import Step, Term, check_tap
 
@@ -20,8 +21,8 @@ from flowexp.training.loss_term import Step, Term, check_tap
 class RepresentationAlignment(Term):
     """Minus the cosine between projected tokens of one block and the tokens of a frozen teacher, averaged over tokens.
 
-    The projector is an MLP d -> hidden -> hidden -> z with SiLU between. The teacher sees the clean picture, resized so
-    that its tokens lie on the network's own grid; on a `grid` of its own they are resampled, bilinear with
+    The projector is an MLP d -> hidden -> hidden -> z with SiLU between. The teacher reads the clean picture, resized
+    so that its tokens lie on the grid of the network; on another `grid` they are resampled, bilinear with
     antialiasing. It is loaded at the first step, so that a trained network is sampled without it.
 
     Arguments:
@@ -30,8 +31,8 @@ class RepresentationAlignment(Term):
         tap: block that is read, from 1, REPA's encoder_depth: 8 for L and XL, 4 for B. None takes the block that LCF
             reads, two thirds of the depth.
         hidden: width of the projector.
-        grid: tokens per side that the teacher is asked for; None is the network's own.
-        cache: folder for the teacher's tokens, see `flowexp.encoders.TokenCache`; None asks it at every step.
+        grid: tokens per side of the teacher; None is that of the network.
+        cache: folder for the teacher's tokens, see `flowexp.encoders.TokenCache`; None computes them at every step.
         teacher_options: further arguments of the teacher.
     """
 
@@ -49,8 +50,7 @@ class RepresentationAlignment(Term):
         teacher_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(lam)
-        if teacher not in TEACHERS:
-            raise ValueError(f"terms.repa.teacher must be one of {', '.join(TEACHERS)}, got {teacher!r}")
+        check_choice("terms.repa.teacher", teacher, TEACHERS)
         self.teacher = teacher
         self.teacher_options = dict(teacher_options or {})
         self.tap = tap

@@ -18,7 +18,7 @@ from flowexp.training.parallel.rows import gather_rows
 
 # An approximation, not a reproduction: DDAE++ has no public code, and its equations are not recoverable.
 class SelfDistillation(Term):
-    """Two views of each image, one seen by the network and one by its slow copy, should find each other in the batch.
+    """Contrast two views of each image, one read by the network and one by its slow copy, within the batch.
 
     An approximation of DDAE++, whose self-distillation is known to be like MoCo v3's: symmetric InfoNCE between
     predictor(projector(h)) of the network and projector(h) of a copy of both that follows with momentum, h being the

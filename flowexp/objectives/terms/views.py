@@ -12,7 +12,7 @@ def crop_and_flip(
     """Each image (B, C, H, W) moved by up to shift_frac of its side in both directions, and mirrored half the time.
 
     The random crop with padding of CIFAR-10's recipes (4 of 32: an eighth), padded with the edge: zero would be grey
-    for pictures and anything for latents. Needs no loop and does not ask the device.
+    for pictures and anything for latents. Needs no loop and no synchronisation with the device.
 
     rows, num: views are drawn for `num` images, of which these are `rows`; for these alone, by default.
     """

@@ -15,8 +15,8 @@ from flowexp.records.atomic import PARTIAL, replacing
 
 __all__ = ["PARTIAL", "AtomicCheckpointIO", "CheckpointError", "load_checkpoint", "peek", "verify_checkpoint"]
 
-# What a system says that could not read a file, whatever is in it. A flipped bit can make zipfile seek to a place that
-# cannot be, which is EINVAL, and no more than a matter of the file.
+# Errors of a system that could not read a file, whatever its content. A flipped bit can make zipfile seek to a place
+# that cannot be: that error, EINVAL, belongs to the file.
 _NOT_OF_THE_FILE = (
     errno.ENOMEM, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT,
     errno.ENOTCONN, errno.EHOSTDOWN, errno.EAGAIN, errno.EINTR, errno.ENXIO, errno.ENODEV,
@@ -58,7 +58,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint whose bytes are those that were written; tensors and plain containers only.
+    """The content of an undamaged checkpoint; tensors and plain containers only.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -90,7 +90,7 @@ def _write_whole(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def _os_error_behind(error: BaseException | None) -> OSError | None:
-    """torch wraps what the system said: a full disk arrives as "unexpected pos"."""
+    """torch wraps errors of the system: a full disk arrives as "unexpected pos"."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
@@ -124,7 +124,7 @@ def _load(path: Path, **how: Any) -> dict[str, Any]:
 
 
 def _raise_if_of_the_system(error: BaseException, path: Path) -> None:
-    """Raises OSError, with the file's name, where no damage but the system kept a file from being read.
+    """Raises OSError, with the file's name, where the system, and no damage, made a file unreadable.
 
     torch wraps the system's error in a RuntimeError that ends in the same words.
     """

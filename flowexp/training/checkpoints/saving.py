@@ -1,4 +1,4 @@
-"""When a run is saved: where a resume is exact, and before a run that is asked to stop ends."""
+"""When a run is saved: where a resume is exact, and when a signal stops it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COPIES = 4  # weights, their EMA and AdamW's two moments
 
 
 class StepCheckpoint(Checkpoint):
-    """Saves the run every so many optimizer steps, at its end, and when a signal asks it to stop.
+    """Saves the run every so many optimizer steps, at its end, and when a signal stops it.
 
     A checkpoint is taken when a batch is over, after the optimizer has stepped and every other callback has run:
     resumed, the run goes on with the next batch as if nothing had happened. A signal (SIGTERM, Ctrl-C, SIGHUP of a
@@ -32,6 +32,10 @@ class StepCheckpoint(Checkpoint):
     not wait: Lightning ends the run, unsaved, with status 1. Before the first step, the folder must be writable and
     have room, or the run is refused. A callback that stops training must do so by the end of a batch for the last steps
     to be saved.
+
+    By hand and not Lightning's ModelCheckpoint, which answers no signal, looks for no room before the first step, and
+    keeps either the newest few or those of every so many steps. It serves for the best of a number, see
+    `flowexp.measuring.callbacks.best`.
 
     Arguments:
         folder: where `step_00001000.ckpt` and its like go.

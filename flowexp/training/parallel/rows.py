@@ -10,7 +10,7 @@ from torch import Tensor
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
     """Concatenates `rows` (B, ...) of every process to (world_size * B, ...), without gradient.
 
-    Every process must call it, with as many rows. Returns that tensor and the index at which this process's own rows
+    Every process must call it, with as many rows. Returns that tensor and the index at which the rows of this process
     begin; for one process, `rows` and 0.
     """
     if num_processes() == 1:
@@ -21,10 +21,10 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
 
 
 def gather_rows_with_gradient(rows: Tensor) -> Tensor:
-    """The same for a loss that every process computes of all rows: its gradient reaches each process by its own rows.
+    """The rows (world_size * B, ...) for a loss that every process computes of all rows, with their gradient.
 
-    That is a share of the gradient, of which processes then take the mean where the sum is meant: it is multiplied by
-    their number.
+    Through its rows each process gets a share of the gradient. Lightning takes the mean of the shares where their sum
+    is meant, so that they are multiplied by the number of processes.
     """
     everyone, first = gather_rows(rows)
     if everyone is rows:

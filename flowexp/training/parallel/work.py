@@ -42,7 +42,7 @@ def share(items: Sequence[Item]) -> list[Item]:
     """Every world_size-th item, from the rank-th on.
 
     Where the items do not divide evenly, the last is handed out again: a network sharded over processes hangs when one
-    of them calls it less often. `num_own` says how many of a share are not repeats.
+    of them calls it less often. `num_own` is the number of a share that are no repeats.
     """
     rank, world_size = rank_and_world_size()
     rounds = -(-len(items) // world_size)
@@ -55,10 +55,10 @@ def num_own(num_items: int) -> int:
     return len(range(rank, num_items, world_size))
 
 
-def collect(found: dict[Key, Any]) -> dict[Key, Any]:
-    """What all processes found, on every process; all must call it."""
+def collect(results: dict[Key, Any]) -> dict[Key, Any]:
+    """The results of all processes, on every process; all must call it."""
     if rank_and_world_size()[1] == 1:
-        return found
+        return results
     parts: list[dict[Key, Any]] = [{} for _ in range(dist.get_world_size())]
-    dist.all_gather_object(parts, found)
+    dist.all_gather_object(parts, results)
     return {key: value for part in parts for key, value in part.items()}

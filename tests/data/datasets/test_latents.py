@@ -221,18 +221,6 @@ def test_two_encodings_at_once_leave_every_row_of_every_shard_whole(
     assert not list((tmp_path / "both").rglob("*partial"))
 
 
-def test_the_cache_of_an_earlier_version_is_read_without_checksums(cache: LatentCache, imagenet: Path, vae: Any):
-    expected = latents(cache, vae, imagenet).train.images
-    for path in cache.folder.glob("*/*.npy"):
-        rewrite(path, lambda array: array)
-    path = cache.folder / "manifest.json"
-    content = json.loads(path.read_text())
-    del content["digests"]
-    path.write_text(json.dumps(content | {"version": 1, "images": {"train": "of names", "test": "of names"}}))
-    found = latents(cache, vae, imagenet, with_pictures=True)
-    assert torch.equal(found.train.images, expected)
-
-
 # --- training on it --------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from flowexp.data import DataError
 from flowexp.data.storage.image_cache import ImageCache, Split
-from flowexp.records.npy import digest_of
+from flowexp.records.fingerprint import of_file
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), np.uint8)
 LABELS = np.arange(5)
@@ -142,9 +142,9 @@ def test_files_are_read_through_again_only_where_one_was_touched(cache: ImageCac
 
     def counted(path: Path) -> str:
         read.append(path.name)
-        return digest_of(path)
+        return of_file(path)
 
-    monkeypatch.setattr("flowexp.data.storage.image_cache.digest_of", counted)
+    monkeypatch.setattr("flowexp.data.storage.image_cache.fingerprint.of_file", counted)
     cache.build({"train": split()})
     cache.read("train")
     assert read == []  # they were just written

@@ -7,7 +7,8 @@ import pytest
 
 from flowexp.data import DataError
 from flowexp.data.storage.npy_files import ShardedArray
-from flowexp.records.npy import digest_of, read_rows, write_npy, write_npy_atomically
+from flowexp.records.fingerprint import of_file
+from flowexp.records.npy import read_rows, write_npy, write_npy_atomically
 
 ARRAY = np.random.default_rng(0).random((7, 2, 3)).astype(np.float16)
 
@@ -29,10 +30,10 @@ def test_a_file_that_was_not_finished_does_not_appear(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_digest_is_of_the_file_and_not_of_its_parts(tmp_path: Path):
+def test_the_fingerprint_is_of_the_file_and_not_of_its_parts(tmp_path: Path):
     one = write_npy(tmp_path / "a.npy", ARRAY.shape, np.float16, [ARRAY], row_sums=True)
     assert one == write_npy(tmp_path / "b.npy", ARRAY.shape, np.float16, np.split(ARRAY, [1]), row_sums=True)
-    assert one == digest_of(tmp_path / "a.npy") != write_npy(tmp_path / "c.npy", ARRAY.shape, np.float16, [-ARRAY])
+    assert one == of_file(tmp_path / "a.npy") != write_npy(tmp_path / "c.npy", ARRAY.shape, np.float16, [-ARRAY])
 
 
 def write_shards(folder: Path) -> list[Path]:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from flowexp.flow.distances import squared_distances
 from flowexp.flow.losses import feature_vectors, local_contrastive_error
-from flowexp.flow.losses.contrastive import squared_distances
 
 DENOMINATORS = ["alg1", "eq14", "infonce"]
 every_denominator = pytest.mark.parametrize("denominator", DENOMINATORS)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowexp.flow.interpolants import INTERPOLANTS, Linear
+from flowexp.flow.interpolants import GVP, SBDMVP, Linear
 from flowexp.flow.losses import explicit_velocity
 
+INTERPOLANTS = {path.name: path for path in (GVP, Linear, SBDMVP)}
 every_interpolant = pytest.mark.parametrize("name", sorted(INTERPOLANTS))
 
 

@@ -253,4 +253,4 @@ def test_a_signal_at_the_end_is_answered_before_the_first_monitor(tmp_path, modu
 def test_the_record_says_what_was_measured_and_how(module, datamodule, tmp_path: Path):
     measure_now([First("first")], module, datamodule, Recorder(tmp_path), 5)
     entry = json.loads((tmp_path / "measurements.jsonl").read_text())
-    assert (entry["weights"], entry["settings"]) == (module.digest(), "first-same")
+    assert (entry["weights"], entry["settings"]) == (module.fingerprint(), "first-same")

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from flowexp.measuring.callbacks.diagnostics_along_t import CrossTerms, VelocityNorms
-from flowexp.measuring.callbacks.monitor_runs import in_words, measure_now
+from flowexp.measuring.callbacks.monitor_runs import measure_now, screen_name
 from flowexp.measuring.callbacks.noise_levels import NoiseLevelMonitor
 from flowexp.records.recording import Recorder
 
 
 def test_monitors_have_names_that_can_be_read():
     monitors = [VelocityNorms(), NoiseLevelMonitor(), CrossTerms()]
-    assert [in_words(monitor) for monitor in monitors] == ["velocity norms", "noise level", "cross terms"]
+    assert [screen_name(monitor) for monitor in monitors] == ["velocity norms", "noise level", "cross terms"]
 
 
 def test_each_measurement_is_announced_with_how_many_are_to_come(

@@ -3,13 +3,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowexp.measuring.callbacks import probe
+from flowexp.measuring.callbacks import probe, probe_baselines
 from flowexp.measuring.callbacks.probe import LEVELS, ProbeMonitor
 
 
 def measure(monitor, module, datamodule, seed=0):
     with module.averaged():
         return monitor.measure(module, datamodule, seed)
+
+
+def accuracies(found, reading):
+    rows = [row for row in found.rows if (row["reading"], row["features"]) == (reading, "network")]
+    return {(row["t"], row["tap"]): row["accuracy"] for row in rows}
 
 
 def test_defaults_are_those_of_lcf_table_3():
@@ -28,21 +33,28 @@ def test_defaults_are_those_of_lcf_table_3():
 @pytest.mark.slow
 def test_digits_are_read_off_a_random_network_better_when_they_are_clean(module, datamodule):
     found = measure(ProbeMonitor([0.0, 0.9], taps=[4, 2], lr=1e-2), module, datamodule)
-    accuracy = {(row["t"], row["tap"]): row["accuracy"] for row in found.rows}
+    accuracy = accuracies(found, "converged")
     assert list(accuracy) == [(0.0, 2), (0.0, 4), (0.9, 2), (0.9, 4)]
     assert accuracy[0.0, 4] > 0.5 > accuracy[0.9, 4]
-    assert found.scalars == {
-        "probe/peak": max(accuracy.values()),
-        "probe/t_peak": 0.0,
-        "probe/at_clean": max(accuracy.values()),
-        "probe/dip": 0.0,
+    best = {
+        "peak": max(accuracy.values()),
+        "t_peak": 0.0,
+        "at_clean": max(accuracy.values()),
+        "dip": 0.0,
+        "dip_se": 0.0,
     }
-    assert [text.get_text() for text in found.figure.axes[0].get_legend().get_texts()] == ["2", "4"]
+    assert {key: found.scalars[f"probe/{key}"] for key in best} == best
+    assert len(found.figure.axes) == 3
+    assert [text.get_text() for text in found.figure.axes[0].get_legend().get_texts()] == [
+        "block 2",
+        "block 4",
+        "pixels",
+    ]
 
 
 def test_the_default_tap_is_the_backbones(module, datamodule):
     found = measure(ProbeMonitor([0.1], epochs=1, max_train_images=64), module, datamodule)
-    assert [row["tap"] for row in found.rows] == [module.backbone.default_tap]
+    assert {row["tap"] for row in found.rows if row["features"] == "network"} == {module.backbone.default_tap}
     assert found.protocol["num_train"] == 64 and found.protocol["num_test"] == len(datamodule.test)
 
 
@@ -84,6 +96,9 @@ def test_a_network_that_diverged_is_an_error(module, datamodule):
         ({"weight_decay": -1.0}, "weight_decay of at least 0"),
         ({"extract_batch_size": 0}, "must be at least 1 and memory_gb positive, got 0, None"),
         ({"max_train_images": 0}, "must be at least 1 and memory_gb positive, got 256, 0"),
+        ({"readings": []}, "some of converged, paper, knn, got none"),
+        ({"readings": ["linear"]}, "some of converged, paper, knn, got linear"),
+        ({"baselines": ["noise"]}, "some of pixels, encoder, got noise"),
         ({"memory_gb": 0.0}, r"memory_gb positive, got 256, None and 0\.0"),
     ],
 )
@@ -93,40 +108,61 @@ def test_settings_that_cannot_be_meant_are_refused_before_training(options, sent
 
 
 def test_a_named_protocol_stands_beside_the_numbers_with_its_departures(module, datamodule):
-    monitor = ProbeMonitor([0.1, 0.5], protocol="ddae", probes=["linear", "knn"], max_train_images=64)
+    monitor = ProbeMonitor([0.1, 0.5], protocol="ddae", max_train_images=64)
     found = measure(monitor, module, datamodule)
-    assert (found.protocol["protocol"], found.protocol["optimizer"]) == ("ddae", "adam")
-    assert any("no augmentation" in departure for departure in found.protocol["departures"])
-    linear, knn = found.verdicts
-    assert knn.endswith("(knn probe)") and linear.startswith("no verdict") and not linear.endswith("(knn probe)")
-    assert found.protocol["updates"] == 15
-    fitted = {row["probe"]: row["train_accuracy"] for row in found.rows}
-    assert 0 <= fitted["linear"] <= 1 and fitted["knn"] is None
-    assert found.protocol["knn"] == {"k": 20, "temperature": 0.07}
-    assert {row["probe"] for row in found.rows} == {"linear", "knn"} and found.maps == ("accuracy",)
+    paper = found.protocol["readings"]["paper"]
+    assert (paper["protocol"], paper["optimizer"], paper["updates"]) == ("ddae", "adam", 15)
+    assert any("no augmentation" in departure for departure in paper["departures"])
+    assert any(str(verdict).endswith("(nearest neighbours)") for verdict in found.verdicts)
+    fitted = {row["reading"]: row["train_accuracy"] for row in found.rows}
+    assert 0 <= fitted["paper"] <= 1 and fitted["knn"] is None
+    assert found.protocol["readings"]["knn"]["k"] == 20 and found.maps == {"accuracy": "accuracy"}
+    assert [*dict.fromkeys(row["reading"] for row in found.rows)] == ["converged", "paper", "knn"]
+
+
+@pytest.mark.slow
+def test_pixels_and_a_frozen_encoder_stand_beside_the_network_and_are_read_once(
+    module, datamodule, tmp_path, monkeypatch
+):
+    options = {"levels": [0.1], "readings": ["converged"], "baselines": ["pixels", "encoder"], "cache": str(tmp_path)}
+    found = measure(ProbeMonitor(**options, max_train_images=400), module, datamodule)
+    known = {row["features"]: row["accuracy"] for row in found.rows if row["t"] is None}
+    assert known["pixels"] > 0.85 and known["efficientnet_lite"] > 0.8
+    monkeypatch.setattr(probe_baselines, "_read", lambda *_: pytest.fail("baselines were read again"))
+    again = measure(ProbeMonitor(**options, max_train_images=400), module, datamodule)
+    assert again.rows == found.rows
+    with pytest.raises(pytest.fail.Exception):  # other images have other baselines
+        measure(ProbeMonitor(**options, max_train_images=401), module, datamodule)
+
+
+def test_large_images_are_averaged_down_to_what_a_classifier_can_be_fitted_to():
+    small, large = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 256, 256)
+    assert probe_baselines._pixels(small).shape == (2, 3072)
+    assert probe_baselines._pixels(large).shape[1] <= probe_baselines.MOST_PIXELS
+    assert float(probe_baselines._pixels(large).mean()) == pytest.approx(float(large.mean()), abs=1e-2)
 
 
 def test_a_setting_of_ones_own_wins_over_the_protocols_and_is_told_as_a_departure(module, datamodule):
     monitor = ProbeMonitor([0.1], protocol="ddae", epochs=2, lr=1e-2, max_train_images=64)
     assert (monitor.protocol.epochs, monitor.protocol.lr, monitor.protocol.optimizer) == (2, 1e-2, "adam")
-    departures = measure(monitor, module, datamodule).protocol["departures"]
+    departures = measure(monitor, module, datamodule).protocol["readings"]["paper"]["departures"]
     assert departures[-2:] == ["epochs 2, not 15", "lr 0.01, not 0.001"]
 
 
 @pytest.mark.slow
 def test_each_number_has_the_card_of_what_decides_it(module, datamodule):
     def cards(seed=0, levels=(0.1, 0.5), **options):
-        options = {"max_train_images": 64, "epochs": 1, "probes": ["linear", "knn"]} | options
+        options = {"max_train_images": 64, "epochs": 1} | options
         found = measure(ProbeMonitor(levels, **options), module, datamodule, seed)
         assert {*found.protocol["cards"]} == {*found.scalars}
-        return found.protocol["cards"]["probe/peak"], found.protocol["cards"]["knn/dip"]
+        return [found.protocol["cards"][key] for key in ("probe/peak", "probe_paper/peak", "knn/dip")]
 
-    linear, knn = cards()
-    assert cards(seed=1) == (linear, knn) and linear != knn
-    other_fit, same = cards(lr=1e-2)
-    assert other_fit != linear and same == knn  # nothing is fitted there
+    converged, paper, knn = cards()
+    assert cards(seed=1) == [converged, paper, knn] and len({converged, paper, knn}) == 3
+    same_probe, other_fit, same = cards(lr=1e-2)
+    assert other_fit != paper and (same_probe, same) == (converged, knn)  # the setting is the paper's alone
     for changes in ({"max_train_images": 65}, {"taps": [2]}, {"levels": (0.1, 0.6)}):
-        assert not {linear, knn} & {*cards(**changes)}
+        assert not {converged, paper, knn} & {*cards(**changes)}
 
 
 def test_adam_has_no_weight_decay():
@@ -149,7 +185,7 @@ def test_a_grid_larger_than_the_memory_is_read_in_parts_with_the_same_numbers(mo
         return found
 
     monkeypatch.setattr(probe, "extract_features", noting)
-    options = {"levels": [0.0, 0.1, 0.5], "taps": [2, 4], "epochs": 2, "probes": ["linear", "knn"]}
+    options = {"levels": [0.0, 0.1, 0.5], "taps": [2, 4], "epochs": 2}
     options["max_train_images"] = 300
     whole = measure(ProbeMonitor(**options), module, datamodule)
     needed = grids[0][1] + grids[1][1]
@@ -165,7 +201,7 @@ def test_a_grid_larger_than_the_memory_is_read_in_parts_with_the_same_numbers(mo
 
 @pytest.mark.filterwarnings("error")
 def test_classes_that_no_training_image_shows_are_warned_of(module, datamodule):
-    monitor = ProbeMonitor([0.1], epochs=1, max_train_images=6)
+    monitor = ProbeMonitor([0.1], readings=["paper"], baselines=[], epochs=1, max_train_images=6)
     seen = len(datamodule.train.subset(6).labels.unique())
     with pytest.warns(UserWarning, match=rf"{10 - seen} of 10 classes are among the test images and not among the 6 "):
         measure(monitor, module, datamodule)
@@ -175,7 +211,7 @@ def test_classes_that_no_training_image_shows_are_warned_of(module, datamodule):
 def test_fewer_images_than_neighbours_are_refused_before_features_are_read(module, datamodule, monkeypatch):
     monkeypatch.setattr(probe, "extract_features", lambda *_, **__: pytest.fail("features were read"))
     with pytest.raises(ValueError, match="needs at least 20 training images, got 19: raise max_train_images"):
-        measure(ProbeMonitor([0.1], probes=["knn"], max_train_images=19), module, datamodule)
+        measure(ProbeMonitor([0.1], readings=["knn"], max_train_images=19), module, datamodule)
 
 
 def test_data_without_classes_cannot_be_probed(module, datamodule):

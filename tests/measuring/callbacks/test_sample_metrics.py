@@ -362,7 +362,7 @@ def replace_train(datamodule, num):
         ({"reference": "val"}, "train, test or a .npz file of ADM, got 'val'"),
         ({"metrics": ["fid"]}, "metrics must be some of frechet, sfid"),
         ({"metrics": ["sfid"]}, "sfid needs the output spatial, which only encoder=inception offers"),
-        ({"labels": "all"}, "balanced or random, got 'all'"),
+        ({"labels": "all"}, "balanced, random, got 'all'"),
         ({"precision": "16"}, "32-true, bf16-mixed, got '16'"),
         ({"every_n_steps": 0}, "at least 1, got 0"),
         ({"options": {"foo": 3}}, "options of metrics are split_size, k, .*; got foo"),

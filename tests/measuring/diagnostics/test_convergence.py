@@ -170,9 +170,9 @@ def short_run():
 
 def test_table_3_has_not_converged_on_features_of_a_short_run_and_there_is_no_verdict(short_run):
     result = fit_probes(*short_run, 10)
-    assert not any(fit.converged for fit in result.fits())
-    curve = probe_curves(*short_run, 10, LEVELS, [2], "lcf", ["linear"])["linear"]
-    (sentence,) = verdict(curve)
+    assert not any(fit.converged for fit in result.fits)
+    curve = probe_curves(*short_run, 10, LEVELS, [2], "lcf", ["paper"])["paper"]
+    (sentence,) = map(str, verdict(curve))
     assert sentence.startswith("no verdict: ") and "no low-noise" not in sentence
 
 
@@ -180,8 +180,8 @@ def test_many_updates_of_raw_features_are_no_convergence(short_run):
     """3.6 of updates times lr: the rule of thumb that was passed by probes 30 points below what the features know."""
     protocol = create_protocol("lcf").but(epochs=30, lr=1e-2)
     assert protocol.updates(1437) * protocol.lr > 1
-    curve = probe_curves(*short_run, 10, LEVELS, [2], protocol, ["linear"])["linear"]
-    (sentence,) = verdict(curve)
+    curve = probe_curves(*short_run, 10, LEVELS, [2], protocol, ["paper"])["paper"]
+    (sentence,) = map(str, verdict(curve))
     assert sentence.startswith("no verdict: the linear probe has not converged at 3 of 3 places")
     assert "train accuracy of" in sentence
 
@@ -195,13 +195,13 @@ def test_the_optimum_has_converged_on_the_same_features(short_run):
 def test_a_fit_is_called_converged_where_a_longer_one_changes_nothing(epochs, converged):
     features, labels = classes()
     result = fit_probes(features[None], labels, features[None], labels, 4, epochs=epochs, lr=1e-2)
-    assert result.fits()[0].converged is converged
+    assert result.fits[0].converged is converged
 
 
 def test_the_table_says_how_each_probe_was_fitted(short_run):
-    curve = probe_curves(*short_run, 10, LEVELS, [2], create_protocol("lcf").but(epochs=1), ["linear"])["linear"]
+    curve = probe_curves(*short_run, 10, LEVELS, [2], create_protocol("lcf").but(epochs=1), ["paper"])["paper"]
     row = curve.rows()[0]
-    assert list(row) == ["t", "tap", "accuracy", "train_accuracy", "gradient_left", "over_chance"]
+    assert list(row) == ["t", "tap", "accuracy", "train_accuracy", "gradient_left", "over_chance", "penalty"]
     assert row["train_accuracy"] == curve.fits[0.0, 2].train_accuracy
     assert curve.num_classes == 10 and curve.chance == pytest.approx(37 / 360)
 

@@ -115,5 +115,5 @@ def test_a_subspace_needs_classes_and_a_complement(basis):
         semantic_subspace(torch.zeros(3, 4), torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match=r"0 < r < d = 4, got \(12, 3\)"):
         encoder_jacobian(lambda x, t: x, Linear(), torch.zeros(2, 1, 2, 2), [0.1], basis, seed=0)
-    with pytest.raises(ValueError, match="mean, flatten, got 'max'"):
+    with pytest.raises(ValueError, match="flatten, mean, got 'max'"):
         tapped_encoder(create_backbone("dit_nano2", resolution=4, channels=1), 2, "max")

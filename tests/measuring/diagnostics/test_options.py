@@ -47,7 +47,7 @@ def test_the_interval_of_a_paired_difference_is_the_basic_one(confidence):
     features = {"plain": base, "other": base * 1.3 + 0.5}
     reference = moments_of(torch.randn(50, 3))
     found = {
-        score.name: score
+        score.sampler: score
         for score in compare_samplers(features, reference, "plain", num_resamples=60, confidence=confidence, seed=4)
     }["other"]
 

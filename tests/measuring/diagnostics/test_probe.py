@@ -12,10 +12,12 @@ from flowexp.flow.randomness import keyed_generator
 from flowexp.measuring.diagnostics import (
     PROTOCOLS,
     ProbeCurve,
+    ProbeResult,
     create_protocol,
     extract_features,
+    fit_converged,
     fit_probes,
-    knn_accuracy,
+    knn_correct,
     probe_curves,
 )
 from flowexp.measuring.diagnostics.probe import LinearHeads
@@ -99,8 +101,7 @@ def fit_alone(features, labels, test_features, optimizer, epochs=3, batch_size=3
 def test_fitting_together_is_fitting_each_alone(name, optimizer, monkeypatch):
     features, labels = toy_problem()
     fitted = []
-    place = "flowexp.measuring.diagnostics.probe._accuracy"
-    monkeypatch.setattr(place, lambda heads, *_: fitted.append(heads) or torch.zeros(3))
+    monkeypatch.setattr("flowexp.measuring.diagnostics.probe._result", lambda heads, *_: fitted.append(heads))
     with torch.no_grad():  # a measurement runs without gradient, and the probe needs its own
         fit_probes(features, labels, features, labels, 4, epochs=3, batch_size=32, lr=1e-2, optimizer=name, seed=5)
     for index in range(3):
@@ -177,15 +178,32 @@ def test_the_updates_of_a_fit_are_counted():
 
 
 @pytest.mark.slow
-def test_both_probes_are_fitted_to_the_same_features():
+def test_all_readings_are_of_the_same_features():
     features, labels = toy_problem(heads=4)
     data = (features[:, :150], labels[:150], features[:, 150:], labels[150:], 4)
     curves = probe_curves(*data, levels=[0.0, 0.1], taps=[2, 4], protocol="ddae", seed=3)
-    assert list(curves) == ["linear", "knn"]
+    assert list(curves) == ["converged", "paper", "knn"]
     places = [(0.0, 2), (0.0, 4), (0.1, 2), (0.1, 4)]
-    linear = fit_probes(*data, seed=3, **create_protocol("ddae").fit()).accuracy.tolist()
-    assert curves["linear"].accuracy == dict(zip(places, linear, strict=True))
-    assert curves["knn"].accuracy == dict(zip(places, knn_accuracy(*data), strict=True))
+    results = {
+        "converged": fit_converged(*data, seed=3),
+        "paper": fit_probes(*data, seed=3, **create_protocol("ddae").fit()),
+        "knn": ProbeResult(*knn_correct(*data)),
+    }
+    for reading, result in results.items():
+        assert curves[reading].accuracy == dict(zip(places, result.accuracy.tolist(), strict=True))
+        assert [*curves[reading].correct] == places
     assert curves["knn"].num_test == 50 and curves["knn"].along(4)[0][0] == 0.0
-    with pytest.raises(ValueError, match="linear, knn, got svm"):
-        probe_curves(*data, [0.0, 0.1], [2, 4], probes=["svm"])
+    with pytest.raises(ValueError, match="converged, paper, knn, got svm"):
+        probe_curves(*data, [0.0, 0.1], [2, 4], readings=["svm"])
+
+
+def test_the_error_of_a_dip_is_that_of_paired_differences():
+    """Of 400 images both cells fail 60; the cleanest level fails 20 more, the peak 10 others."""
+    peak, clean = torch.ones(400, dtype=torch.bool), torch.ones(400, dtype=torch.bool)
+    clean[:80] = False
+    peak[20:90] = False
+    accuracy = {(0.0, 4): 320 / 400, (0.1, 4): 330 / 400}
+    curve = ProbeCurve(accuracy, 400, correct={(0.0, 4): clean, (0.1, 4): peak})
+    difference = torch.tensor([1.0] * 20 + [-1.0] * 10 + [0.0] * 370, dtype=torch.float64)
+    assert curve.dip_se == pytest.approx(float(difference.std(correction=0)) / 20)
+    assert curve.dip_se < ProbeCurve(accuracy, 400).dip_se / 1.5  # as if of different images

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from flowexp.measuring.diagnostics import (
+    ControlledSampler,
     Curve,
     LevelCondition,
     LevelGradient,
@@ -28,6 +29,14 @@ JACOBIAN = LevelJacobian(0.2, 1.0, 1.0, 0.05, 0.05, 1.0, 3.0, 0.1)
 CONDITION = LevelCondition(0.02, 50.0, 50.0, 10.0, 9.0, 1.0, 1.0, 1.0, 1.0)
 NAN = float("nan")
 CONVERGED, SHORT = ProbeFit(0.8, 0.02, 0.5), ProbeFit(0.59, 0.35, 10.0)
+
+
+def sentences(*curves, **named):
+    return [str(found) for found in verdict(*curves, **named)]
+
+
+def ssc_sentences(proposal, scores):
+    return [str(found) for found in ssc_verdict(proposal, scores)]
 
 
 def probe(*shares, num_test=10_000, levels=(0.0, 0.1, 0.5), fits=None, **about):
@@ -57,14 +66,14 @@ def probe(*shares, num_test=10_000, levels=(0.0, 0.1, 0.5), fits=None, **about):
     ],
 )  # fmt: skip
 def test_a_dip_is_not_judged_where_it_could_not_be_seen(curve, sentence):
-    assert verdict(curve) == [sentence]
+    assert sentences(curve) == [sentence]
 
 
 def test_a_probe_that_has_not_converged_has_no_verdict_and_says_by_what():
     curve = probe(0.55, 0.63, 0.5, fits=CONVERGED)
-    assert verdict(curve)[0].startswith("low-noise pathology")
+    assert sentences(curve)[0].startswith("low-noise pathology")
     short = replace(curve, fits=curve.fits | {(0.1, 8): SHORT})
-    assert verdict(short) == [
+    assert sentences(short) == [
         "no verdict: the linear probe has not converged at 1 of 3 places, so that its curve shows how large features "
         "are, too: at t = 0.1, block 8, 35 % of its gradient are left (10.0 times what chance explains, in square) at "
         "a train accuracy of 59.0 %; raise epochs, lr or max_train_images"
@@ -72,23 +81,23 @@ def test_a_probe_that_has_not_converged_has_no_verdict_and_says_by_what():
 
 
 def test_chance_comes_before_convergence():
-    assert "at chance" in verdict(probe(0.119, 0.11, 0.1, num_test=360, fits=SHORT))[0]
+    assert "at chance" in sentences(probe(0.119, 0.11, 0.1, num_test=360, fits=SHORT))[0]
 
 
 def test_an_accuracy_just_above_chance_is_judged():
-    assert verdict(probe(0.16, 0.15, 0.14, num_test=3600))[0].startswith("no low-noise pathology")
+    assert sentences(probe(0.16, 0.15, 0.14, num_test=3600))[0].startswith("no low-noise pathology")
 
 
 @pytest.mark.parametrize("cosine", [0.0, 0.02, -0.9, NAN])
 def test_a_velocity_that_does_not_know_its_target_has_no_deficit(cosine):
     untrained = replace(NORMS, velocity=0.0, ratio=0.0, deficit=1.0, cosine=cosine, best_scale=1.0)
-    (sentence,) = verdict(norms=Curve([replace(untrained, t=0.05), replace(untrained, t=0.95)]))
+    (sentence,) = sentences(norms=Curve([replace(untrained, t=0.05), replace(untrained, t=0.95)]))
     assert sentence.startswith("no verdict on the velocity deficit: the network's velocity does not know its target")
 
 
 def test_a_level_where_the_velocity_knows_nothing_silences_its_own_end_alone():
     curve = Curve([replace(NORMS, t=0.05, cosine=0.01, best_scale=NAN), replace(NORMS, t=0.95, deficit=0.12)])
-    noise, data, whose = verdict(norms=curve)
+    noise, data, whose = sentences(norms=curve)
     assert noise.startswith("velocity deficit: 12 %")
     assert data.startswith("no verdict on the velocity deficit at the data end: there v does not know its target")
     assert whose.startswith("no verdict on whose deficit it is")
@@ -107,13 +116,13 @@ def test_a_level_where_the_velocity_knows_nothing_silences_its_own_end_alone():
 )
 def test_a_deficit_is_judged_as_far_as_its_standard_error_allows(deficit, error, start):
     curve = Curve([replace(NORMS, t=0.05), replace(NORMS, t=0.95, deficit=deficit, ratio_se=error)])
-    assert verdict(norms=curve)[0].startswith(start)
+    assert sentences(norms=curve)[0].startswith(start)
 
 
 @pytest.mark.parametrize("error", [0.02, NAN])
 def test_the_optimal_field_is_not_named_where_the_best_scale_is_hardly_known(error):
-    sentences = verdict(norms=Curve([NORMS, replace(NORMS, t=0.9, best_scale_se=error)]))
-    assert sentences[-1].startswith("no verdict on whose deficit it is")
+    found = sentences(norms=Curve([NORMS, replace(NORMS, t=0.9, best_scale_se=error)]))
+    assert found[-1].startswith("no verdict on whose deficit it is")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +136,7 @@ def test_the_optimal_field_is_not_named_where_the_best_scale_is_hardly_known(err
     ],
 )
 def test_a_lag_is_judged_beyond_the_chance_of_its_samples(point, start):
-    assert verdict(lag=Curve([point]))[0].startswith(start)
+    assert sentences(lag=Curve([point]))[0].startswith(start)
 
 
 @pytest.mark.parametrize(
@@ -143,36 +152,36 @@ def test_a_lag_is_judged_beyond_the_chance_of_its_samples(point, start):
     ],
 )
 def test_a_reallocation_is_judged_as_far_as_the_gains_are_known(low, start):
-    assert verdict(jacobian=Curve([JACOBIAN, replace(JACOBIAN, t=0.01, **low)]))[0].startswith(start)
+    assert sentences(jacobian=Curve([JACOBIAN, replace(JACOBIAN, t=0.01, **low)]))[0].startswith(start)
 
 
 def test_numbers_that_are_not_finite_have_no_verdict():
     broken = replace(CONDITION, noise_network=NAN)
-    assert verdict(condition=Curve([broken]))[0].startswith("no verdict on the condition number")
+    assert sentences(condition=Curve([broken]))[0].startswith("no verdict on the condition number")
     nothing = LevelGradient(0.05, 1.0, 0.0, NAN, NAN, 0.0)
-    assert verdict(gradient=Curve([nothing])) == ["no verdict on the gradient: its norm is 0 or not finite"]
+    assert sentences(gradient=Curve([nothing])) == ["no verdict on the gradient: its norm is 0 or not finite"]
 
 
 @pytest.mark.parametrize(("low", "start"), [(-4.0, "no verdict on SSC"), (-0.4, "no scale is surely better")])
 def test_scales_are_not_called_no_better_where_no_difference_could_show(low, start):
     proposal = SSCProposal(1.08, 1.0, "quad_in", "lag", 1.1, 1.4, 1.08, 1.002, 0.1, 0.016)
-    plain = SamplerScore("euler-50-plain", 9.0, 0.0, 0.0, 0.0, False)
-    scores = [plain, SamplerScore("euler-50-vd", 9.0, 0.0, low, -low, False)]
-    assert ssc_verdict(proposal, scores)[1].startswith(start)
+    plain = SamplerScore(ControlledSampler("euler", 50, "plain"), 9.0, 0.0, 0.0, 0.0, False)
+    scores = [plain, SamplerScore(ControlledSampler("euler", 50, "vd"), 9.0, 0.0, low, -low, False)]
+    assert ssc_sentences(proposal, scores)[1].startswith(start)
 
 
 def test_a_proposal_bears_its_error_and_one_within_it_is_none():
     proposal = SSCProposal(1.08, 1.0, "quad_in", "lag", 1.1, 1.4, 1.08, 1.002, 0.1, 0.016)
-    assert "s0 = 1.080 (standard error 0.016)" in ssc_verdict(proposal, [])[0]
+    assert "s0 = 1.080 (standard error 0.016)" in ssc_sentences(proposal, [])[0]
     chance = replace(proposal, s0=1.0, source="none", s0_lag=1.028)
-    assert ssc_verdict(chance, [])[0] == (
+    assert ssc_sentences(chance, [])[0] == (
         "SSC proposal: none; the 1.028 that was measured is within chance of 1 (standard error 0.016)"
     )
     ahead = replace(chance, s0_lag=0.97)
-    assert ssc_verdict(ahead, [])[0] == "SSC proposal: none; states are not behind their schedule"
+    assert ssc_sentences(ahead, [])[0] == "SSC proposal: none; states are not behind their schedule"
 
 
 def test_a_margin_is_never_nothing():
     """All right and all wrong have a standard error of 0, however few the images."""
-    assert verdict(probe(1.0, 1.0, 1.0, num_test=360))[0].endswith("within 2 standard errors (1.1 points)")
+    assert sentences(probe(1.0, 1.0, 1.0, num_test=360))[0].endswith("within 2 standard errors (1.1 points)")
     assert math.isfinite(probe(1.0, 1.0, 1.0, num_test=360).dip_se)

@@ -13,6 +13,7 @@ from flowexp.flow.randomness import keyed_generator
 from flowexp.flow.sampler import Sampler
 from flowexp.flow.time import expand, progress
 from flowexp.measuring.diagnostics import (
+    ControlledSampler,
     Curve,
     LevelLag,
     LevelNorms,
@@ -20,7 +21,6 @@ from flowexp.measuring.diagnostics import (
     calibrate_ssc,
     compare_samplers,
     integration_lag,
-    plain_of,
     ssc_controls,
     velocity_norms,
 )
@@ -101,15 +101,14 @@ def test_controls_are_every_scale_with_every_solver_and_number_of_steps():
     found = ssc_controls(base, proposal)
     scales = ["plain", "vd", "late", *(f"constant_{s}" for s in (1.02, 1.04, 1.05, 1.06, 1.08)), "proposal", "mean"]
     assert list(found) == [
-        f"{solver}-{n}-{s}" for solver in ("euler", "euler_maruyama") for n in (50, 250) for s in scales
+        ControlledSampler(solver, n, s) for solver in ("euler", "euler_maruyama") for n in (50, 250) for s in scales
     ]
-    for name, sampler in found.items():
-        solver, steps, scale = name.split("-")
-        assert (sampler.integrator.name, sampler.num_steps) == (solver, int(steps))
+    for key, sampler in found.items():
+        assert (sampler.integrator.name, sampler.num_steps) == (key.solver, key.num_steps)
         assert (sampler.guidance_scale, sampler.final_jump) == (1.5, 0.02)
-        assert sampler.corrected == (scale != "plain")
-        assert plain_of(name) in found and not found[plain_of(name)].corrected
-    settings = {name: (s.s0, s.s1, s.profile) for name, s in found.items()}
+        assert sampler.corrected == (key.scale != "plain")
+        assert not found[key.plain()].corrected
+    settings = {str(key): (s.s0, s.s1, s.profile) for key, s in found.items()}
     assert settings["euler-50-vd"] == (1.1, 1.0, "linear") and settings["euler-50-late"] == (1.0, 1.1, "linear")
     assert settings["euler-50-proposal"] == (proposal.s0, 1.0, "quad_in")
     assert settings["euler-50-mean"][:2] == (proposal.mean_scale, proposal.mean_scale)
@@ -123,7 +122,7 @@ def features():
 
 def test_paired_intervals_tell_better_from_worse_and_a_twin_from_neither(features):
     reference = moments_of(0.9 * torch.randn(5000, 6))
-    scores = {s.name: s for s in compare_samplers(features, reference, "plain", num_resamples=60)}
+    scores = {s.sampler: s for s in compare_samplers(features, reference, "plain", num_resamples=60)}
     for name, score in scores.items():
         assert score.distance == pytest.approx(distance_of(moments_of(features[name]), reference))
         assert score.difference == pytest.approx(score.distance - scores["plain"].distance)
@@ -139,16 +138,18 @@ def test_pairing_makes_the_interval_narrower(features):
     shuffled = {**features, "near": features["near"][torch.randperm(400)]}
     widths = []
     for own in (features, shuffled):
-        score = next(s for s in compare_samplers(own, reference, "plain", num_resamples=60) if s.name == "near")
+        score = next(s for s in compare_samplers(own, reference, "plain", num_resamples=60) if s.sampler == "near")
         widths.append(score.high - score.low)
     assert widths[0] < 0.5 * widths[1]
 
 
 def test_a_baseline_may_depend_on_the_sampler_and_pairs_are_complete(features):
     reference = moments_of(torch.randn(100, 6))
-    named = {"a-50-plain": features["plain"], "a-50-vd": features["near"], "b-50-plain": features["far"]}
-    scores = {s.name: s for s in compare_samplers(named, reference, plain_of, num_resamples=3)}
-    assert scores["b-50-plain"].difference == 0 and scores["a-50-vd"].difference != 0
+    plain, vd, other = (ControlledSampler(*key) for key in (("a", 50, "plain"), ("a", 50, "vd"), ("b", 50, "plain")))
+    named = {plain: features["plain"], vd: features["near"], other: features["far"]}
+    found = compare_samplers(named, reference, ControlledSampler.plain, num_resamples=3)
+    scores = {score.sampler: score for score in found}
+    assert scores[other].difference == 0 and scores[vd].difference != 0
     with pytest.raises(ValueError, match="no features of the baseline x, only of plain"):
         compare_samplers(features, reference, "x")
     with pytest.raises(ValueError, match=r"equally many samples of every sampler, got \[10, 400\]"):

@@ -69,6 +69,6 @@ def test_controls_are_sampled_with_the_same_noise_and_compared(network, pictures
     }
     clean = project(to_float(images))
     reference = moments_of(clean)
-    scores = diagnostics.compare_samplers(features, reference, diagnostics.plain_of, num_resamples=20)
-    assert [score.name for score in scores] == list(controls)
+    scores = diagnostics.compare_samplers(features, reference, diagnostics.ControlledSampler.plain, num_resamples=20)
+    assert [score.sampler for score in scores] == list(controls)
     assert all(score.low <= score.high for score in scores)

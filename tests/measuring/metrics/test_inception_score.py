@@ -8,7 +8,8 @@ import torch
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torchmetrics.image.inception import InceptionScore as TorchmetricsInceptionScore
 
-from flowexp.measuring.metrics import InceptionScore, inception_score
+from flowexp.measuring.metrics import InceptionScore
+from flowexp.measuring.metrics.inception_score import Score
 
 
 def scores_by_loops(logits: torch.Tensor, split_size: int) -> list[float]:
@@ -20,6 +21,13 @@ def scores_by_loops(logits: torch.Tensor, split_size: int) -> list[float]:
         kl = [sum(q * (math.log(q) - math.log(m)) for q, m in zip(row, part.mean(0), strict=True)) for row in part]
         scores.append(math.exp(float(np.mean(kl))))
     return scores
+
+
+def inception_score(logits: torch.Tensor, split_size: int = 5000) -> Score:
+    """Of logits (N, C) in one update."""
+    metric = InceptionScore(len(logits), split_size, logits.shape[1])
+    metric.update(logits, torch.arange(len(logits)))
+    return metric.compute()
 
 
 def test_score_is_that_of_adms_loops_with_a_last_split_that_is_smaller():

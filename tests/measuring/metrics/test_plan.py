@@ -47,7 +47,7 @@ def test_a_distance_alone_needs_no_stored_features_and_no_other_output():
 
 
 def test_what_a_file_knows_already_needs_no_pass():
-    needs = ALL.reference.besides({"features": moments_of(torch.randn(5, 2)), "spatial": moments_of(torch.randn(5, 2))})
+    needs = ALL.reference.without({"features": moments_of(torch.randn(5, 2)), "spatial": moments_of(torch.randn(5, 2))})
     assert needs == Needs((), features=True)
 
 

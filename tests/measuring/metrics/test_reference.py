@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowexp.data.sets.identity import fingerprint
+from flowexp.data.sets.identity import fingerprint_of_pixels
 from flowexp.measuring.metrics import Moments, Needs, ReferenceCache, Statistics
 
 KEY = {"dataset": "digits", "split": "train", "input_size": 96}
@@ -46,8 +46,17 @@ def test_a_fingerprint_changes_with_one_pixel_and_with_the_shape():
     images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
     changed = images.clone()
     changed[1, 0, 3, 3] = 1
-    assert len({fingerprint(images), fingerprint(changed), fingerprint(images.view(1, 2, 4, 4))}) == 3
-    assert fingerprint(images) == fingerprint(images.clone())
+    assert (
+        len(
+            {
+                fingerprint_of_pixels(images),
+                fingerprint_of_pixels(changed),
+                fingerprint_of_pixels(images.view(1, 2, 4, 4)),
+            }
+        )
+        == 3
+    )
+    assert fingerprint_of_pixels(images) == fingerprint_of_pixels(images.clone())
 
 
 def test_features_come_back_mapped_from_their_file(tmp_path):
@@ -102,7 +111,7 @@ def test_one_wrong_byte_makes_a_file_count_as_missing(tmp_path, moments):
     assert cache.load(KEY) is None and cache.load_features(KEY) is None
 
 
-def test_features_whose_digest_is_lost_count_as_missing(tmp_path):
+def test_features_whose_fingerprint_is_lost_count_as_missing(tmp_path):
     cache = ReferenceCache(tmp_path)
     cache.save_features(KEY, torch.randn(50, 7))
     cache.features_path(KEY).with_suffix(".json").unlink()
@@ -138,5 +147,5 @@ def test_moments_of_features_are_found_where_they_always_were(tmp_path, moments)
 
 
 def test_features_are_stored_in_one_of_two_types(tmp_path):
-    with pytest.raises(ValueError, match="float32 or float16, got 'int8'"):
+    with pytest.raises(ValueError, match="one of float32, float16, got 'int8'"):
         ReferenceCache(tmp_path, dtype="int8")

@@ -1,6 +1,6 @@
 """VD Figure 5: which scales of the velocity, s0 at noise and s1 at data, give which samples?
 
-`python -m flowexp.reproduce velocity_deficit/fig05`, with `run=RUN` for a run of your own: a map of the distances over
+`python -m flowexp.reproduce vd/fig05`, with `run=RUN` for a run of your own: a map of the distances over
 s0 and s1, and samples of the same noise at every cell.
 """
 

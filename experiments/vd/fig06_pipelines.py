@@ -1,6 +1,6 @@
 """VD Figure 6: what does SSC change in a text-to-image pipeline (SANA, SD3, FLUX), and can a scale help it at all?
 
-`python -m flowexp.reproduce velocity_deficit/fig06 pipeline=FOLDER prompts=FILE`, with a pipeline that
+`python -m flowexp.reproduce vd/fig06 pipeline=FOLDER prompts=FILE`, with a pipeline that
 `DiffusionPipeline.from_pretrained` loads and a file with a prompt a line: samples of the same noise with each scale,
 and along the path the norm ratio, the cosine and the best scale of the guided velocity. A ratio below 1 with a best
 scale of 1 is what a network that underestimates nothing has too: a scale can then only leave the network's own field.
@@ -96,7 +96,7 @@ def read_prompts(file: Path | None) -> list[str]:
     return prompts
 
 
-def ssc_of(scheduler: Any) -> type:
+def ssc_of(scheduler: Any) -> Any:
     """The scheduler of the same kind with SSC. Raises ValueError where there is none."""
     from flowexp.integrations import diffusers as ours
 
@@ -155,7 +155,8 @@ def along_pair(
         return (torch.lerp(data, noise, float(self.sigmas[self.step_index])).to(sample.dtype),)
 
     step.__signature__ = inspect.signature(type(before).step)  # type: ignore[attr-defined]
-    pipe.scheduler = type("AlongPair", (type(before),), {"step": step}).from_config(before.config)
+    along: Any = type("AlongPair", (type(before),), {"step": step})
+    pipe.scheduler = along.from_config(before.config)
     try:
         pipe(prompt, latents=noise, generator=_generator(0), output_type="latent", **call)
     finally:

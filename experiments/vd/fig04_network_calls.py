@@ -1,6 +1,6 @@
 """VD Figure 4: does SSC need fewer network calls for the same Frechet distance?
 
-`python -m flowexp.reproduce velocity_deficit/fig04`, with `run=RUN` for a run of your own.
+`python -m flowexp.reproduce vd/fig04`, with `run=RUN` for a run of your own.
 """
 
 from __future__ import annotations

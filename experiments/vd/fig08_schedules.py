@@ -1,6 +1,6 @@
 """VD Figure 8's shapes of SSC's scale over the noise level, as conf/ssc sets them, with the controls of Table 5.
 
-`python -m flowexp.reproduce velocity_deficit/fig08` trains nothing. The FIDs of Table 7 come from
+`python -m flowexp.reproduce vd/fig08` trains nothing. The FIDs of Table 7 come from
 `python -m flowexp.evaluate -m run=RUN ssc=linear,cosine,quad_in,quad_out`.
 """
 

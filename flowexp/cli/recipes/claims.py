@@ -1,0 +1,80 @@
+"""What a recipe decides about a paper: claims with a rule that is written before the run, and how each one ends.
+
+A recipe's yaml has `claims`, by name: `claim` (what the paper says, and where), `rule` (what is compared, in which
+direction, beyond how many standard errors over seeds), and `not_testable` where no small run can decide it. Its Python
+file has `judge(tables) -> {name: Judgement}` for the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean, stdev
+from typing import Any, Literal
+
+State = Literal["supported", "refuted", "not testable at this scale"]
+UNTESTABLE: State = "not testable at this scale"
+STANDARD_ERRORS = 2.0  # over seeds; a difference of fewer is none
+FEWEST_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How a claim ended. `evidence`: the numbers, or the reason why nothing can be said."""
+
+    state: State
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of a paper, the rule that decides it, and how it ended at one budget."""
+
+    name: str
+    claim: str
+    rule: str
+    state: str
+    evidence: str
+
+    def data(self) -> dict[str, str]:
+        """The fields, for JSON."""
+        return asdict(self)
+
+
+def judge_difference(values: Sequence[float], matters: float, unit: str = "", scale: float = 1.0) -> Judgement:
+    """Whether a difference, one value for each seed, is above zero.
+
+    Supported beyond 2 standard errors over seeds and of at least `matters`; refuted where 2 standard errors exclude a
+    difference of `matters`; else not testable. matters: the smallest difference worth the name, in the values' unit.
+    unit, scale: of the numbers in the evidence.
+    """
+    if len(values) < FEWEST_SEEDS or not all(map(math.isfinite, values)):
+        given = f"{len(values)}" if len(values) < FEWEST_SEEDS else "numbers that are not finite"
+        return Judgement(UNTESTABLE, f"because the rule needs {FEWEST_SEEDS} seeds, and here are {given}")
+    middle, error = mean(values), stdev(values) / math.sqrt(len(values))
+    said = f"{scale * middle:.3g}{unit} (standard error {scale * error:.2g}, {len(values)} seeds)"
+    if middle - STANDARD_ERRORS * error > 0 and middle >= matters:
+        return Judgement("supported", said)
+    if middle + STANDARD_ERRORS * error < matters:
+        return Judgement("refuted", f"{said}; {scale * matters:g}{unit} would count")
+    return Judgement(UNTESTABLE, f"because {said} neither shows nor excludes {scale * matters:g}{unit}")
+
+
+def decide(claims: Mapping[str, Mapping[str, Any]], judgements: Mapping[str, Judgement]) -> list[Claim]:
+    """Every claim of a recipe with its end.
+
+    Raises:
+        ValueError: a claim without judgement, or a judgement without claim.
+    """
+    tested = {name for name, claim in claims.items() if not claim.get("not_testable")}
+    if tested != {*judgements}:
+        raise ValueError(f"claims {', '.join(sorted(tested ^ {*judgements}))} need a rule in the yaml and a judgement")
+    ends = {
+        name: judgements.get(name) or Judgement(UNTESTABLE, f"because {claim['not_testable']}")
+        for name, claim in claims.items()
+    }
+    return [
+        Claim(name, str(claim["claim"]), str(claim.get("rule", "")), ends[name].state, ends[name].evidence)
+        for name, claim in claims.items()
+    ]
