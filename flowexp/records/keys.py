@@ -31,7 +31,11 @@ TRAINING_KEYS = (
     "init",
 )
 # Keys that came later, with the value that changes nothing: with it, the hash is that of a config without the key.
-_CAME_LATER: dict[str, dict[str, Any]] = {"time_sampler": {"shift": 1.0}, "sampler": {"shift": 1.0}}
+_CAME_LATER: dict[str, dict[str, Any]] = {
+    "time_sampler": {"shift": 1.0},
+    "sampler": {"shift": 1.0},
+    "terms.repa": {"weight": "constant", "tau": 0.7, "sharpness": 20.0},
+}
 # Keys below them that decide where something lies or how fast it is read, and not what is trained or measured.
 _PLACES_NOT_CONTENT = {
     "data": (
@@ -134,8 +138,11 @@ def _key_of(
 
 def _as_before(key: str, value: Any) -> Any:
     """`value` without its keys that came later and change nothing."""
+    if not isinstance(value, dict):
+        return value
     later = _CAME_LATER.get(key, {})
-    return {name: each for name, each in value.items() if later.get(name, ...) != each} if later else value
+    kept = {name: each for name, each in value.items() if later.get(name, ...) != each}
+    return {name: _as_before(f"{key}.{name}", each) for name, each in kept.items()}
 
 
 def _without(value: Any, patterns: Iterable[str], below: str = "") -> Any:
