@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Train by `config` in `folder`, from its newest checkpoint if it has one; ends with `summary.json`."""
-    from flowexp.cli.assembly import building, plan
+    from flowexp.cli.assembly import building, plan, starting
     from flowexp.cli.continuation import start_of
     from flowexp.records.origin import describe_origin
 
@@ -27,7 +27,8 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     if config.dry_run:
         return _dry_run(config, folder)
     datamodule = building.build_datamodule(config)
-    module = building.build_module(config, datamodule)
+    start = starting.Start.of(config, folder)
+    module = building.build_module(config, datamodule, start.begin)
     _check_guidance(config, module.backbone.takes)
     plan.warn_of_the_warmup(config, datamodule)
     origin = {
@@ -36,6 +37,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
         "num_steps": plan.total_steps(config, datamodule),
         "steps_per_epoch": building.steps_per_epoch(config, datamodule),
         "began_from": start_of(config),
+        **start.origin(),
     }
     _train_and_measure(config, folder, module, datamodule, origin)
 
@@ -45,12 +47,12 @@ def _dry_run(config: DictConfig, folder: RunFolder) -> None:
 
     A folder in which something was trained or measured stays as it is.
     """
-    from flowexp.cli.assembly import building, plan
+    from flowexp.cli.assembly import building, plan, starting
     from flowexp.records import atomic
     from flowexp.training.parallel.work import rank_and_world_size
 
     datamodule, missing = building.look_for_data(config)
-    module = building.build_module(config, datamodule)
+    module = building.build_module(config, datamodule, starting.Start.of(config, folder).begin)
     _check_guidance(config, module.backbone.takes)
     num_steps = plan.total_steps(config, datamodule)
     lacks = _lacks(config)
@@ -208,7 +210,7 @@ def _check_checkpoint(file: Path, module: Any, datamodule: Any, num_steps: int) 
     if "optimizer_states" not in content or "loops" not in content:
         raise ValueError(
             f"{file} holds weights alone, such as `python -m flowexp.adopt` makes a run of, and no state of a training "
-            "to go on from: sample, evaluate and diagnose take its run"
+            "to go on from: sample, evaluate and diagnose take its run, and `train init=` begins a training from it"
         )
     if (step := int(content["global_step"])) > num_steps:
         raise ValueError(

@@ -28,6 +28,14 @@ def sincos_2d(side: int, dim: int) -> Tensor:
     return torch.cat([sincos_1d(column, dim // 2), sincos_1d(row, dim // 2)], dim=1).float()[None]
 
 
+def time_sinusoid(time: Tensor, dim: int = 256) -> Tensor:
+    """[cos | sin] of time (B,) at frequencies 10000^(-k / (dim / 2)): (B, dim), in the type of `time`."""
+    half = dim // 2
+    frequency = torch.exp(torch.arange(half, device=time.device, dtype=time.dtype) * (-math.log(10000.0) / half))
+    angle = time[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
 class TimestepEmbedder(nn.Module):
     """Noise level (B,) to a vector (B, D): a sinusoid of 256 dimensions, then an MLP.
 
@@ -42,10 +50,8 @@ class TimestepEmbedder(nn.Module):
 
     def sinusoid(self, t: Tensor) -> Tensor:
         """[cos | sin] of the scaled t at 128 frequencies from 1 to 1/10000, in float32, or float64 as the MLP is."""
-        half, dtype = self.dim // 2, torch.promote_types(next(self.mlp.parameters()).dtype, torch.float32)
-        frequency = torch.exp(torch.arange(half, device=t.device, dtype=dtype) * (-math.log(10000.0) / half))
-        angle = (self.time_scale * t.to(dtype))[:, None] * frequency
-        return torch.cat([angle.cos(), angle.sin()], dim=1)
+        dtype = torch.promote_types(next(self.mlp.parameters()).dtype, torch.float32)
+        return time_sinusoid(self.time_scale * t.to(dtype), self.dim)
 
     def forward(self, t: Tensor) -> Tensor:
         return self.mlp(self.sinusoid(t).to(next(self.mlp.parameters()).dtype))

@@ -43,10 +43,10 @@ from flowexp.records.origin import SAID
 from flowexp.records.run_folder import CONFIG, RunFolder
 from flowexp.training import signals
 
-COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt")
+COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt", "export")
 _WITHOUT_A_JOB = ("report", "replay", "reproduce")  # they make no run folder of their own
 _TRAINS = ("train", "adopt")  # commands whose config has the settings of a training
-_SWEPT = {"sample": "samples", "evaluate": "evaluations", "diagnose": "diagnoses"}
+_SWEPT = {"sample": "samples", "evaluate": "evaluations", "diagnose": "diagnoses", "export": "exports"}
 _GIVEN_BY_A_LAUNCHER = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip

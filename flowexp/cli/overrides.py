@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 
 NAMES = (
     "run_dir", "output_root", "name", "run", "checkpoint", "guide", "guide_checkpoint", "ckpt", "trained_run", "output",
-    "file", "parts", "hydra.sweep.dir", "hydra.sweep.subdir",
+    "file", "parts", "init", "to", "autoencoder", "hydra.sweep.dir", "hydra.sweep.subdir",
 )  # fmt: skip  # words, whatever they look like
 _PLACES = ("root", "weights", "dir", "reference", "cache", "source")  # last parts of keys that name a file or a folder
 _PAIRS = {"[": "]", "(": ")", "{": "}"}

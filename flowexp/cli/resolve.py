@@ -28,10 +28,11 @@ from flowexp.cli.trainer_keys import check_trainer
 from flowexp.flow.choices import nearest
 from flowexp.records.run_folder import RunFolder
 
-OF_A_RUN = ("sample", "evaluate", "diagnose")
+OF_A_RUN = ("sample", "evaluate", "diagnose", "export")
 _FOLDERS = {  # keys that name a folder or a file, and whether they may be left open
     "run_dir": False, "output_root": False, "run": False, "output": False, "file": False, "checkpoint": True,
-    "guide": True, "guide_checkpoint": True, "ckpt": True, "trained_run": True, "parts": True,
+    "to": False, "autoencoder": True, "guide": True, "guide_checkpoint": True, "ckpt": True, "trained_run": True,
+    "parts": True, "init": True,
 }  # fmt: skip
 
 
@@ -51,6 +52,7 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
             _take_from_run(config)  # first: the folder lies in that of the run
         is_settled = _settle_folder(command, config, sweep)
         if command == "train":
+            _settle_init(config)
             check_trainer(config.trainer)
             given = Path(config.run_dir) if sweep is None and _is_given("run_dir") else None
             is_settled = continue_a_run(config, given, sweep) or is_settled
@@ -138,12 +140,23 @@ def _settle_folder(command: str, config: DictConfig, sweep: Path | None) -> bool
     if sweep is not None:
         config.run_dir = HydraConfig.get().runtime.output_dir
         return True
-    if _is_given("run_dir"):
+    if _is_given("run_dir") or command == "export":
         return True
     if command == "encode" or (name := name_in_common()) is None:  # encoding shares no folder but the output's
         return False
     config.run_dir = str(Path(config.run_dir).with_name(name))
     return True
+
+
+def _settle_init(config: DictConfig) -> None:
+    """Names what `init` points to from the root. Raises ValueError where there is nothing, or `ckpt` says it too."""
+    if config.init is None or config.init.startswith("hub:"):
+        return
+    if config.ckpt not in (None, "auto", "last"):
+        raise ValueError(f"init={config.init} and ckpt={config.ckpt} both name weights to begin from: give one of them")
+    if config.ckpt is None and not Path(config.init).exists():  # a run that goes on has its weights
+        raise ValueError(f"init={config.init} is not there: give a run, an export, a file of weights, or hub:NAME")
+    config.init = str(Path(config.init).absolute())
 
 
 def unused_folder(path: Path) -> Path:

@@ -46,6 +46,8 @@ class Sampler:
     solver: a solver, or its name.
     num_steps: steps of the solver; None is the number of a given solver, and 50 for a name.
     solver_options: further fields of the solver, such as rtol.
+    shift: moves the grid's noise levels, as SD3's, FLUX's and RAE's samplers do, see `flowexp.flow.time.shifted`; None
+        keeps a given solver's own, and is 1, no shift, for a name.
     s0, s1, profile: SSC's scale at the noise end, at the data end, and the shape between (VD eq. 10 and Table 7).
     ssc_target: "velocity" scales what the network returns, and with it the score of an SDE; "drift" leaves the score
         alone. The paper leaves it open; for an ODE they are the same.
@@ -71,13 +73,17 @@ class Sampler:
     autoguidance_scale: float = 1.0
     autoguidance_interval: Sequence[float] = (0.0, 1.0)
     final_jump: float | None = None
+    shift: float | None = None
 
     def __post_init__(self) -> None:
         solver = create_solver(self.solver) if isinstance(self.solver, str) else self.solver
         check_options("sampler.solver_options", type(solver), self.solver_options)
         num_steps = solver.num_steps if self.num_steps is None else self.num_steps
-        object.__setattr__(self, "solver", replace(solver, **{**self.solver_options, "num_steps": num_steps}))
+        shift = solver.shift if self.shift is None else self.shift
+        changed = {**self.solver_options, "num_steps": num_steps, "shift": shift}
+        object.__setattr__(self, "solver", replace(solver, **changed))
         object.__setattr__(self, "num_steps", num_steps)
+        object.__setattr__(self, "shift", shift)
         self._check()
         for message in _strong_guidance(self):
             warn_once(message)
@@ -154,6 +160,8 @@ class Sampler:
         settings = {key: value for key, value in vars(self).items() if key not in ("solver", "solver_options")}
         solver = {**asdict(self.integrator), "stochastic": self.integrator.stochastic}
         solver.pop("drift_scale", None)  # a function, which ssc_target names
+        if self.shift == 1:  # came later: numbers without it have the protocol that they had
+            del settings["shift"], solver["shift"]
         intervals = {
             key: [float(level) for level in getattr(self, key)]
             for key in ("guidance_interval", "autoguidance_interval")

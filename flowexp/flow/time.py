@@ -6,6 +6,7 @@ here. This is the only file that writes `1 - t`; a test holds that.
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 from torch import Tensor
@@ -31,6 +32,26 @@ def expand(t: Tensor, like: Tensor) -> Tensor:
     if t.shape != like.shape[:1]:
         raise ValueError(f"t must hold one time per row, shape {tuple(like.shape[:1])}, got {tuple(t.shape)}")
     return t.reshape(t.shape + (1,) * (like.dim() - 1))
+
+
+def shifted(t: Time, shift: float) -> Time:
+    """shift t / (1 + (shift - 1) t): noise levels moved towards noise for shift > 1, with 0 and 1 where they were.
+
+    In logits it adds log(shift). SD3 takes sqrt(m / n) for m values in a picture where n needed none (Esser et al.
+    2024, eq. 23), diffusers' schedulers call it `shift` too; 1 changes nothing, bit for bit.
+    """
+    return shift * t / (1.0 + (shift - 1.0) * t)
+
+
+def unshifted(t: Time, shift: float) -> Time:
+    """The noise level that `shifted` moves to `t`."""
+    return t / (shift - (shift - 1.0) * t)
+
+
+def check_shift(shift: float, key: str) -> None:
+    """Raises ValueError for a shift that is no positive number."""
+    if not 0 < shift < math.inf:
+        raise ValueError(f"{key} must be a positive number, 1 for none, got {shift!r}")
 
 
 def as_noise_level(level: float, key: str = "a noise level") -> float:

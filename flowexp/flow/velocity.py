@@ -129,6 +129,20 @@ class Scaled:
         return velocity * expand(scale, velocity)
 
 
+@dataclass(frozen=True)
+class Reversed:
+    """The same field on the other time axis, -field(x, 1 - t): between ours and that of SiT, torchcfm or flow_matching.
+
+    They run from noise at 0 to data at 1, and their velocity is dx/dt on that axis. It is its own inverse:
+    `Reversed(Scaled(Reversed(theirs), s0=1.1))` is SSC on their axis.
+    """
+
+    field: Field
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return -self.field(x, progress(t))
+
+
 class Counted:
     """A field that counts its calls: `nfe`, the number of function evaluations per sample.
 

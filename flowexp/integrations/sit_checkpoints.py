@@ -24,6 +24,7 @@ from flowexp.flow.choices import check_choice
 
 CONVENTIONS = ("sit", "repa")
 _HEAD = ("final_layer.linear.weight", "final_layer.linear.bias")
+_PATCHES = "x_embedder.proj.weight"
 _TIME = "t_embedder.mlp.0.weight"
 _OF_REPA = ("projectors.", "decoder_blocks.")  # how names begin that SiT's code never writes
 _ARGUMENTS = {"sit": {"path_type", "loss_weight"}, "repa": {"path_type", "proj_coeff"}}  # of their train.py
@@ -124,19 +125,38 @@ def convert(
             such a prediction.
     """
     check_choice("convention", convention, CONVENTIONS)
+    _check_time_scale(backbone)
+    weights = in_our_convention(official, convention, prediction)
+    _check(weights, backbone.state_dict())
+    return weights
+
+
+def in_our_convention(official: Mapping[str, Tensor], convention: str, prediction: str) -> dict[str, Tensor]:
+    """The weights by our names and on our axis, whatever the network; see `convert`.
+
+    Raises:
+        ValueError: neither code trains such a prediction.
+    """
     if prediction not in _PREDICTIONS.values():
         raise ValueError(f"SiT's and REPA's code trains velocity and eps, and the prediction is {prediction}")
-    _check_time_scale(backbone)
     weights = {_modern(name, official): value for name, value in official.items() if not name.startswith("projectors.")}
-    own = backbone.state_dict()
-    for name in _HEAD:
-        if name in weights and name in own and _has_sigma(weights[name], own[name]):
-            weights[name] = _without_sigma(weights[name], backbone.channels)
-    _check(weights, own)
+    for name in filter(weights.__contains__, _HEAD):
+        if _has_sigma(weights[name], weights.get(_PATCHES)):
+            weights[name] = _without_sigma(weights[name], weights[_PATCHES].shape[1])
     if convention == "sit":
-        weights[_TIME] = _of_reversed_time(weights[_TIME])
-        weights |= {name: -weights[name] for name in _HEAD if prediction == "velocity"}
+        weights |= {_TIME: _of_reversed_time(weights[_TIME])} if _is_map(weights.get(_TIME)) else {}
+        weights |= {name: -weights[name] for name in _HEAD if name in weights and prediction == "velocity"}
     return weights
+
+
+def _has_sigma(head: Tensor, patches: Tensor | None) -> bool:
+    """Whether a head has twice the numbers of a patch, the second half being variances."""
+    return patches is not None and patches.ndim == 4 and len(head) == 2 * patches[0].numel()
+
+
+def _is_map(weight: Tensor | None) -> bool:
+    """Whether it is of a linear map of the 2 n numbers of a sinusoid; others are refused when they are compared."""
+    return weight is not None and weight.ndim == 2 and weight.shape[1] % 2 == 0
 
 
 def _modern(name: str, official: Mapping[str, Any]) -> str:
@@ -146,11 +166,6 @@ def _modern(name: str, official: Mapping[str, Any]) -> str:
         return name
     encoder_depth = len({key.split(".")[1] for key in official if key.startswith("blocks.")})
     return f"blocks.{encoder_depth + int(match[1])}.{match[2]}"
-
-
-def _has_sigma(head: Tensor, own: Tensor) -> bool:
-    """Whether a head has twice our outputs, the second half of each patch's being variances."""
-    return head.dim() == own.dim() and head.shape[0] == 2 * own.shape[0]
 
 
 def _without_sigma(head: Tensor, channels: int) -> Tensor:

@@ -28,7 +28,14 @@ TRAINING_KEYS = (
     "strategy",
     "compile",
     "seed",
+    "init",
 )
+# Keys that came later, with the value that changes nothing: with it, the hash is that of a config without the key.
+_CAME_LATER: dict[str, dict[str, Any]] = {
+    "time_sampler": {"shift": 1.0},
+    "sampler": {"shift": 1.0},
+    "terms.repa": {"weight": "constant", "tau": 0.7, "sharpness": 20.0},
+}
 # Keys below them that decide where something lies or how fast it is read, and not what is trained or measured.
 _PLACES_NOT_CONTENT = {
     "data": (
@@ -124,9 +131,20 @@ def _key_of(
 ) -> str:
     settings: dict[str, Any] = {"further": further} if further else {}
     for key in keys:
+        if key == "init" and config.get(key) is None:
+            continue
         value = OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
-        settings[key] = _without(value, leaving_out.get(key, ()))
+        settings[key] = _as_before(key, _without(value, leaving_out.get(key, ())))
     return fingerprint.of_values(settings)
+
+
+def _as_before(key: str, value: Any) -> Any:
+    """`value` without its keys that came later and change nothing."""
+    if not isinstance(value, dict):
+        return value
+    later = _CAME_LATER.get(key, {})
+    kept = {name: each for name, each in value.items() if later.get(name, ...) != each}
+    return {name: _as_before(f"{key}.{name}", each) for name, each in kept.items()}
 
 
 def _without(value: Any, patterns: Iterable[str], below: str = "") -> Any:

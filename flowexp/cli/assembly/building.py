@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -95,10 +95,17 @@ def look_for_data(config: DictConfig) -> tuple[ImageDataModule, str | None]:
     return datamodule, None
 
 
-def build_module(config: DictConfig, datamodule: ImageDataModule) -> FlowMatching:
-    """The LightningModule with freshly initialised weights, the same for the same seed on every process."""
+def build_module(
+    config: DictConfig, datamodule: ImageDataModule, begin: Callable[[Backbone], None] | None = None
+) -> FlowMatching:
+    """The LightningModule with freshly initialised weights, the same for the same seed on every process.
+
+    begin: puts other weights into the network, before terms copy any of it.
+    """
     pl.seed_everything(config.seed, verbose=False)
     backbone = build_backbone(config, datamodule)
+    if begin is not None:
+        begin(backbone)
     module = build(
         config.objective,
         backbone=backbone,
@@ -165,6 +172,13 @@ def steps_per_epoch(config: DictConfig, datamodule: ImageDataModule) -> int:
 
 def build_backbone(config: DictConfig, datamodule: ImageDataModule) -> Backbone:
     """The network for a dataset's pictures, and its classes or the size of its embedded captions."""
+    node = backbone_config(config, datamodule)
+    from_data = {key: node.pop(key) for key in ("resolution", "channels", "num_classes")}
+    return build(node, **from_data)
+
+
+def backbone_config(config: DictConfig, datamodule: ImageDataModule) -> DictConfig:
+    """The keys of the network with what the dataset decides."""
     if config.class_conditional and datamodule.text_shape is not None:
         raise ValueError(
             "class_conditional=true needs labels that are classes, and this dataset's are captions: leave it out, "
@@ -173,12 +187,10 @@ def build_backbone(config: DictConfig, datamodule: ImageDataModule) -> Backbone:
     node = config.backbone.copy()
     if datamodule.text_shape is not None and "text_dim" in config.backbone:
         node.text_length, node.text_dim = datamodule.text_shape
-    return build(
-        node,
-        resolution=datamodule.resolution,
-        channels=datamodule.channels,
-        num_classes=datamodule.num_classes if config.class_conditional else None,
-    )
+    with open_dict(node):
+        node.resolution, node.channels = datamodule.resolution, datamodule.channels
+        node.num_classes = datamodule.num_classes if config.class_conditional else None
+    return node
 
 
 def build_monitors(config: DictConfig) -> list[pl.Callback]:

@@ -18,7 +18,16 @@ from flowexp.cli.composing import config_folder
 from flowexp.flow.choices import nearest
 from flowexp.records.run_folder import RunFolder
 
-ARGUMENTS = {"seeds": "3", "minutes": "15", "run": "FOLDER", "redraw": "true", "missing": "true"}  # with examples
+ARGUMENTS = {  # with examples
+    "seeds": "3",
+    "minutes": "15",
+    "run": "FOLDER",
+    "redraw": "true",
+    "missing": "true",
+    "pipeline": "FOLDER",
+    "prompts": "FILE",
+}
+PATHS = ("run", "pipeline", "prompts")  # arguments whose characters are not read as yaml
 TAKES = ("seeds", "minutes", "run", "redraw")  # those that a recipe takes whose yaml does not say otherwise by `takes`
 
 
@@ -37,6 +46,7 @@ class Recipe:
         minutes: time limit, see `flowexp.cli.recipes.minutes`; None is none.
         run: folder of a trained run to measure, for a recipe of one line; None trains the line of the yaml.
         seeds: how many seeds, from 0, every line is trained with.
+        pipeline, prompts: folder of a pipeline of diffusers and a file of prompts, for a recipe that draws from them.
     """
 
     name: str
@@ -48,6 +58,8 @@ class Recipe:
     minutes: float | None = None
     run: Path | None = None
     seeds: int = 1
+    pipeline: Path | None = None
+    prompts: Path | None = None
 
     @property
     def results(self) -> Path:
@@ -170,17 +182,29 @@ def read_recipe(name: str, arguments: Sequence[str] = ()) -> Recipe:
     seeds = given.get("seeds", settings.get("seeds", 1))
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ValueError(f"seeds is how many seeds each line is trained with, such as 3, got {seeds}")
-    switches = {key: _switch(key, given.get(key, False)) for key in ("redraw", "missing")}
-    recipe = Recipe(name, file, budget, settings, minutes=minutes, run=_run(arguments), seeds=seeds, **switches)
+    recipe = Recipe(
+        name,
+        file,
+        budget,
+        settings,
+        redraw=_switch("redraw", given.get("redraw", False)),
+        missing=_switch("missing", given.get("missing", False)),
+        minutes=minutes,
+        run=_run(arguments),
+        seeds=seeds,
+        pipeline=_path("pipeline", arguments),
+        prompts=_path("prompts", arguments),
+    )
     if recipe.redraw and not any(recipe.results.glob("*.csv")):
         raise ValueError(f"redraw=true draws the tables in {recipe.results}, and there are none: leave it out once")
     return recipe
 
 
 def _given(arguments: Sequence[str], takes: Sequence[str]) -> Mapping[str, Any]:
-    given = OmegaConf.to_container(OmegaConf.from_cli([each for each in arguments if not each.startswith("run=")]))
+    paths = [key for key in PATHS if _path(key, arguments) is not None]
+    given = OmegaConf.to_container(OmegaConf.from_cli([a for a in arguments if a.partition("=")[0] not in paths]))
     assert isinstance(given, dict)
-    given |= {"run": ""} if any(each.startswith("run=") for each in arguments) else {}
+    given |= dict.fromkeys(paths, "")
     if unknown := [str(key) for key in given if key not in ("budget", *takes)]:
         examples = ", ".join(f"{key}={ARGUMENTS[key]}" for key in takes)
         hint = nearest(unknown[0], ["budget", *takes])
@@ -194,12 +218,17 @@ def _switch(key: str, value: Any) -> bool:
     return value
 
 
+def _path(key: str, arguments: Sequence[str]) -> Path | None:
+    """The last path that `key=` names, in whatever characters."""
+    named = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
+    return Path(os.path.expanduser(named[-1])) if named else None
+
+
 def _run(arguments: Sequence[str]) -> Path | None:
     """The folder that `run=` names, in whatever characters. Raises ValueError where it is no run, or is damaged."""
-    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("run=")]
-    if not named:
+    if (path := _path("run", arguments)) is None:
         return None
-    run = RunFolder(Path(os.path.expanduser(named[-1])))
+    run = RunFolder(path)
     if not run.config_file.exists():
         raise ValueError(f"run={run.path} is no run folder: give the one that a training or `adopt` printed at its end")
     run.trained_config(), run.origin()

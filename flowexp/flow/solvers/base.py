@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from flowexp.flow.interpolants import Interpolant
+from flowexp.flow.time import check_shift, shifted, unshifted
 from flowexp.flow.velocity import Counted, Field
 
 Draw = Callable[[], Tensor]
@@ -27,9 +29,14 @@ class Solution:
 
 @dataclass(frozen=True)
 class Solver(ABC):
-    """An integrator of dx/dt = field(x, t) from high to low t."""
+    """An integrator of dx/dt = field(x, t) from high to low t.
+
+    num_steps: how many steps. shift: moves the levels between them towards noise for shift > 1, see
+    `flowexp.flow.time.shifted`; 1 leaves them equidistant.
+    """
 
     num_steps: int = 50
+    shift: float = dataclass_field(default=1.0, kw_only=True)
 
     name: ClassVar[str]
     stochastic: ClassVar[bool] = False
@@ -37,6 +44,7 @@ class Solver(ABC):
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ValueError(f"a solver needs num_steps of at least 1, got {self.num_steps}")
+        check_shift(self.shift, "sampler.shift")
 
     def solve(
         self,
@@ -71,6 +79,12 @@ class Solver(ABC):
 def linspace(start: float, end: float, num: int) -> list[float]:
     """`num` equidistant levels, both ends included, in float64."""
     return torch.linspace(start, end, num, dtype=torch.float64).tolist()
+
+
+def levels_between(start: float, end: float, num: int, shift: float) -> list[float]:
+    """`num` levels, both ends included, that were equidistant before `shift` moved them, in float64."""
+    before = linspace(unshifted(start, shift), unshifted(end, shift), num)
+    return [shifted(level, shift) for level in before]
 
 
 def rows_of(levels: list[float], x: Tensor) -> tuple[Tensor, ...]:

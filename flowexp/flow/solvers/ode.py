@@ -1,4 +1,4 @@
-"""Solvers of the probability-flow ODE: Euler, Heun, Midpoint, RK4 on a uniform grid, and adaptive Dormand-Prince."""
+"""Solvers of the probability-flow ODE: Euler, Heun, Midpoint, RK4 on a grid, and adaptive Dormand-Prince."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flowexp.flow.interpolants import Interpolant
-from flowexp.flow.solvers.base import Draw, OnStep, Solver, ignore, linspace, rows_of
+from flowexp.flow.solvers.base import Draw, OnStep, Solver, ignore, levels_between, rows_of
 from flowexp.flow.velocity import Field
 
 
@@ -28,8 +28,18 @@ class ODEStep:
 
 
 @dataclass(frozen=True)
-class RungeKutta(Solver):
-    """An explicit Runge-Kutta method on a uniform grid of num_steps steps."""
+class ODESolver(Solver):
+    """A solver of the probability-flow ODE."""
+
+    def grid(self, interpolant: Interpolant, t_end: float, num_steps: int) -> list[float]:
+        """The levels of `num_steps` steps, from the noise end of the path's interval."""
+        low, high = interpolant.ode_interval
+        return levels_between(high, max(low, t_end), num_steps + 1, self.shift)
+
+
+@dataclass(frozen=True)
+class RungeKutta(ODESolver):
+    """An explicit Runge-Kutta method on a grid of num_steps steps, uniform without a shift."""
 
     @abstractmethod
     def advance(self, field: Field, x: Tensor, step: ODEStep) -> Tensor:
@@ -38,7 +48,7 @@ class RungeKutta(Solver):
     def integrate(
         self, field: Field, x: Tensor, interpolant: Interpolant, draw: Draw, on_step: OnStep, t_end: float
     ) -> Tensor:
-        levels = _grid(interpolant, t_end, self.num_steps)
+        levels = self.grid(interpolant, t_end, self.num_steps)
         middles = rows_of([(level + after) / 2 for level, after in pairwise(levels)], x)
         rows = pairwise(rows_of(levels, x))
         for (level, after), (t, t_after), t_middle in zip(pairwise(levels), rows, middles, strict=True):
@@ -100,11 +110,11 @@ class RK4(RungeKutta):
 
 
 @dataclass(frozen=True)
-class Dopri5(Solver):
+class Dopri5(ODESolver):
     """Dormand-Prince 5(4) with adaptive steps, from torchdiffeq; SiT's default ODE solver and tolerances.
 
     The tolerances decide the number of network calls, for the batch as a whole: within them a sample depends on its
-    batch. num_steps decides only how many equidistant states `on_step` gets, after the solve.
+    batch. num_steps and shift decide only which states `on_step` gets, after the solve.
     """
 
     atol: float = 1e-6
@@ -123,7 +133,7 @@ class Dopri5(Solver):
     ) -> Tensor:
         from torchdiffeq import odeint
 
-        levels = _grid(interpolant, t_end, 1 if on_step is ignore else self.num_steps)
+        levels = self.grid(interpolant, t_end, 1 if on_step is ignore else self.num_steps)
         grid = torch.tensor(levels, dtype=torch.float64, device=x.device)
 
         def velocity(t: Tensor, x: Tensor) -> Tensor:
@@ -142,8 +152,3 @@ class Dopri5(Solver):
         for after, state in zip(levels[1:], states[1:], strict=True):
             on_step(after, state)
         return states[-1]
-
-
-def _grid(interpolant: Interpolant, t_end: float, num_steps: int) -> list[float]:
-    low, high = interpolant.ode_interval
-    return linspace(high, max(low, t_end), num_steps + 1)

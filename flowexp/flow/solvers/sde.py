@@ -14,9 +14,9 @@ from torch import Tensor
 from flowexp.flow.choices import check_choice
 from flowexp.flow.interpolants import Interpolant
 from flowexp.flow.profiles import Schedule
-from flowexp.flow.solvers.base import Draw, OnStep, Solver, linspace, rows_of
+from flowexp.flow.solvers.base import Draw, OnStep, Solver, levels_between, rows_of
 from flowexp.flow.solvers.diffusions import DIFFUSIONS
-from flowexp.flow.time import progress
+from flowexp.flow.time import progress, shifted, unshifted
 from flowexp.flow.velocity import Field
 
 LastStep = Literal["mean", "tweedie", "euler", "none"]
@@ -56,9 +56,9 @@ class SDEStep:
 class StochasticSolver(Solver):
     """An integrator of the reverse SDE dx = (v - D score) dt + sqrt(2 D) dW, t falling (LCF eq. 5, w = 2 D).
 
-    It runs on SiT's and REPA's grid: num_steps - 1 stochastic steps to `last_step`, uniform, then one step without
-    noise to the end. Where the end t_end lies above last_step all steps are stochastic, and so they are without a last
-    step. One call serves the drift and the score, which is linear in velocity and x.
+    It runs on SiT's and REPA's grid: num_steps - 1 stochastic steps to `last_step`, uniform without a shift, then one
+    step without noise to the end. Where the end t_end lies above last_step all steps are stochastic, and so they are
+    without a last step. One call serves the drift and the score, which is linear in velocity and x.
 
     diffusion: the form of D(t), one of `diffusions.DIFFUSIONS`; "sigma" is the default of SiT's code and REPA's. The
         papers' w_t = sigma_t means this D = sigma_t.
@@ -124,10 +124,13 @@ class StochasticSolver(Solver):
                     f"diffusion={self.diffusion} is infinite at the noise end of this path, and the first step starts "
                     "one below: num_steps must be at least 2, or start_eps be given"
                 )
-            one_step = (high - end) / (num + 1)
-            high -= one_step if self.start_eps is None else self.start_eps
-        levels = linspace(high, end, num + 1)
+            high = self._one_step_below(high, end, num) if self.start_eps is None else high - self.start_eps
+        levels = levels_between(high, end, num + 1, self.shift)
         return ([*levels, t_end], True) if ends_without_noise else (levels, False)
+
+    def _one_step_below(self, high: float, end: float, num: int) -> float:
+        high, end = unshifted(high, self.shift), unshifted(end, self.shift)
+        return shifted(high - (high - end) / (num + 1), self.shift)
 
     def _diffusion(self, interpolant: Interpolant, t: Tensor) -> Tensor:
         return DIFFUSIONS[self.diffusion](interpolant, t, self.diffusion_norm)

@@ -60,22 +60,30 @@ def velocity_norms(
     def products(batch: NoisedBatch, level: float) -> Tensor:
         return _products(network, interpolant, batch)
 
-    return Curve(along_levels(products, _point, images, levels, seed, **feed))
+    return Curve(along_levels(products, level_norms, images, levels, seed, **feed))
 
 
 def _products(network: Network, interpolant: Interpolant, batch: NoisedBatch) -> Tensor:
-    """Per image the mean over values of v v, v* v*, v v*, and of the squares of v*'s two parts: (5, B) float64."""
     nothing = torch.zeros_like(batch.data)
     xt = interpolant.interpolate(batch.data, batch.noise, batch.t)
-    velocity = network(xt, batch.t, batch.label).flatten(1).double()
-    noise = target_velocity(network, interpolant, nothing, batch.noise, batch.t).flatten(1).double()
-    data = target_velocity(network, interpolant, batch.data, nothing, batch.t).flatten(1).double()
+    velocity = network(xt, batch.t, batch.label)
+    noise = target_velocity(network, interpolant, nothing, batch.noise, batch.t)
+    return products_of(velocity, noise, target_velocity(network, interpolant, batch.data, nothing, batch.t))
+
+
+def products_of(velocity: Tensor, noise: Tensor, data: Tensor) -> Tensor:
+    """Per image the mean over values of v v, v* v*, v v*, and of the squares of v*'s two parts: (5, B) float64.
+
+    velocity: v, (B, ...). noise, data: the two parts of v*, sigma' noise and alpha' data, shaped like v.
+    """
+    velocity, noise, data = (part.flatten(1).double() for part in (velocity, noise, data))
     target = noise + data
     pairs = ((velocity, velocity), (target, target), (velocity, target), (noise, noise), (data, data))
     return torch.stack([(first * second).mean(dim=1) for first, second in pairs])
 
 
-def _point(level: float, products: Tensor) -> LevelNorms:
+def level_norms(level: float, products: Tensor) -> LevelNorms:
+    """The lengths at one level from the `products_of` all images, (5, N)."""
     vv, tt, vt, noise, data = products
     ratios = (vv / tt).sqrt()
     ratio, ratio_se = ratios.mean(), ratios.std() / len(ratios) ** 0.5

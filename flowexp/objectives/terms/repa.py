@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,7 +15,8 @@ from flowexp.backbones import Backbone
 from flowexp.data.sets.images import to_uint8
 from flowexp.encoders import TEACHERS, Teacher, TokenCache, create_teacher
 from flowexp.flow.choices import check_choice
-from flowexp.flow.losses import alignment_error
+from flowexp.flow.interpolants import Linear
+from flowexp.flow.losses import AlignmentWeight, alignment_error, alignment_weight, weighted_mean
 from flowexp.training.loss_term import Step, Term, check_tap
 
 
@@ -34,6 +36,9 @@ class RepresentationAlignment(Term):
         grid: tokens per side of the teacher; None is that of the network.
         cache: folder for the teacher's tokens, see `flowexp.encoders.TokenCache`; None computes them at every step.
         teacher_options: further arguments of the teacher.
+        weight: how rows count by their noise level, see `flowexp.flow.losses.alignment_weight`; "constant" is REPA, the
+            others are VA-REPA's, whose term is the weighted mean over the rows of a process.
+        tau, sharpness: of that weight: the level around which it falls, and how steeply "sigmoid" does.
     """
 
     name = "repa"
@@ -48,8 +53,17 @@ class RepresentationAlignment(Term):
         grid: int | None = None,
         cache: str | Path | None = None,
         teacher_options: Mapping[str, Any] | None = None,
+        weight: AlignmentWeight = "constant",
+        tau: float = 0.7,
+        sharpness: float = 20.0,
     ) -> None:
         super().__init__(lam)
+        alignment_weight(weight, torch.zeros(1), Linear())  # raises for another word
+        if not (0 < tau < 1 and sharpness > 0):
+            raise ValueError(f"terms.repa.tau must lie in (0, 1) and sharpness be positive, got {tau} and {sharpness}")
+        self.weight: AlignmentWeight = weight
+        self.tau = tau
+        self.sharpness = sharpness
         check_choice("terms.repa.teacher", teacher, TEACHERS)
         self.teacher = teacher
         self.teacher_options = dict(teacher_options or {})
@@ -71,7 +85,11 @@ class RepresentationAlignment(Term):
         tapped = step.features[self.taps[0]]
         tokens = self.projector(tapped.tokens)
         teacher = self._teacher_tokens(tapped.of(pictures(step)), _side(tokens))
-        return tapped.share * alignment_error(tokens, teacher).mean()
+        error = alignment_error(tokens, teacher)
+        if self.weight == "constant":
+            return tapped.share * error.mean()
+        t, path = tapped.of(step.t), step.network.interpolant
+        return tapped.share * weighted_mean(error, alignment_weight(self.weight, t, path, self.tau, self.sharpness))
 
     def _teacher_tokens(self, images: Tensor, side: int) -> Tensor:
         """The teacher's tokens (R, side^2, Z)."""

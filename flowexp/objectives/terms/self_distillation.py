@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from flowexp.backbones import Backbone
 from flowexp.flow.interpolants import Interpolant, Linear
 from flowexp.flow.losses import view_contrastive_error
+from flowexp.objectives.terms.slow_copy import follow, trunk_of
 from flowexp.objectives.terms.views import crop_and_flip
 from flowexp.training.loss_term import Step, Term, check_tap
 from flowexp.training.parallel.rows import gather_rows
@@ -77,8 +77,7 @@ class SelfDistillation(Term):
         self.student = nn.ModuleDict(
             {"projector": _mlp(width, self.hidden, self.dim), "predictor": _mlp(self.dim, self.hidden, self.dim)}
         )
-        trunk = deepcopy(backbone)
-        trunk.blocks = trunk.blocks[: self.tap]
+        trunk = trunk_of(backbone, self.tap)
         self.copy = nn.ModuleDict({"trunk": trunk, "projector": deepcopy(self.student["projector"])})
         self.copy.requires_grad_(False)
 
@@ -94,14 +93,8 @@ class SelfDistillation(Term):
     @torch.no_grad()
     def after_step(self, backbone: Backbone) -> None:
         """The copy moves towards the network: copy <- momentum copy + (1 - momentum) network."""
-        copies, values = zip(*self._pairs(backbone), strict=True)
-        torch._foreach_lerp_(list(copies), list(values), 1 - self.momentum)
-
-    def _pairs(self, backbone: Backbone) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each parameter of the copy with the one it follows."""
-        for copy, module in ((self.copy["trunk"], backbone), (self.copy["projector"], self.student["projector"])):
-            live = dict(module.named_parameters())
-            yield from ((parameter, live[name]) for name, parameter in copy.named_parameters())
+        pairs = [(self.copy["trunk"], backbone), (self.copy["projector"], self.student["projector"])]
+        follow(pairs, self.momentum)
 
     def _view(self, step: Step, number: int) -> Tensor:
         """A random view of each image at noise level t."""

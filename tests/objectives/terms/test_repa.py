@@ -165,3 +165,28 @@ def test_tokens_on_a_coarser_grid_are_weighted_by_a_triangle_twice_as_wide():
     found = resample(tokens, 2).reshape(2, 2)
     expected = torch.tensor([(3 * 1 + 3 * 10 + 100) / 7, (10 + 3 * 100 + 3 * 1000) / 7])
     torch.testing.assert_close(found, expected.expand(2, 2))
+
+
+@pytest.mark.parametrize("form", ["hard", "sigmoid", "snr"])
+def test_a_weight_over_t_is_va_repas_loop_by_loop(make_term, make_step, form):
+    term, step = make_term(weight=form, tau=0.6, sharpness=15.0), make_step(2)
+    weights = {
+        "hard": lambda t: float(t < 0.6),
+        "sigmoid": lambda t: 1 / (1 + math.exp(-15.0 * (0.6 - t))),
+        "snr": lambda t: ((1 - t) / t) ** 2 / (((1 - t) / t) ** 2 + (0.4 / 0.6) ** 2),
+    }
+    total = norm = 0.0
+    for i, t in enumerate(step.t.tolist()):
+        tokens = term.projector(step.features[2].tokens[i])
+        teacher = Patches().tokens(to_uint8(step.batch.data[i : i + 1]), 4)[0]
+        cosine = torch.nn.functional.cosine_similarity(tokens, teacher, dim=-1).mean().item()
+        total, norm = total - weights[form](t) * cosine, norm + weights[form](t)
+    assert term(step).item() == pytest.approx(total / norm, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"), [({"weight": "soft"}, "weight"), ({"tau": 1.0}, "tau"), ({"sharpness": 0.0}, "sharpness")]
+)
+def test_a_weight_that_there_is_not_is_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        RepresentationAlignment(**options)
