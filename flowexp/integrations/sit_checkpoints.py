@@ -132,7 +132,7 @@ def convert(
 
 
 def in_our_convention(official: Mapping[str, Tensor], convention: str, prediction: str) -> dict[str, Tensor]:
-    """The weights by our names and on our axis, whatever the network; see `convert`.
+    """The weights, of any shape, by our names and on our axis, whatever the network; see `convert`.
 
     Raises:
         ValueError: neither code trains such a prediction.

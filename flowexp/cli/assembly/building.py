@@ -173,7 +173,8 @@ def steps_per_epoch(config: DictConfig, datamodule: ImageDataModule) -> int:
 def build_backbone(config: DictConfig, datamodule: ImageDataModule) -> Backbone:
     """The network for a dataset's pictures, and its classes or the size of its embedded captions."""
     node = backbone_config(config, datamodule)
-    from_data = {key: node.pop(key) for key in ("resolution", "channels", "num_classes")}
+    with open_dict(node):
+        from_data = {key: node.pop(key) for key in ("resolution", "channels", "num_classes")}
     return build(node, **from_data)
 
 
