@@ -365,3 +365,21 @@ def test_what_a_run_says_of_its_parts_counts_for_nothing(parts: Path, plain: Dic
     config.parts = str(parts)
     with pytest.raises(ValueError, match=r"coupling would call an_idea_of_mine\.Idea.*made with parts=.*mine"):
         trust.check_stored(config)
+
+
+@pytest.mark.slow
+def test_a_folder_of_yamls_vouches_for_what_it_names_each_time(
+    shell, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "optimizer_of_mine.py").write_text("from torch.optim import SGD\n\nclass Slow(SGD):\n    pass\n")
+    (tmp_path / "yamls/optimizer").mkdir(parents=True)
+    (tmp_path / "yamls/optimizer/slow.yaml").write_text("_target_: optimizer_of_mine.Slow\n_partial_: true\nlr: 0.1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    named = f"--config-dir={tmp_path / 'yamls'}"
+    short = ("trainer.max_steps=1", "run_dir=slow")
+    shell.here("train", named, *tiny, "optimizer=slow", *short).succeeded()
+    drawn = ("run=slow", "num_samples=2", "device=cpu", "sampler.num_steps=2")
+    refused = shell.here("sample", *drawn)
+    assert refused.code == 2 and "optimizer would call optimizer_of_mine.Slow" in refused.err
+    shell.here("sample", named, *drawn).succeeded()
+    shell.here("sample", *drawn, f"parts={tmp_path}").succeeded()
