@@ -207,8 +207,9 @@ def poison(sound: Path) -> Iterator[Callable[..., Path]]:
         ("sample", ["run=sound", "num_samples=2", "guide=poisoned", "sampler.autoguidance_scale=2"]),
         ("evaluate", ["run=poisoned", "callbacks=[samples]"]),
         ("diagnose", ["run=poisoned"]),
+        ("export", ["run=poisoned", "to=exported"]),
     ],
-    ids=["sample", "guide", "evaluate", "diagnose"],
+    ids=["sample", "guide", "evaluate", "diagnose", "export"],
 )
 def test_a_command_on_a_run_of_a_stranger_ends_in_a_sentence(
     command: str, words: list[str], shell, poison, payloads, marker: Path
@@ -219,6 +220,15 @@ def test_a_command_on_a_run_of_a_stranger_ends_in_a_sentence(
         assert refused.code == 2 and refused.err.count("error: ") == 1, refused.err
         assert f"{place} would call {target}" in refused.err and "poisoned/config.yaml" in refused.err
         assert "Traceback" not in refused.err and not marker.exists()
+
+
+@pytest.mark.slow
+def test_training_that_begins_from_the_weights_of_a_stranger_s_run_refuses_it(
+    shell, tiny, poison, payloads, marker: Path
+) -> None:
+    poison("coupling", "sympy.sympify", payloads["sympy.sympify"])
+    refused = shell.here("train", *tiny, "init=poisoned", "run_dir=from_its_weights")
+    assert refused.code == 2 and "coupling would call sympy.sympify" in refused.err and not marker.exists()
 
 
 @pytest.mark.slow
@@ -269,7 +279,7 @@ def test_a_report_of_a_stranger_s_run_builds_nothing(poison, payloads, marker: P
     assert report.main() == 0 and not marker.exists()
 
 
-@pytest.mark.parametrize("command", ["train", "encode", "sample", "evaluate", "diagnose", "adopt"])
+@pytest.mark.parametrize("command", ["train", "encode", "sample", "evaluate", "diagnose", "adopt", "export"])
 def test_a_job_whose_config_lies_in_a_folder_is_refused(
     command: str, payloads, marker: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
