@@ -26,8 +26,9 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	    { echo "'$(PYTHON)' cannot make virtual environments: install the package python3-venv, or give another PYTHON=..."; exit 1; }
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(PY) -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
-	$(UV) pip sync --compile-bytecode --python $(PY) requirements.lock
+	awk '/^[^ ]/ { listed = /^uv==/ } listed' requirements.lock > .venv/uv.txt
+	$(PY) -m pip install --quiet --require-hashes --requirement .venv/uv.txt
+	$(UV) pip sync --require-hashes --compile-bytecode --python $(PY) requirements.lock
 	$(UV) pip install --python $(PY) --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -76,7 +77,7 @@ catalogue: $(READY)  ## write docs/experiments.md, the list of all experiments w
 	$(PY) -m experiments.catalogue
 
 lock: $(READY)  ## choose the newest versions that pyproject.toml allows and write requirements.lock
-	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-emit-index-url --no-annotate \
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-emit-index-url --no-annotate --generate-hashes \
 	    --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
 
 clean:  ## remove .venv, caches and built wheels (runs and data stay)

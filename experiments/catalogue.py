@@ -29,7 +29,7 @@ TO_THE_TAP = 2 / 3  # of the depth: what self-distillation runs
 SECTIONS = {  # by the first word of a name
     "LCF: pixels": ("cifar10", "tinyimagenet", "imagenet"),
     "The Velocity Deficit: latents": ("imagenet256", "imagenet512", "coco"),
-    "For a CPU": ("fashion", "digits"),
+    "For a CPU": ("fashion", "emoji", "digits"),
 }
 HEAD = """# Experiments
 

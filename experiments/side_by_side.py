@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Lines, Rows
+from flowexp.cli.recipes import Lines, Rows, baselines_in, distance_in, network_rows
 from flowexp.records.figures import plot_curves
 
 T = "noise level t"
@@ -26,10 +26,11 @@ def measure(lines: Lines) -> dict[str, Rows | Path]:
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    probe = {"t": f"{T} (linear below 0.01)", "accuracy": "probe accuracy"}
+    probe = {"t": f"{T} (linear below 0.01)", "accuracy": "accuracy of a converged probe", "method": ""}
+    curves, across = network_rows(tables["probe_curve"]), {"accuracy": baselines_in(tables["probe_curve"])}
     velocity = {"t": T, "loss": "velocity error, test images", "velocity_ratio": "|v| / |v*|"}
     return {
-        "probe_curve": plot_curves(tables["probe_curve"], "t", "accuracy", series="method", names=probe, log_x=True),
+        "probe_curve": plot_curves(curves, "t", "accuracy", "method", probe, log_x=True, across=across),
         "noise_levels": plot_curves(
             tables["noise_levels"], "t", ["loss", "velocity_ratio"], series="method", names=velocity
         ),
@@ -37,4 +38,12 @@ def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
-    return tables["numbers"]
+    """The distance, and what a converged probe reads off features beside the same probe on pixels."""
+    table = []
+    for row in tables["numbers"]:
+        numbers = {key: row[key] for key in ("method", distance_in(row))}
+        numbers |= {"best probe": row["probe/peak"], "at clean data": row["probe/at_clean"], "dip": row["probe/dip"]}
+        table.append(
+            numbers | {f"probe on {name}": share for name, share in baselines_in(tables["probe_curve"]).items()}
+        )
+    return table

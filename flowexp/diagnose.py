@@ -52,7 +52,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
 
 def _load(config: DictConfig, monitors: list[Any]) -> tuple[FlowMatching, ImageDataModule, int]:
-    """The run's module with its own dataset, or with that of `data=`, in the shape that the network takes."""
+    """The module of the run with its dataset, or with that of `data=`, in the shape that the network takes."""
     from flowexp.cli.assembly import building
     from flowexp.data.sets.resized import fitted
 

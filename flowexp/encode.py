@@ -1,7 +1,7 @@
 """`python -m flowexp.encode data=imagenet [output=FOLDER]`: a dataset's latents, and its captions embedded.
 
-Work goes by shards, so it can be stopped, gone on with, and divided: over the processes of torchrun, or by hand with
-shard=0/4 ... shard=3/4 on any machines that see the folder. Whoever reads the cache checks that no shard is missing.
+Work goes by shards, so it can be stopped, continued and divided: over the processes of torchrun, or by hand with
+shard=0/4 ... shard=3/4 on any machines that share the folder. Reading the cache checks that no shard is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
 
-    from flowexp.data import COCO, CaptionedSet, ImageDataModule, Images, LatentCache, Manifest, Shard
+    from flowexp.data import Captioned, CaptionedSet, ImageDataModule, Images, LatentCache, Manifest, Shard
     from flowexp.encoders.vae import VAE
     from flowexp.records.run_folder import RunFolder
 
@@ -72,10 +72,10 @@ def describe(datamodule: ImageDataModule, vae: VAE, shard_size: int, device: tor
         ValueError: the dataset is no colour pictures, or of another size than the autoencoder divides, or the weights
             cannot be had.
     """
-    from flowexp.data import COCO, Manifest
+    from flowexp.data import Captioned, Manifest
     from flowexp.data.sets.identity import identity_of
 
-    splits, text = _splits(datamodule), datamodule.text if isinstance(datamodule, COCO) else None
+    splits, text = _splits(datamodule), datamodule.text if isinstance(datamodule, Captioned) else None
     return Manifest(
         dataset=datamodule.name,
         resolution=datamodule.resolution,
@@ -114,14 +114,14 @@ def _small_arrays(datamodule: ImageDataModule, device: torch.device) -> dict[str
     """Labels, and where there are captions how many each image has and what the empty one is."""
     import numpy as np
 
-    from flowexp.data import COCO, CaptionedSet
+    from flowexp.data import Captioned, CaptionedSet
 
     arrays = {f"{split}_labels": images.labels.numpy() for split, images in _splits(datamodule).items()}
     for split, images in _splits(datamodule).items():
         if isinstance(images, CaptionedSet):
             arrays[f"{split}_captions"] = images.captions.counts.numpy()
-    if isinstance(datamodule, COCO):
-        arrays["null_text"] = datamodule.null_text(device).cpu().numpy().astype(np.float16)
+    if isinstance(datamodule, Captioned) and (null_text := datamodule.null_text(device)) is not None:
+        arrays["null_text"] = null_text.cpu().numpy().astype(np.float16)
     return arrays
 
 
@@ -136,7 +136,7 @@ def encode(
     """Writes these shards, the captions of each before its latents."""
     from tqdm import tqdm
 
-    from flowexp.data import COCO, CaptionedSet
+    from flowexp.data import Captioned, CaptionedSet
 
     with tqdm(total=sum(shard.stop - shard.start for shard in shards), desc="encoding", unit="image") as bar:
         for shard in shards:
@@ -144,13 +144,13 @@ def encode(
                 bar.update(shard.stop - shard.start)
                 continue
             images = _splits(datamodule)[shard.split]
-            if isinstance(datamodule, COCO) and isinstance(images, CaptionedSet):
+            if isinstance(datamodule, Captioned) and isinstance(images, CaptionedSet):
                 captions = captions_of(datamodule, images, shard)
                 cache.write_text(shard, _embeddings(datamodule, captions, device))
             cache.write(shard, _latents(vae, images, shard, cache.manifest.flips, device, batch_size, bar))
 
 
-def captions_of(datamodule: COCO, images: CaptionedSet[Any], shard: Shard) -> list[str]:
+def captions_of(datamodule: Captioned, images: CaptionedSet[Any], shard: Shard) -> list[str]:
     """All captions of a shard's images, image after image."""
     numbers = zip(images.captions.starts.tolist(), images.captions.counts.tolist(), strict=True)
     texts = datamodule.texts[shard.split]
@@ -158,8 +158,9 @@ def captions_of(datamodule: COCO, images: CaptionedSet[Any], shard: Shard) -> li
     return [text for start, count in own for text in texts[start : start + count]]
 
 
-def _embeddings(datamodule: COCO, captions: list[str], device: torch.device) -> Iterator[np.ndarray]:
+def _embeddings(datamodule: Captioned, captions: list[str], device: torch.device) -> Iterator[np.ndarray]:
     for start in range(0, len(captions), _CAPTIONS_AT_ONCE):
+        assert datamodule.text is not None
         yield datamodule.text.encode(captions[start : start + _CAPTIONS_AT_ONCE], device).half().cpu().numpy()
 
 

@@ -48,7 +48,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 def _measure(
     config: DictConfig, folder: RunFolder | None, monitors: list[Monitor], module: Any, datamodule: Any, step: int
 ) -> dict[str, Measurement]:
-    """What the monitors found. `folder` is None on every process but the first."""
+    """The measurements of the monitors. `folder` is None on every process but the first."""
     from flowexp.cli.assembly import building
     from flowexp.measuring.callbacks.monitor_runs import measure_now
     from flowexp.records.recording import Recorder

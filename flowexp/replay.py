@@ -1,6 +1,7 @@
-"""`python -m flowexp.replay FILE`: takes a saved step again and says where it stops being finite.
+"""`python -m flowexp.replay FILE [parts=FOLDER]`: repeats a saved step and names the first value that is not finite.
 
-FILE is what a run leaves in its folder when a gradient is NaN or infinite: nonfinite_step_*.pt.
+FILE is what a run leaves in its folder when a gradient is NaN or infinite: nonfinite_step_*.pt. FOLDER has the Python
+files of your own that the run was made with.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def replay(incident: Incident, module: FlowMatching) -> list[Extremes]:
 
 def main() -> int:
     """The command line. Returns the exit code: 0 where the step could be taken again."""
-    if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
+    parts = [word.removeprefix("parts=") for word in sys.argv[2:] if word.startswith("parts=")]
+    if len(sys.argv) != 2 + len(parts) or len(parts) > 1 or sys.argv[1] in ("-h", "--help"):
         print(__doc__)
         return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
     path = Path(sys.argv[1])
@@ -44,23 +46,25 @@ def main() -> int:
         print(f"error: there is no file {path}: give a nonfinite_step_*.pt of a run's folder", file=sys.stderr)
         return 2
     try:
-        _print(path)
+        _print(path, *parts)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _print(path: Path) -> None:
+def _print(path: Path, parts: str | None = None) -> None:
     from rich.table import Table
 
     from flowexp.cli.assembly import building
     from flowexp.cli.terminal import console
+    from flowexp.cli.trust import vouch_for_folder
     from flowexp.records.run_folder import RunFolder
     from flowexp.training.nonfinite_step import gradient_norm
 
+    vouch_for_folder(parts)
+    config = building.stored_config(RunFolder(path.parent))
     incident = _read(path)
-    config = RunFolder(path.parent).trained_config()
     module = building.build_module(config, building.build_datamodule(config))
     found = replay(incident, module)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in incident.losses.items())
@@ -90,7 +94,7 @@ def _read(path: Path) -> Incident:
 
 
 def verdict(found: list[Extremes], incident: Incident, norm: float = 0.0, path: Path | None = None) -> str:
-    """What the extremes say, in a sentence.
+    """The conclusion from the extremes, in a sentence.
 
     norm: of all gradients together. path: the file that was replayed; beside it lie those of other processes.
     """

@@ -1,4 +1,4 @@
-"""`python -m flowexp.report run=FOLDER`: a page of what a run has found, with its numbers, curves and pictures.
+"""`python -m flowexp.report run=FOLDER`: a page of a run's results: numbers, curves and pictures.
 
 run=FOLDER             a training run, an evaluation or a sweep: writes report.html into it
 runs=[A,B,C]           several runs side by side: writes report.html here
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> str:
-    """Writes what `config` asks for and returns where it lies. Raises ValueError where there is nothing to show."""
+    """Write the page or workspace of `config` and return its place. Raises ValueError where nothing can be shown."""
     chosen = [name for name in ("run", "runs", "wandb") if config[name]]
     if len(chosen) != 1:
         got = " and ".join(chosen) or "neither"
@@ -78,7 +78,7 @@ def _as_list(argument: str) -> str:
 def write_report(folders: list[Path], output: Path | None = None, most_pictures: int = 12) -> Path:
     """Writes the page of one or several runs, or of a sweep and each of its jobs. Returns its file.
 
-    Raises ValueError where a folder is neither a run nor a sweep, or fewer than one picture is asked for.
+    Raises ValueError where a folder is neither a run nor a sweep, or `pictures` is below 1.
     """
     from flowexp.records.job_table import is_sweep
     from flowexp.reporting.page import render_runs, render_sweep

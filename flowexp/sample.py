@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     _check(config)
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
     module, datamodule, step = building.load_run(Path(config.run), checkpoint, with_data=False)
-    if module.backbone.takes == "text":
+    if config.prompts is not None:
+        module.conditions = _prompted(module, datamodule, list(config.prompts))
+    elif module.backbone.takes == "text":
         datamodule.setup()  # the captions
     module.choose_weights(config.ema)
     module.sampler = building.build(config.sampler)
@@ -41,6 +43,8 @@ def run(config: DictConfig, folder: RunFolder) -> None:
         "weights": module.weights_name,
         "guide": guide,
     }
+    if config.prompts is not None:
+        protocol["captions"] = {"order": "prompts in turns", "prompts": list(config.prompts)}
     atomic.write_json(
         folder.summary_file, {"run": config.run, "step": step, "scalars": {"samples/nfe": nfe}, "protocol": protocol}
     )
@@ -53,8 +57,27 @@ def _check(config: DictConfig) -> None:
     for key, least in {"num_samples": 1, "batch_size": 1, "seed": 0}.items():
         if config[key] < least:
             raise ValueError(f"{key} must be at least {least}, got {config[key]}")
+    if config.prompts is not None and not (_is_list_of_texts(config.prompts) and len(config.prompts)):
+        raise ValueError(f"prompts must be a list of texts, as in prompts=[a cat,a dog], got {config.prompts}")
     if config.seed >= 2**32:
         raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {config.seed}")
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    from omegaconf import ListConfig
+
+    return isinstance(value, ListConfig) and all(isinstance(each, str) for each in value)
+
+
+def _prompted(module: Any, datamodule: Any, prompts: list[str]) -> Any:
+    """What gives sample i the prompt i mod their number. Raises ValueError for a network that takes no text."""
+    if module.backbone.takes != "text":
+        raise ValueError("prompts are for networks that take text, and this run's takes none: leave prompts out")
+
+    def conditions(indices: Sequence[int], device: Any = "cpu") -> Any:
+        return datamodule.embed_texts([prompts[index % len(prompts)] for index in indices], device)
+
+    return conditions
 
 
 def _draw(module: Any, datamodule: Any, config: DictConfig, folder: RunFolder) -> int:
@@ -77,7 +100,8 @@ def _draw(module: Any, datamodule: Any, config: DictConfig, folder: RunFolder) -
     _check_room(folder, config.num_samples, datamodule.picture_resolution)
     with module.averaged():
         write_adm_batches(folder.path / "samples.npz", batches(), config.num_samples)
-    save_image(image_grid(torch.stack(shown)), folder.path / "samples.png")
+    columns = None if config.prompts is None else min(len(config.prompts), len(shown))
+    save_image(image_grid(torch.stack(shown), columns), folder.path / "samples.png")
     return nfe
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig, folder: RunFolder) -> None:
-    """Trains as `config` says, in `folder`, from its newest checkpoint if it has one; ends with `summary.json`."""
+    """Train by `config` in `folder`, from its newest checkpoint if it has one; ends with `summary.json`."""
     from flowexp.cli.assembly import building, plan, starting
     from flowexp.cli.continuation import start_of
     from flowexp.records.origin import describe_origin
@@ -272,22 +272,22 @@ def _has_stopped_early(config: DictConfig, folder: RunFolder, checkpoint: Path) 
 
 
 def _warn_of_what_is_not_measured(config: DictConfig) -> None:
-    """Says what a run that measures another's weights was asked to measure on the way to them."""
+    """Name the measurements during training that a run of another's weights cannot make."""
     from pytorch_lightning.utilities import rank_zero_warn
 
     from flowexp.records.keys import measured_while_training
 
-    if asked := measured_while_training(config):
-        said = ", ".join(f"{key}={steps}" for key, steps in asked.items())
-        rank_zero_warn(f"{said} asks for what only a training can show, and this run measures the weights that "
+    if keys := measured_while_training(config):
+        listed = ", ".join(f"{key}={steps}" for key, steps in keys.items())
+        rank_zero_warn(f"{listed} measures during a training, and this run measures the weights that "
                        f"{config.trained_run} has trained: it measures them once")  # fmt: skip
 
 
 def find_checkpoint(ckpt: str | None, folder: RunFolder) -> Any:
     """The checkpoint to continue from: the newest whole one of this folder, else what `ckpt` points to, else None.
 
-    A run that began from another's checkpoint goes on from its own where it is started again. Raises ValueError where
-    `ckpt` is an older one of this folder: going on from there would leave the newer ones beside it; and where this
+    A run that began from another's checkpoint continues from its newest one at the next start. Raises ValueError where
+    `ckpt` is an older one of this folder: continuing from it would leave the newer ones beside it; and where this
     folder has trained and has no checkpoint that can be read: it must not start from zero by itself.
     """
     from pytorch_lightning.utilities import rank_zero_warn
@@ -308,7 +308,7 @@ def find_checkpoint(ckpt: str | None, folder: RunFolder) -> Any:
             f"ckpt={ckpt} is not the newest checkpoint of this run, {own.name} is: leave run_dir out to begin a new "
             "run from it, or move the newer ones away"
         )
-    rank_zero_warn(f"goes on from {own}, the newest of this folder, and not from ckpt={ckpt}, where it began")
+    rank_zero_warn(f"continues from {own}, the newest of this folder, and not from ckpt={ckpt}, where it began")
     return own
 
 

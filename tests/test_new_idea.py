@@ -46,7 +46,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     monitor = ("+callbacks.brightness._target_=brightness.Brightness", "+callbacks.brightness.num_samples=4")
     succeeded(
         command(
-            "train", *chosen, "--config-dir=conf", *further, *training, *monitor, *SHORT, "run_dir=run", folder=folder
+            "train",
+            "parts=mine",
+            *chosen,
+            *further,
+            *training,
+            *monitor,
+            *SHORT,
+            "run_dir=mine/run",
+            folder=folder.parent,
         )
     )
     return folder / "run"
@@ -81,8 +89,11 @@ def test_optimizer_schedule_and_logger_from_outside_train_and_write(run: Path):
 
 
 @pytest.mark.slow
-def test_a_run_of_ones_own_is_sampled_in_the_same_folder(run: Path):
-    succeeded(command("sample", f"run={run}", "num_samples=4", "device=cpu", folder=run.parent))
+def test_a_run_of_ones_own_is_sampled_where_the_command_line_names_the_folder(run: Path):
+    said = ("sample", f"run={run}", "num_samples=4", "device=cpu")
+    refused = command(*said, folder=run.parent)  # the files lie here, and nobody says that they may be run
+    assert refused.returncode == 2 and "would call ralston.Ralston" in refused.stderr, refused.stderr
+    succeeded(command(*said, "parts=mine", folder=run.parent.parent))
     protocol = next(run.rglob("samples/**/summary.json"))
     assert json.loads(protocol.read_text())["protocol"]["nfe"] == 4  # Ralston's two calls in each of two steps
 
@@ -100,4 +111,4 @@ def test_a_file_that_is_not_found_is_named_in_a_sentence(in_process, capsys):
     assert in_process("train", "objective._target_=no_such_file.Mine", *SHORT) == 2
     said = capsys.readouterr().err
     assert "No module named 'no_such_file'" in said
-    assert "in the folder where the command is started, or on PYTHONPATH" in said
+    assert "in the folder where the command is started, on PYTHONPATH, or in the folder that parts names" in said

@@ -13,6 +13,7 @@ import tomllib
 import zipfile
 from functools import cache
 from importlib.metadata import packages_distributions
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-NEEDED = [*PROJECT["dependencies"], *EXTRAS["latents"], *EXTRAS["dashboards"]]
+NEEDED = [*PROJECT["dependencies"], *EXTRAS["latents"], *EXTRAS["hub"], *EXTRAS["dashboards"]]
 FOR_WORK_ON_IT = [requirement for requirement in EXTRAS["dev"] if not requirement.startswith("flowexp")]
 BRING_ALONG = {"markupsafe": "jinja2"}  # what a dependency promises to bring, and is used with it
 
@@ -70,10 +71,16 @@ def test_every_declared_dependency_is_used_and_says_what_for():
 
 def test_the_lock_satisfies_every_requirement():
     lines = (ROOT / "requirements.lock").read_text().splitlines()
-    pins = [Requirement(line) for line in lines if not line.lstrip().startswith("#")]
+    pins = [Requirement(line.rstrip(" \\")) for line in lines if not line.startswith(("#", " "))]
     locked = {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in pins}
     for requirement in map(Requirement, [*NEEDED, *FOR_WORK_ON_IT]):
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), str(requirement)
+
+
+def test_the_lock_has_the_checksums_of_every_package():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    after = {line.partition("==")[0]: following for line, following in pairwise(lines) if line[0] not in "# "}
+    assert "uv" in after and all(line.lstrip().startswith("--hash=sha256:") for line in after.values())
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Shell completion: `eval "$(flowexp -sc install=bash)"`. Hydra knows keys and names, this file the commands."""
+"""Shell completion: `eval "$(flowexp -sc install=bash)"`. Hydra completes keys and names, this file the commands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def complete(arguments: Sequence[str], commands: Sequence[str], door: Door) -> i
 
 
 def _install(arguments: Sequence[str], command: str, door: Door) -> int:
-    """Prints Hydra's script for the shell, for `flowexp` in place of the one command that Hydra knows of."""
+    """Prints Hydra's script for the shell, for `flowexp` in place of the one command that Hydra completes."""
     with redirect_stdout(StringIO()) as script:
         code = door(command, arguments)
     print(script.getvalue().replace(f"flowexp.{command}", "flowexp"), end="")

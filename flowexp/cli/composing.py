@@ -62,7 +62,7 @@ class Configs:
         return sorted({file.stem for folder in self.folders for file in (folder / group).glob("[!_]*.yaml")})
 
     def compose(self, command: str, overrides: Iterable[str] = (), with_hydra: bool = False) -> DictConfig:
-        """The config of a command; `with_hydra` keeps Hydra's own part of it. Hydra composes one at a time."""
+        """The config of a command; `with_hydra` keeps the part of Hydra. Hydra composes one at a time."""
         searched = json.dumps([f"file://{folder}" for folder in self.own])
         search = [f"hydra.searchpath={searched}"] if self.own else []
         GlobalHydra.instance().clear()

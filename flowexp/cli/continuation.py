@@ -24,7 +24,7 @@ def is_within(ckpt: str | None, folder: Path) -> bool:
 
 
 def start_of(config: DictConfig) -> str | None:
-    """The checkpoint of another run that a training begins from; None for new weights and for its own checkpoints."""
+    """The checkpoint of another run that a training begins from; None for new weights and for those of this run."""
     if config.ckpt in (None, *TO_GO_ON) or is_within(config.ckpt, Path(config.run_dir)):
         return None
     return os.path.realpath(config.ckpt)
@@ -33,7 +33,7 @@ def start_of(config: DictConfig) -> str | None:
 def check_same_training(run: RunFolder, config: DictConfig) -> None:
     """Raises ValueError where the folder holds another training: the run would go on with its checkpoints.
 
-    A longer training may go on with a shorter one where `ckpt` says so, and any where `ckpt` is that folder.
+    A longer training may continue a shorter one where `ckpt` allows it, and any where `ckpt` is that folder.
     """
     if is_within(config.ckpt, run.path):
         return
@@ -46,7 +46,7 @@ def check_same_training(run: RunFolder, config: DictConfig) -> None:
     if longer and config.ckpt in TO_GO_ON:
         return
     raise ValueError(
-        f"run_dir={run.path} holds a run with other training settings, whose checkpoints would be gone on with: choose "
+        f"run_dir={run.path} holds a run with other training settings, and its checkpoints would be continued: choose "
         f"another folder, or add ckpt={'auto, as it has trained the same for less' if longer else run.path}"
         f"{'' if longer else ' where that is meant'}"
     )
@@ -113,7 +113,7 @@ def _runs_of_jobs(sweep: Path) -> set[str]:
 
 def _point_to(run: RunFolder) -> None:
     """Names a run that only `ckpt=PATH` takes further, since its name is another."""
-    say(f"{run.path} ({_name_of(run)}) trains the same for {run.num_steps()} steps: ckpt={run.path} goes on from it")
+    say(f"{run.path} ({_name_of(run)}) trains the same for {run.num_steps()} steps: ckpt={run.path} continues from it")
 
 
 def describe(config: DictConfig) -> str | None:
@@ -131,7 +131,7 @@ def describe(config: DictConfig) -> str | None:
 
 
 def _state_of_config(run: RunFolder) -> str:
-    """That a run has lost its config, which its `run.json` says that this training has too."""
+    """The message about a run that has lost its config and has, by its `run.json`, the settings of this training."""
     try:
         run.trained_config()
     except (OSError, ValueError):
@@ -188,5 +188,5 @@ def check_trained_run(config: DictConfig, run: RunFolder) -> None:
             f"`python -m flowexp.evaluate run={run.path}`"
         )
     if not run.has_trained():
-        raise ValueError(f"trained_run={run.path} has not finished its training: leave it out, and say ckpt=auto")
+        raise ValueError(f"trained_run={run.path} has not finished its training: leave it out, and give ckpt=auto")
     config.trained_run = str(run.path.absolute())

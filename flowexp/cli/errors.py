@@ -52,7 +52,7 @@ def moved(key: str) -> str | None:
 def sentence_for(
     error: BaseException, command: str, arguments: Iterable[str] = (), configs: Configs | None = None
 ) -> str | None:
-    """What to tell the person who caused `error` by `arguments`; None where it is a fault of the code.
+    """The message for a user who caused `error` by `arguments`; None where it is a fault of the code.
 
     configs: what the command line chose from, with None the yamls of `conf/`.
     """
@@ -90,7 +90,7 @@ def _group_of_no_name(arguments: Iterable[str], configs: Configs) -> str | None:
 
 
 def _of_hydra(error: BaseException, command: str) -> str:
-    """What Hydra or OmegaConf complains of, in a sentence that says what to do where it is known."""
+    """An error of Hydra or OmegaConf as one sentence, with the remedy where there is one."""
     text = " ".join(str(error).split())
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and (key := _quoted(r"full_key: (\S+)", error)):
         return (
@@ -98,6 +98,7 @@ def _of_hydra(error: BaseException, command: str) -> str:
             "run.json names"
         )
     if key := _quoted(r"Missing mandatory value: (\S+)", error):
+        key = _quoted(r"full_key: (\S+)", error) or key
         return f"{key} is needed: give {key}=..., which `python -m flowexp.{command} --help` explains"
     if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)' 1\.", text):
         key, value = match[1].lstrip("+"), match[2]
@@ -110,7 +111,7 @@ def _of_hydra(error: BaseException, command: str) -> str:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Hydra wraps what a constructor raises; the constructor's own sentence is the better one."""
+    """Hydra wraps what a constructor raises; the sentence of the constructor is the better one."""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -1,4 +1,4 @@
-"""`--help`: every key of the config that the command line chooses, with its value and what its yaml says of it."""
+"""`--help`: every key of the config that the command line chooses, with its value and the comment of its yaml."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _folder_of(group: str) -> str:
 
 
 def comments_of(command: str, choices: Mapping[str, Any], configs: Configs) -> Comments:
-    """What the yamls say of each key: that of the command, and those of the chosen files under their group's name."""
+    """The comments on each key: of the command's yaml, and of the chosen files under their group's name."""
     found = _comments_in(configs.file("", command), (), configs)
     files = [(group, file) for group, chosen in choices.items() for file in _files(configs, group, chosen)]
     for group, file in sorted(files, key=lambda pair: _place_of(*pair) != (pair[0],)):  # keys of other groups last
@@ -70,7 +70,7 @@ def _place_of(group: str, file: Path) -> Place:
 
 
 def _first_comment(file: Path) -> str:
-    """What a file says of itself in its first line; empty where that is no comment."""
+    """The comment in the first line of a file; empty where there is none."""
     lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
     return lines[0].removeprefix("# ") if lines and lines[0].startswith("#") else ""
 

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from flowexp.cli.composing import config_folder
 from flowexp.cli.errors import sentence_for
 from flowexp.cli.terminal import unbreakable
+from flowexp.cli.trust import check_targets, use_parts
 from flowexp.cli.validate import check_like
 from flowexp.records.run_folder import CONFIG, RunFolder
 from flowexp.training import signals
@@ -56,6 +57,8 @@ def _run() -> int:
     try:
         config = _config(run)
         check_like(config, _defaults(command))
+        use_parts(config.get("parts"))
+        check_targets(config)
         importlib.import_module("flowexp.cli.assembly.building")  # torch, with which it takes seconds
         signals.work_begins()
         importlib.import_module(f"flowexp.{command}").run(config, run)
@@ -105,26 +108,26 @@ def _write_log(run: RunFolder) -> Path:
 
 
 def _defaults(command: str) -> dict[str, Any]:
-    """The command's own keys with the values that its yaml gives them."""
+    """The keys of the command with the values of its yaml."""
     defaults = OmegaConf.to_container(OmegaConf.load(config_folder() / f"{command}.yaml"))
     assert isinstance(defaults, dict)
     return {str(key): value for key, value in defaults.items()}
 
 
 def _say_where_it_stopped(stop: BaseException, command: str, run: RunFolder) -> int:
-    """Tells the first process's reader where a job that was asked to stop has left its work. Returns the exit code."""
-    causes = (stop, stop.__context__)  # Lightning answers a second Ctrl-C by its own exit 1
+    """On the first process, print where a stopped job has left its work. Returns the exit code."""
+    causes = (stop, stop.__context__)  # Lightning exits with 1 at a second Ctrl-C
     by_keyboard = any(isinstance(cause, KeyboardInterrupt) for cause in causes)
     asked = stop.code if isinstance(stop, SystemExit) and not by_keyboard else 128 + signal.SIGINT
     code = asked if isinstance(asked, int) else int(asked is not None)
     if code and not _rank_suffix():
-        goes_on = "; the same command with ckpt=auto goes on from its newest checkpoint" if command == "train" else ""
-        print(f"\nstopped: {run.path}{goes_on}", file=sys.stderr)
+        hint = "; the same command with ckpt=auto continues from its newest checkpoint" if command == "train" else ""
+        print(f"\nstopped: {run.path}{hint}", file=sys.stderr)
     return code
 
 
 def _quiet() -> None:
-    """Leaves out what Lightning says in every run and nobody can act on."""
+    """Hides messages of Lightning that appear in every run and need no action."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")  # resumed
@@ -134,7 +137,7 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # FSDP; nothing is changed in place here
-    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")  # torch's own use of it, for the Jacobian
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")  # of torch, for the Jacobian
     for name in _SAID_BY:
         logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(_SAID_IN_EVERY_RUN))
 

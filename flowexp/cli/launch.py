@@ -1,6 +1,6 @@
 """The door between a command line and a job: Hydra composes a config, a fresh process runs it.
 
-Every job is a process of its own that reads its resolved config from its environment. No Hydra and no `-m` is left in
+Every job is a process that reads its resolved config from its environment. No Hydra and no `-m` is left in
 its command line, and processes which Lightning starts beside it (DDP) inherit the same: a sweep cannot give two ranks
 different settings (hydra #2070, Lightning #11300). The run's folder gets the config when the work really begins: a job
 that is refused, or finds another at work, leaves the folder as it was. torch is imported by the job, not here: `--help`
@@ -32,11 +32,12 @@ from flowexp.cli.composing import Configs, config_folder
 from flowexp.cli.errors import check_added, sentence_for
 from flowexp.cli.help import help_page
 from flowexp.cli.overrides import folder as folder_override
-from flowexp.cli.overrides import in_any_sampler, is_override, last_of, read, readable
+from flowexp.cli.overrides import in_any_sampler, is_override, key_of, last_of, read, readable
 from flowexp.cli.resolve import OF_A_RUN, check_sweep, settle, unused_folder
 from flowexp.cli.sweep_table import JobResult, print_table, swept_folders
 from flowexp.cli.sweeping import check_subfolders, check_words, is_sweep, per_job
 from flowexp.cli.terminal import unbreakable
+from flowexp.cli.trust import vouched_for
 from flowexp.flow.choices import nearest
 from flowexp.records.origin import SAID
 from flowexp.records.run_folder import CONFIG, RunFolder
@@ -81,6 +82,7 @@ def _open_door(command: str, arguments: Sequence[str]) -> int:
     sys.argv = [f"flowexp.{command}", *ordered]
     configs = Configs()
     try:
+        ordered = _with_yamls_of_parts(ordered)
         configs = Configs.of(ordered)
         ordered = _as_hydra_reads_them(command, ordered, configs)
         overrides = [*filter(is_override, ordered)]
@@ -108,6 +110,15 @@ def _open_door(command: str, arguments: Sequence[str]) -> int:
     if swept_folders:
         return print_table(swept_folders.pop())
     return _become_job(command, *job) if job else 0
+
+
+def _with_yamls_of_parts(arguments: list[str]) -> list[str]:
+    """The arguments with `--config-dir=FOLDER/conf` for `parts=FOLDER`, where there is one and no other is named."""
+    given = [readable(word) for word in arguments if is_override(word) and key_of(word) == "parts"]
+    folder = read(given)[-1].value() if given else None
+    if not isinstance(folder, str) or not Path(folder, "conf").is_dir() or Configs.of(arguments).own:
+        return arguments
+    return [f"--config-dir={Path(folder, 'conf')}", *arguments]
 
 
 def _as_hydra_reads_them(command: str, arguments: Sequence[str], configs: Configs) -> list[str]:
@@ -164,7 +175,7 @@ def _alone_in_its_folder(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def _pass_through(command: str) -> tuple[Path, dict[str, str]] | None:
-    """Has Hydra compose what `sys.argv` says, and run the jobs of a sweep.
+    """Let Hydra compose the command line in `sys.argv`, and run the jobs of a sweep.
 
     Returns the folder of a single run, and the environment of its job.
     """
@@ -182,7 +193,7 @@ def _pass_through(command: str) -> tuple[Path, dict[str, str]] | None:
 
 @contextmanager
 def _errors_as_exceptions() -> Iterator[None]:
-    """Hydra prints errors itself and exits, unless its own variable for full traces is set."""
+    """Hydra prints errors itself and exits, unless its variable for full traces is set."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -213,7 +224,7 @@ def _through(
 ) -> float | None:
     """What Hydra calls with each composed config: makes the run folder, and in a sweep runs the job.
 
-    Of a single run, `refusals` takes what is wrong with it: Hydra would print a line of its own before it.
+    Of a single run, `refusals` takes the complaint: Hydra would print a line before it.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return _run_swept_job(command, config)
@@ -234,12 +245,14 @@ def _run_folder(command: str, config: DictConfig, sweep: Path | None) -> tuple[D
 
 
 def _environment(command: str, config: DictConfig) -> dict[str, str]:
-    """What a job is told: its config, which no file has before the work begins, and the command line.
+    """The environment of a job: its config, which no file has before the work begins, and the command line.
 
     Processes that Lightning starts beside it inherit both.
     """
     spin = {} if {*_SPINNING} & {*os.environ} else _SHORT_SPIN
-    return {**spin, CONFIG: OmegaConf.to_yaml(config), SAID: _said(command)}
+    folders = [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+    vouched = vouched_for(HydraConfig.get().overrides.task, [each for each in folders if each != config_folder()])
+    return {**spin, **vouched, CONFIG: OmegaConf.to_yaml(config), SAID: _said(command)}
 
 
 def _said(command: str) -> str:
@@ -268,7 +281,7 @@ def _run_swept_job(command: str, config: DictConfig) -> float | None:
 
 
 def _optimized(metric: str | None, run: RunFolder, scalars: Mapping[str, float]) -> float | None:
-    """The number that a sweep's optimiser sees of a job; warns where the job has measured no such number."""
+    """The number of a job for the optimiser of a sweep; warns where the job has measured no such number."""
     if metric is not None and scalars and metric not in scalars:
         hint = nearest(metric, scalars) or f": it has {', '.join(scalars)}."
         print(f"warning: optimized_metric={metric} is no number of {run.path}{hint}", file=sys.stderr)

@@ -15,7 +15,7 @@ def num_side_by_side() -> int:
 
 
 def num_processes(config: DictConfig) -> int | None:
-    """How many processes train together; None where only the machine knows how many devices it has."""
+    """How many processes train together; None where the number depends on the machine's devices."""
     devices = config.trainer.devices
     if isinstance(devices, ListConfig):
         return len(devices) * int(config.trainer.num_nodes)
@@ -41,7 +41,7 @@ def name_in_common() -> str | None:
 
 
 def check_sweeps_alone() -> None:
-    """Raises ValueError where each of several processes would sweep on its own."""
+    """Raises ValueError where each of several processes would start the same sweep."""
     if (num := num_side_by_side()) > 1 and "SUBMITIT_EXECUTOR" not in os.environ:  # submitit's are those of one job
         raise ValueError(
             f"-m was started {num} times side by side: {_START_ONCE}; each job starts the processes that its strategy "
@@ -69,7 +69,7 @@ def check_processes(command: str, config: DictConfig) -> None:
 
 
 def _check_machines(wanted: int, num_processes: int) -> None:
-    """Raises ValueError where one process would wait half an hour for machines on which nobody starts the others."""
+    """Raises ValueError where a process would wait half an hour for machines on which no other is started."""
     by_hand = {"MASTER_ADDR", "NODE_RANK"} <= {*os.environ}
     if wanted > 1 and num_processes == 1 and not by_hand:
         raise ValueError(

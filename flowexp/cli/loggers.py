@@ -1,4 +1,4 @@
-"""The loggers of a run: CSV always, and those that `logger=` names, of Lightning or of one's own."""
+"""The loggers of a run: CSV always, and those that `logger=` names, of Lightning or of a user."""
 
 from __future__ import annotations
 

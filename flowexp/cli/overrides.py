@@ -1,6 +1,6 @@
-"""The overrides of a command line, read once and by Hydra's own grammar: keys, values, plus signs and sweeps.
+"""The overrides of a command line, read once by Hydra's grammar: keys, values, plus signs and sweeps.
 
-Nobody else compares the text of an argument: `++run=A`, `+run=A` and `run="A"` name one key and one value.
+No other file compares the text of an argument: `++run=A`, `+run=A` and `run="A"` name one key and one value.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from hydra.errors import HydraException
 
 NAMES = (
     "run_dir", "output_root", "name", "run", "checkpoint", "guide", "guide_checkpoint", "ckpt", "trained_run", "output",
-    "file", "init", "to", "autoencoder", "hydra.sweep.dir", "hydra.sweep.subdir",
+    "file", "parts", "init", "to", "autoencoder", "hydra.sweep.dir", "hydra.sweep.subdir",
 )  # fmt: skip  # words, whatever they look like
-_PLACES = ("root", "weights", "dir", "reference", "cache")  # last parts of keys that name a file or a folder
+_PLACES = ("root", "weights", "dir", "reference", "cache", "source")  # last parts of keys that name a file or a folder
 _PAIRS = {"[": "]", "(": ")", "{": "}"}
 
 
@@ -41,7 +41,7 @@ def read(arguments: Iterable[str]) -> list[Override]:
 
 
 def last_of(key: str, arguments: Iterable[str]) -> Override | None:
-    """What a command line says of `key`, however it is spelt; the last where it says several; None where none."""
+    """The override of `key`, however it is spelt; of several the last, None without one."""
     said = [override for override in read(arguments) if override.key_or_group == key]
     return said[-1] if said else None
 
@@ -149,7 +149,7 @@ def _place(text: str, is_word: bool = True) -> str:
     value = _read_value(text)
     is_quoted = isinstance(value, QuotedString)
     name = value.text if isinstance(value, QuotedString) else text
-    home = os.path.expanduser(name)  # of a user who is not there it stays as it is
+    home = os.path.expanduser(name)  # without such a user it stays as it is
     means_itself = value == text or (isinstance(value, bool) and not is_word) or (value is not None and "\\" in text)
     as_typed = is_quoted or text in ("", "null") or means_itself
     return text if as_typed and home == name else _quoted(home)

@@ -31,8 +31,8 @@ from flowexp.records.run_folder import RunFolder
 OF_A_RUN = ("sample", "evaluate", "diagnose", "export")
 _FOLDERS = {  # keys that name a folder or a file, and whether they may be left open
     "run_dir": False, "output_root": False, "run": False, "output": False, "file": False, "checkpoint": True,
-    "to": False, "autoencoder": True,
-    "guide": True, "guide_checkpoint": True, "ckpt": True, "trained_run": True, "init": True,
+    "to": False, "autoencoder": True, "guide": True, "guide_checkpoint": True, "ckpt": True, "trained_run": True,
+    "parts": True, "init": True,
 }  # fmt: skip
 
 
@@ -46,6 +46,8 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
             config.terms = {}
         _check_names(command, config)
         _check_that_all_is_read(config)
+        if config.parts is not None:
+            config.parts = str(Path(config.parts).absolute())
         if command in OF_A_RUN:
             _take_from_run(config)  # first: the folder lies in that of the run
         is_settled = _settle_folder(command, config, sweep)
@@ -71,7 +73,7 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
         return resolved
 
 
-# --- what the command line says ---------------------------------------------------------------------------------------
+# --- the command line -------------------------------------------------------------------------------------------------
 
 
 def _said() -> list[Override]:
@@ -186,7 +188,7 @@ def _check_folder(command: str, config: DictConfig) -> None:
 
 
 def check_sweep(arguments: Sequence[str]) -> None:
-    """Raises ValueError where each of several processes would sweep on its own, or all jobs would share a folder."""
+    """Raises ValueError where several processes would each start the sweep, or all jobs would share a folder."""
     check_sweeps_alone()
     if (override := last_of("run_dir", arguments)) is not None and not override.is_sweep_override():
         folder = str(override.value())
@@ -200,7 +202,7 @@ def check_sweep(arguments: Sequence[str]) -> None:
 
 
 def _take_from_run(config: DictConfig) -> None:
-    """Commands on a run keep its sampler but for what is said: `ssc=` changes its scale, `sampler=` all of it."""
+    """Commands on a run take its sampler with the overrides: `ssc=` changes its scale, `sampler=` all of it."""
     if OmegaConf.is_missing(config, "run"):
         config.run = str(_run_with(config.checkpoint))
     trained = RunFolder(_existing_run(Path(config.run))).trained_config()
@@ -218,7 +220,7 @@ def _take_from_run(config: DictConfig) -> None:
 
 
 def _change(config: DictConfig, said: list[Override]) -> None:
-    """Sets what the command line says, as Hydra would have, had it composed with these values."""
+    """Apply the command line, as Hydra would have, had it composed with these values."""
     for override in said:
         if not override.is_delete():
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)

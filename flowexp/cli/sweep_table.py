@@ -83,7 +83,7 @@ def print_table(sweep: Path) -> int:
     """Prints and writes (`sweep.csv`, `sweep.json`) one row per job, and returns the exit code.
 
     Settings that all jobs share are not printed. Beside or below a number stands the hash of its card; numbers of one
-    name and cards that differ in more than what is swept are warned of, and why jobs were refused is said below.
+    name and cards that differ in more than what is swept are warned of, and the reasons of refused jobs stand below.
     """
     jobs = {name: JobResult.read(sweep / name) for name in sorted(job_names(sweep), key=_job_number)}
     if not jobs:

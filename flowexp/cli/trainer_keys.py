@@ -16,9 +16,9 @@ TAKEN = (
 
 _MEASURES = "nothing is validated, and what is measured has its own keys: callbacks.NAME.every_n_steps and at_end"
 INSTEAD: Mapping[str, str] = {
-    "strategy": "choose strategy=ddp or strategy=fsdp, a group of its own",
-    "logger": "choose logger=csv, wandb, tensorboard or mlflow, a group of its own",
-    "callbacks": "choose callbacks=[...], a group of its own",
+    "strategy": "choose strategy=ddp or strategy=fsdp, a config group",
+    "logger": "choose logger=csv, wandb, tensorboard or mlflow, a config group",
+    "callbacks": "choose callbacks=[...], a config group",
     "default_root_dir": "give output_root=FOLDER or run_dir=FOLDER",
     "log_every_n_steps": "give log_every_n_steps=N, without trainer before it",
     "limit_val_batches": _MEASURES,
@@ -29,7 +29,7 @@ INSTEAD: Mapping[str, str] = {
     "num_sanity_val_steps": _MEASURES,
     "inference_mode": _MEASURES,
     "overfit_batches": "debug=overfit trains on one batch, and data.train_size=N on so many images",
-    "enable_checkpointing": "checkpoint.every_n_steps=N says how often a run is saved, and the end always is",
+    "enable_checkpointing": "checkpoint.every_n_steps=N sets how often a run is saved, and its end always is",
     "enable_progress_bar": "give progress_bar=true or false",
     "enable_model_summary": "every run prints its plan with the number of parameters, and dry_run=true nothing else",
     "plugins": "the precision is trainer.precision, and checkpoints are written by flowexp's own plugin",

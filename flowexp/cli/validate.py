@@ -18,11 +18,11 @@ from flowexp.flow.argument_kinds import Hints, check_kind, kind_of, kinds_of, si
 from flowexp.flow.choices import nearest
 
 _SETS = ("levels", "taps", "readings", "metrics")  # lists in which a value twice is a slip, and none at all too
-_OPEN = {  # the kinds of the commands' own keys that a yaml leaves null
+_OPEN = {  # the kinds of the keys of commands that a yaml leaves null
     "label": int | None, "seed": int | None, "ckpt": str | None, "checkpoint": str | None, "guide": str | None,
     "guide_checkpoint": str | None, "trained_run": str | None, "optimized_metric": str | None, "name": str | None,
     "shard": str | None, "run": str | None, "output": str | None, "wandb": str | None, "convention": str | None,
-    "ema": float | str | None, "init": str | None, "autoencoder": str | None,
+    "ema": float | str | None, "parts": str | None, "init": str | None, "autoencoder": str | None,
 }  # fmt: skip
 _WIDER = {"trainer.precision": int | str | None}  # than Lightning has it: `auto` is ours, and checked by `trainer_keys`
 

@@ -22,14 +22,14 @@ class ImageDataModule(LightningDataModule, ABC):
 
     A dataset gives `name`, `resolution`, `channels`, `num_classes`, `flips` and `load`; `prepare_data` if it can be
     downloaded or needs decoding. After `setup`, `train` and `test` are its two sets. Where the data is not pixels, or
-    its labels are texts, it says how they become pictures and embeddings: `to_data`, `to_pictures`,
+    its labels are texts, it defines how they become pictures and embeddings: `to_data`, `to_pictures`,
     `picture_resolution`, `pictures_protocol`, `reference_pictures`, `conditions`, `captions_protocol`, `null_text`.
 
     Arguments:
         root: the folder of its files; None is data/<name> under the current folder.
         batch_size: images per step over all processes.
         train_size: train on a fixed random subset of this many images; None is all of them.
-        flip: mirror training images left to right with probability 1/2; None is the dataset's own habit.
+        flip: mirror training images left to right with probability 1/2; None is the default of the dataset.
         seed: of the order of the images and the flips.
         on_device: keep the images on the trainer's device, where they take one byte per value.
 
@@ -85,7 +85,7 @@ class ImageDataModule(LightningDataModule, ABC):
             self._loaded = self.train.to(device), self.test.to(device)
 
     def limited(self, train: SomeImages) -> SomeImages:
-        """The part of the training set that `train_size` asks for.
+        """The part of the training set by `train_size`.
 
         Raises:
             DataError: there are too few images for it, or for `batch_size`.
@@ -191,6 +191,10 @@ class ImageDataModule(LightningDataModule, ABC):
     def captions_protocol(self) -> dict[str, Any]:
         """Which captions `conditions` gives, and in what order; empty where the data has no texts."""
         return {}
+
+    def embed_texts(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Tensor | None:
+        """The embeddings (B, L, D) of anybody's texts, as of captions; None where the data has no texts."""
+        return None
 
     def null_text(self, device: torch.device | str = "cpu") -> Tensor | None:
         """The embedding (L, D) of the empty caption; None where the data has no texts."""

@@ -1,4 +1,4 @@
-"""Work done in another thread before it is asked for."""
+"""Work done ahead of its use, in another thread."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from flowexp.records.score_name import ScoreName
 
 
 class FeatureSet(dict[str, Tensor]):
-    """What one pass of pictures through a network gives, by output: each (B, the output's dim) float32."""
+    """The outputs of a network for a batch of pictures, by name: each (B, dim of the output) float32."""
 
     def rows(self, num: int) -> FeatureSet:
         """The first `num` pictures."""
@@ -73,7 +73,7 @@ class FeatureNet(nn.Module, ABC):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode whatever is asked: its batch statistics are part of the measure."""
+        """Stays in eval mode for any `mode`: its batch statistics are part of the measure."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class DINOv2(FeatureNet):
 class Preprocess(nn.Module):
     """What DINOv2 was trained on: uint8 (B, 3, H, W) to normalised float (B, 3, size, size).
 
-    In REPA's order: normalised first and then resized, so that bicubic overshoots are kept.
+    In REPA's order: normalised first and then resized, so that bicubic overshoots remain.
 
     Arguments:
         antialias: whether the resizing is antialiased.

@@ -28,7 +28,7 @@ class Pretrained(ABC):
 
     @property
     def source(self) -> str:
-        """What the library is asked for: `weights`, unless a subclass knows where they lie."""
+        """The argument of the library: `weights`, unless a subclass has their place."""
         return self.weights
 
     @abstractmethod

@@ -19,7 +19,7 @@ from flowexp.flow.choices import chosen
 class Teacher(nn.Module, ABC):
     """A frozen network with a `name` and `dim`, the length of its tokens.
 
-    A subclass gives `read` and `protocol`. The grid is asked for: pictures are resized so that the network's own
+    A subclass gives `read` and `protocol`. The caller chooses the grid: pictures are resized so that the network's own
     patches fall on it, so that small pictures have as many tokens as the network that is trained on them.
     """
 
@@ -45,7 +45,7 @@ class Teacher(nn.Module, ABC):
             return self.read(rgb, side)
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode whatever is asked."""
+        """Stays in eval mode for any `mode`."""
         return super().train(False)
 
 

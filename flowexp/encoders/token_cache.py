@@ -27,18 +27,18 @@ _FORMAT = 2  # of the files, part of the folder's name
 
 
 class TokenCache:
-    """Asks the teacher for each picture once; a flipped picture is another one.
+    """Compute the tokens of each picture once; a flipped picture is another one.
 
-    Every process adds to files of its own and reads those of all earlier ones, so nothing is locked; two processes
+    Every process adds to separate files and reads those of all earlier ones, so nothing is locked; two processes
     may store the same picture. A row counts when its key is written, which is after its tokens: a kill costs a row.
     Beside the key stands a checksum of the tokens: a row that is damaged or cut off counts as missing. Where nothing
-    can be written, the teacher is asked at every step, after a warning.
+    can be written, the teacher runs at every step, after a warning.
 
     float16: 50 000 pictures and their flips take 1 GB for 49 tokens of 112, 39 GB for DINOv2's 256 of 768. Of no use
     for pictures that are cropped at random.
 
     Arguments:
-        teacher: whose tokens.
+        teacher: the network of the tokens.
         folder: where; tokens of other teachers and grids lie apart in it.
     """
 
@@ -103,7 +103,7 @@ class _Rows:
             if len(content) == self.num_bytes and zlib.crc32(content) == places[-1].checksum:
                 return np.frombuffer(bytearray(content), dtype=np.float16).reshape(self.shape)
             damaged = places.pop().path
-            warnings.warn(f"{damaged} is damaged: the teacher is asked again for what it has lost", stacklevel=5)
+            warnings.warn(f"{damaged} is damaged: its lost tokens are computed again", stacklevel=5)
         return None
 
     def add(self, keys: list[bytes], tokens: np.ndarray) -> None:
@@ -111,7 +111,7 @@ class _Rows:
         if self.is_full:
             return
         self.is_full = True
-        with dispensable(self.folder, "the teacher is asked at every step; give terms.repa.cache another folder"):
+        with dispensable(self.folder, "the teacher runs at every step; give terms.repa.cache another folder"):
             self._write(keys, tokens)
             self.is_full = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -67,6 +68,7 @@ def words_of(caption: str) -> list[str]:
     return _WORD.findall(caption.lower())
 
 
+@lru_cache(maxsize=2**14)
 def signs_of(word: str, dim: int) -> np.ndarray:
     """The vector (dim,) of a word, float32 -1 and 1: the first bits of its hash, the highest of each byte first."""
     digest = hashlib.shake_128(word.encode()).digest(-(-dim // 8))

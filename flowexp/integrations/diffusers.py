@@ -140,7 +140,7 @@ class SSCFlowMatchEulerDiscreteScheduler(FlowMatchEulerDiscreteScheduler):
     step = _with_scaled_velocity(FlowMatchEulerDiscreteScheduler)
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
-        """`sample` as it is: flow matching scales no input, and DiTPipeline asks for it."""
+        """`sample` (B, C, H, W), unchanged: flow matching scales no input, and DiTPipeline calls this."""
         return sample
 
 

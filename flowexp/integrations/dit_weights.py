@@ -89,7 +89,7 @@ def transformer_config(backbone: DiT) -> dict[str, Any]:
 
 
 def to_diffusers(backbone: DiT) -> dict[str, Tensor]:
-    """The state dict of diffusers' transformer; an unconditional network has one class, of which nothing follows."""
+    """The state dict of diffusers' transformer, tensors of any shape; an unconditional network gets one class."""
     own = backbone.state_dict()
     weights = {f"{theirs}.{kind}": own[f"{ours}.{kind}"] for ours, theirs in _OUTSIDE.items() for kind in _KINDS}
     head = backbone.patch**2, -1, backbone.channels  # (pixels of a patch, velocity and sigma, channels)
@@ -115,7 +115,7 @@ def _block(own: Mapping[str, Tensor], table: Tensor, place: int) -> Iterator[tup
 
 
 def from_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of our DiT from one of diffusers' transformer; positions, which it computes, are left out.
+    """A state dict of our DiT from one of diffusers' transformer, tensors of any shape, without the computed positions.
 
     Raises:
         ValueError: the weights are of another transformer.

@@ -166,7 +166,7 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> PublishedMod
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises ValueError where there is none, or it is damaged."""
+    """The tensors, of any shape, of a safetensors file. Raises ValueError where there is none, or it is damaged."""
     if not file.is_file():
         raise ValueError(f"there is no file {file}")
     try:

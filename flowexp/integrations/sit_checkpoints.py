@@ -1,8 +1,8 @@
 """Checkpoints of SiT's and REPA's public code, turned into weights of our DiT on our time axis.
 
-SiT runs time the other way: it is given s = 1 - t and returns data - noise. Both are folded into the weights, so that
-nothing else in flowexp knows: the sinusoid of 1 - t is a rotation of the sinusoid of t, which goes into the first
-linear map of the time embedding, and the sign goes into the last linear map. REPA's axis and sign are ours.
+SiT runs time the other way: it is given s = 1 - t and returns data - noise. Both are folded into the weights and
+end in this file: the sinusoid of 1 - t is a rotation of the sinusoid of t, which goes into the first linear map of the
+time embedding, and the sign goes into the last linear map. REPA's axis and sign are ours.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_official(path: Path) -> OfficialWeights:
 
 
 def convention_of(official: OfficialWeights, given: str | None = None) -> str:
-    """Whose code trained the weights, "sit" or "repa": by their names and arguments, else as `given`, else SiT.
+    """The code that trained the weights, "sit" or "repa": by their names and arguments, else as `given`, else SiT.
 
     The names are the same in both but for REPA's projectors and the decoder blocks of its first release.
 
@@ -80,7 +80,7 @@ def convention_of(official: OfficialWeights, given: str | None = None) -> str:
 
 
 def _shown(official: OfficialWeights) -> tuple[str | None, str]:
-    """What the file itself says of whose it is, and by what."""
+    """The convention by the content of the file, and the evidence for it."""
     if name := next((name for name in official.weights if name.startswith(_OF_REPA)), None):
         return "repa", f"it has weights {name}"
     for convention in ("repa", "sit"):
@@ -132,7 +132,7 @@ def convert(
 
 
 def in_our_convention(official: Mapping[str, Tensor], convention: str, prediction: str) -> dict[str, Tensor]:
-    """The weights by our names and on our axis, whatever the network; see `convert`.
+    """The weights, of any shape, by our names and on our axis, whatever the network; see `convert`.
 
     Raises:
         ValueError: neither code trains such a prediction.

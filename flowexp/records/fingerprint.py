@@ -53,7 +53,7 @@ class Fingerprint:
 
 def _bytes_of(part: str | bytes | np.ndarray | Tensor) -> bytes | memoryview:
     if isinstance(part, str):
-        return part.encode()
+        return part.encode(errors="surrogateescape")  # names of files may be any bytes
     if isinstance(part, bytes):
         return part
     if isinstance(part, np.ndarray):
@@ -78,7 +78,7 @@ def of_file(path: Path) -> str:
 
 
 def of_weights(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """The fingerprint of named tensors in their order, such as `network.state_dict().items()`, one after the other."""
+    """The fingerprint of named tensors of any shape in their order, such as `network.state_dict().items()`."""
     fingerprint = Fingerprint()
     for name, tensor in weights:
         fingerprint.add(name).add(tensor)

@@ -46,6 +46,8 @@ _PLACES_NOT_CONTENT = {
     "terms": ("*.cache", "*.teacher_options.weights"),
     "callbacks": ("*.cache", "*.encoder.weights"),
 }  # fmt: skip
+# Datasets that are whatever lies in their folder: there `root` is content.
+_ARE_THEIR_FOLDER = ("flowexp.data.PictureFolder",)
 # How long is trained: a run may be trained on with more, unless its learning rate depends on the total.
 _LENGTH = ("max_steps", "max_epochs")
 # What decides a measurement beside the weights and the settings of the monitor.
@@ -149,5 +151,10 @@ def _without(value: Any, patterns: Iterable[str], below: str = "") -> Any:
     """`value` without the keys whose dotted path matches one of the patterns."""
     if not isinstance(value, dict):
         return value
-    kept = {key: inner for key, inner in value.items() if not any(fnmatchcase(f"{below}{key}", p) for p in patterns)}
+    is_place = value.get("_target_") not in _ARE_THEIR_FOLDER
+    kept = {
+        key: inner
+        for key, inner in value.items()
+        if not any(fnmatchcase(f"{below}{key}", p) for p in patterns) or (key == "root" and not is_place)
+    }
     return {key: _without(inner, patterns, f"{below}{key}.") for key, inner in kept.items()}

@@ -286,7 +286,20 @@ def _read_config(file: Path) -> DictConfig:
     if not isinstance(config, DictConfig) or not config:
         what = "is empty" if isinstance(config, DictConfig) else "holds a list"
         raise ValueError(f"{file} is damaged: it must hold a run's settings by their names, and {what}")
+    if reference := next(_references(OmegaConf.to_container(config)), None):
+        raise ValueError(
+            f"{file} is damaged, or not by flowexp: a run's settings are stored resolved, and one refers to {reference}"
+        )
     return config
+
+
+def _references(content: Any) -> Iterator[str]:
+    """Values such as ${oc.env:HOME} in nested containers: a stored config reads nothing of whoever reads it."""
+    if isinstance(content, str) and "${" in content:
+        yield content
+    elif isinstance(content, Mapping | list):
+        for inner in content.values() if isinstance(content, Mapping) else content:
+            yield from _references(inner)
 
 
 def read_tolerantly(file: Path) -> dict[str, Any]:

@@ -199,7 +199,7 @@ def test_a_run_that_trains_nothing_says_what_it_cannot_measure(in_process, lcf, 
     target = "flowexp.measuring.callbacks.samples.SampleGridMonitor"
     grid = (f"+callbacks.grid._target_={target}", "+callbacks.grid.num_samples=4")
     asked = (*grid, "+callbacks.grid.every_n_steps=4", f"trained_run={alone}", "run_dir=shared")
-    with pytest.warns(UserWarning, match=r"callbacks\.grid\.every_n_steps=4 asks for what only a training can show"):
+    with pytest.warns(UserWarning, match=r"callbacks\.grid\.every_n_steps=4 measures during a training"):
         assert in_process("train", *lcf, *asked) == 0
     assert [path.stem for path in (workdir / "shared" / "measurements").rglob("*.png")] == ["step_00000012"]
 

@@ -46,7 +46,7 @@ def commands(text: str) -> Iterator[list[str]]:
 def is_of_the_reader(words: list[str], text: str) -> bool:
     """Whether a command needs a yaml that the page tells its reader to write."""
     own = any(f"{word.rpartition('=')[2]}.yaml`" in text for word in words if word.startswith("+callbacks@"))
-    return own or any("--config-dir" in word for word in words)
+    return own or any("--config-dir" in word or word.startswith("parts=") for word in words)
 
 
 def composed(words: list[str]) -> str:

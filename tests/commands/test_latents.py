@@ -22,7 +22,7 @@ SHRUNKEN = (
     "callbacks.noise_levels.num_images=4", "callbacks.samples.num_samples=4", "callbacks.frechet.num_samples=4",
     "callbacks.frechet.max_reference=6", "callbacks.frechet.cache=null",
 )  # fmt: skip
-PROBE = ("callbacks.probe.levels=[0.1]", "callbacks.probe.epochs=1", "callbacks.probe.max_train_images=12")
+PROBE = ("callbacks.probe.levels=[0.1]", "callbacks.probe.readings=[converged]", "callbacks.probe.max_train_images=12")
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +98,29 @@ def test_captions_are_encoded_trained_on_and_sampled(in_process, workdir: Path, 
     assert np.isfinite(scalars(workdir / "run")["frechet/efficientnet_lite"])
     assert in_process("sample", "run=run", "num_samples=3", "run_dir=drawn", "device=cpu") == 0
     assert np.load(workdir / "drawn/samples.npz")["arr_0"].shape == (3, 256, 256, 3)
+
+
+def test_a_folder_of_ones_own_becomes_latents_by_its_classes(in_process, workdir: Path, weights: Path):
+    root = workdir / "my, pictures = 1"
+    for name, grey in {"dark/a b.png": 20, "dark/c.jpg": 40, "bright/é.png": 200, "bright/d.webp": 240}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (40, 24), grey).save(root / name)
+    where = (f"data.root={root}", "data.resolution=32", "data.batch_size=2")
+    small = (f"vae.weights={weights}", "device=cpu", "batch_size=2", "output=latents", "run_dir=job")
+    assert in_process("encode", "data=folder", *where, *small) == 0
+    chosen = ("data=folder_latents", "data.root=latents", f"data.pictures.root={root}", "data.pictures.resolution=32")
+    training = [word.replace("data.batch_size=4", "data.batch_size=2") for word in SHRUNKEN if "callbacks" not in word]
+    assert (
+        in_process(
+            "train",
+            *chosen,
+            f"data.vae.weights={weights}",
+            "class_conditional=true",
+            *training,
+            "callbacks=none",
+            "run_dir=run",
+        )
+        == 0
+    )
+    assert in_process("sample", "run=run", "num_samples=2", "device=cpu", "run_dir=drawn") == 0
+    assert side_of(workdir / "drawn/samples.png") > 32

@@ -31,6 +31,7 @@ SHORT = (
     "seed=0", "data.batch_size=32", "data.train_size=256", "trainer.max_steps=30", "trainer.accelerator=cpu",
     "trainer.precision=32-true", "sampler.num_steps=5", "checkpoint.every_n_steps=30", "progress_bar=false",
     "callbacks=[probe,frechet]", "callbacks.probe.levels=[0.1]", "callbacks.probe.epochs=20",
+    "callbacks.probe.readings=[paper]", "callbacks.probe.baselines=[]",
     "callbacks.probe.max_train_images=256", "callbacks.probe.lr=0.01", "callbacks.frechet.num_samples=24",
     "callbacks.frechet.max_reference=24", "callbacks.frechet.cache=null",
     "+callbacks.losses._target_=witnesses.Losses",

@@ -7,6 +7,7 @@ from typing import Any
 import hydra
 import pytest
 import torch
+from PIL import Image
 
 from flowexp.data import (
     CIFAR10,
@@ -14,11 +15,14 @@ from flowexp.data import (
     ClassCaptions,
     DataError,
     Digits,
+    Emoji,
     FashionMNIST,
+    HubDataset,
     ImageDataModule,
     ImageNet,
     ImageSet,
     Latents,
+    PictureFolder,
     TextLatents,
     TinyImageNet,
     to_float,
@@ -33,6 +37,17 @@ GIVEN = {
     "imagenet_latents_512": Latents,
     "coco": COCO,
     "coco_latents_256": TextLatents,
+}
+# ... and those of which the command line says where they lie, or the system has them
+OF_ANYBODY = {
+    "folder": (PictureFolder, "data.root"),
+    "folder_captions": (PictureFolder, "data.root"),
+    "folder_latents": (Latents, "data.pictures.root"),
+    "folder_captions_latents": (TextLatents, "data.pictures.root"),
+    "hub": (HubDataset, "data.source"),
+    "hub_captions": (HubDataset, "data.source"),
+    "emoji": (Emoji, ""),
+    "emoji_classes": (Emoji, ""),
 }
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -157,7 +172,22 @@ def test_captions_of_classes_are_a_dataset_with_the_root_of_its_pictures():
 
 
 def test_every_config_names_a_dataset_tested_here():
-    assert {path.stem for path in (CONF / "data").glob("*.yaml")} == {*DATASETS, *GIVEN, "fashion_mnist_captions"}
+    known = {*DATASETS, *GIVEN, *OF_ANYBODY, "fashion_mnist_captions"}
+    assert {path.stem for path in (CONF / "data").glob("*.yaml")} == known
+
+
+@pytest.mark.parametrize("name", OF_ANYBODY)
+def test_the_config_of_anybody_s_pictures_builds_them_where_the_command_line_says(name: str, tmp_path: Path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        for number in "12":
+            Image.new("RGB", (8, 8)).save(tmp_path / folder / f"{number}.png")
+    kind, place = OF_ANYBODY[name]
+    datamodule = configured(name, *([f"{place}={tmp_path}"] if place else []))
+    assert type(datamodule) is kind and datamodule.seed == 7 and not datamodule.flip
+    assert (datamodule.text_shape is None) == (
+        name not in ("emoji", *(each for each in OF_ANYBODY if "captions" in each))
+    )
 
 
 @pytest.mark.slow

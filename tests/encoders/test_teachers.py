@@ -161,7 +161,7 @@ def test_damaged_tokens_are_asked_for_again_with_a_warning_that_names_their_file
     cached_tokens(tmp_path, pictures)
     (path,) = tmp_path.glob("*/*.tokens")
     path.write_bytes(spoil(path.read_bytes()))
-    with pytest.warns(UserWarning, match=rf"{path.name} is damaged: the teacher is asked again"):
+    with pytest.warns(UserWarning, match=rf"{path.name} is damaged: its lost tokens are computed again"):
         tokens, shown = cached_tokens(tmp_path, pictures)
     assert torch.equal(tokens, expected) and shown == asked
     again, shown = cached_tokens(tmp_path, pictures)
@@ -196,7 +196,7 @@ def test_a_place_that_cannot_be_written_costs_a_warning_and_no_token(tmp_path, i
     (tmp_path / "tokens").write_text("a file in the way")
     teacher, pictures = Patches(), images(3)
     cache = TokenCache(teacher, tmp_path / in_the_way)
-    with pytest.warns(UserWarning, match=r"tokens.* cannot be written .*the teacher is asked at every step") as said:
+    with pytest.warns(UserWarning, match=r"tokens.* cannot be written .*the teacher runs at every step") as said:
         for _ in range(2):
             assert torch.equal(cache.tokens(pictures, 4), Patches().tokens(pictures, 4).half().float())
     assert teacher.shown == 6 and len(said) == 1

@@ -14,6 +14,7 @@ import pytest
 
 import flowexp
 from flowexp.measuring.callbacks.diagnostics_along_t import CurveMonitor, VelocityNorms
+from flowexp.measuring.callbacks.probe import ProbeMonitor
 from flowexp.measuring.diagnostics import LevelCondition, LevelGradient, LevelJacobian, LevelLag, LevelNorms
 from flowexp.records.recording import MAP
 from flowexp.reporting import workspace
@@ -37,8 +38,7 @@ def logged() -> set[str]:
     """Keys in the sources of the monitors, of the step log and of what a module hands it; pictures and tables too."""
     monitors = strings_of(*(SOURCE / "measuring/callbacks").glob("*.py"))
     keys = {word for word in monitors if re.fullmatch(r"[a-z_]+/[a-z_]+", word)}
-    source = "".join(path.read_text() for path in (SOURCE / "measuring/callbacks").glob("*.py"))
-    keys |= {f"probe/{key}" for key in re.findall(r'f"\{prefix\}/([a-z_]+)"', source)}
+    keys |= set(ProbeMonitor([0.1]).scalar_names())
     of_learner = strings_of(SOURCE / "training/learner.py")
     steps, keys = of_learner & {"loss", "grad_norm"}, keys | (of_learner & {"train/lr"})
     encoder = strings_of(*(SOURCE / "encoders").glob("*.py")) & {"frechet/efficientnet_lite", "efficientnet_lite"}

@@ -15,7 +15,7 @@ from flowexp.objectives import FlowMatching
 def guided_by(module: FlowMatching, guide: str | None, checkpoint: str | None) -> Iterator[dict[str, Any] | None]:
     """Within it `module.guide` is the EMA network of the run `guide`; yields what to write beside the numbers, or None.
 
-    checkpoint: a certain one of that run, None the newest whole one. An early checkpoint of the module's own run is
+    checkpoint: one of that run by name, None the newest whole one. An early checkpoint of the module's own run is
     the usual guide: `guide` is then that run.
 
     Raises:

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from flowexp.backbones import Backbone
 from flowexp.cli.loggers import chosen_loggers
 from flowexp.cli.trainer_keys import limited, precision_of
+from flowexp.cli.trust import check_stored, check_targets
 from flowexp.cli.validate import check_values
 from flowexp.data import DataError, ImageDataModule
 from flowexp.measuring.callbacks.monitor import Monitor
@@ -40,7 +41,12 @@ from flowexp.training.optimization import MakeOptimizer, check_optimizer
 
 
 def build(config: DictConfig, **parts: Any) -> Any:
-    """Calls the `_target_` of `config` with its other keys and `parts`. The one place that instantiates."""
+    """Calls the `_target_` of `config` with its other keys and `parts`. The one place that instantiates.
+
+    Raises:
+        ValueError: something in it, however deep, that `flowexp.cli.trust` does not let a config call.
+    """
+    check_targets(config)
     try:
         # parts go to the constructor past Hydra, which would turn those that are dataclasses into configs
         make = instantiate(config, _convert_="all", _partial_=True)
@@ -61,7 +67,8 @@ def build_partial(config: DictConfig) -> Any:
 
 def _not_found(error: InstantiationException) -> str:
     reason = " ".join(str(error.__cause__).split())
-    return f"{reason} A file of one's own must lie in the folder where the command is started, or on PYTHONPATH"
+    where = "in the folder where the command is started, on PYTHONPATH, or in the folder that parts names"
+    return f"{reason} A file of one's own must lie {where}"
 
 
 def build_datamodule(config: DictConfig) -> ImageDataModule:
@@ -320,13 +327,25 @@ def load_run(
     Raises ValueError where the folder has no usable checkpoint.
     """
     run = RunFolder(path)
-    config, trained = run.trained_config(), run.trained_by()
+    config, trained = stored_config(run), run.trained_by()
     if checkpoint is None:
         _check_newest(trained)  # before the data are read, which takes time
     with _named_if_of_another_version(run):
         datamodule = build_datamodule(config) if with_data else build(config.data)
         module = build_module(config, datamodule)
     return module, datamodule, restore(module, checkpoint) if checkpoint else _restore_newest(module, trained)
+
+
+def stored_config(run: RunFolder) -> DictConfig:
+    """The config of a training run, to be built. It is data, whoever wrote it, and may call parts of flowexp only.
+
+    Raises:
+        ValueError: as `RunFolder.trained_config`, or it would run other code, see `flowexp.cli.trust`.
+    """
+    config = run.trained_config()
+    with _named_if_of_another_version(run):
+        check_stored(config)
+    return config
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def _weights(module: FlowMatching) -> str:
 
 
 def _batch(config: DictConfig, datamodule: ImageDataModule) -> str:
-    """What an optimizer step sees, and how it is shared out. Raises ValueError where it does not divide."""
+    """The batch of an optimizer step, and its shares. Raises ValueError where it does not divide."""
     size, parts = datamodule.batch_size, config.trainer.get("accumulate_grad_batches", 1)
     text = str(size) if parts == 1 else f"{size * parts:,}, in {parts} batches of {size}"
     num = num_processes(config)
@@ -84,7 +84,7 @@ def _precision(config: DictConfig) -> str:
 
 
 def lacks_device(accelerator: str) -> bool:
-    """Whether a GPU is asked for and none is here."""
+    """Whether a GPU is chosen and none is here."""
     return accelerator in ("gpu", "cuda") and not torch.cuda.is_available()
 
 

@@ -20,12 +20,12 @@ SENTENCES = ("a picture of {}",)
 class ClassCaptions(ImageDataModule):
     """A labelled dataset whose images are captioned with the name of their class, put into one of some sentences.
 
-    A caption says no more than the label does; it says it in words. Each epoch takes one sentence for each image at
+    A caption has the information of the label, in words. Each epoch takes one sentence for each image at
     random. The sets keep their labels, which probes read; batches have the embedding of a caption instead. Sample i has
     a caption of class i mod num_classes, and each round of the classes the next sentence.
 
     Arguments:
-        pictures: the dataset, with `class_names`. Its own batch size, subset, flips and seed are not used.
+        pictures: the dataset, with `class_names`. Its batch size, subset, flips and seed are not used.
         text: what embeds captions.
         sentences: each with {} where the name goes, such as "a picture of {}".
         root: the folder of the pictures' files; None is that of `pictures`.
@@ -92,6 +92,9 @@ class ClassCaptions(ImageDataModule):
 
     def captions_protocol(self) -> dict[str, Any]:
         return {"order": "classes in turns, a sentence each round", "sentences": list(self.sentences)}
+
+    def embed_texts(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
+        return self.text.encode(texts, device)
 
     def null_text(self, device: torch.device | str = "cpu") -> Tensor:
         return self.text.encode([""], device)[0]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
-from flowexp.data.base import ImageDataModule, check_positive
+from flowexp.data.base import check_positive
+from flowexp.data.captioned import Captioned
 from flowexp.data.errors import INSTEAD, DataError
-from flowexp.data.sets.batch_rows import Batch, Images
-from flowexp.data.sets.captions import IN_EVALUATION_ORDER, CaptionedSet, CaptionNumbers, evaluation_order
+from flowexp.data.sets.batch_rows import Images
+from flowexp.data.sets.captions import CaptionedSet, CaptionNumbers
 from flowexp.data.sets.encoder_protocols import CaptionEncoder
 from flowexp.data.sets.file_images import Decoder, FileImages
 
@@ -29,11 +28,11 @@ class _Listed:
     texts: list[str]
 
 
-class COCO(ImageDataModule):
+class COCO(Captioned):
     """Colour images with captions: U-ViT's split, the 82 783 of train2014 to train on, the 40 504 of val2014 held out.
 
     Read from `root`/train2014, `root`/val2014 and `root`/annotations/captions_{train,val}2014.json, as they are
-    published; nothing is downloaded. Pictures are decoded as batches ask for them and cut to squares as ADM does. Each
+    published; nothing is downloaded. Pictures are decoded batch by batch and cut to squares as ADM does. Each
     epoch takes one caption of each image at random and embeds it on the device of the batch. Samples take the held-out
     captions in one fixed random order.
 
@@ -67,11 +66,9 @@ class COCO(ImageDataModule):
     ) -> None:
         super().__init__(root, batch_size, train_size, flip, seed)
         check_positive(resolution=resolution, num_workers=num_workers)
-        self.text = text
-        self.text_shape = text.shape
+        self.use_text(text)
         self.resolution = resolution
         self.num_workers = num_workers
-        self.texts: dict[str, list[str]] = {}
 
     def load(self) -> tuple[Images, Images]:
         return self._split("train"), self._split("val")
@@ -108,24 +105,6 @@ class COCO(ImageDataModule):
                 f"{folder} and its captions must have {self.num_images[split]} images, got captions of {len(names)}, "
                 f"of which {len(missing)} lack their file: put the whole of {split}2014 there, {INSTEAD}"
             )
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> dict[str, Any]:
-        """Images become float32 in [-1, 1], and the numbers of captions (B,) their embeddings (B, L, D)."""
-        batch = super().on_after_batch_transfer(batch, dataloader_idx)
-        if batch["label"].is_floating_point():
-            return batch
-        captions = [self.texts["train"][number] for number in batch["label"].tolist()]
-        return {**batch, "label": self.text.encode(captions, batch["image"].device)}
-
-    def conditions(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-        order = evaluation_order(len(self.texts["test"]))
-        return self.text.encode([self.texts["test"][order[index % len(order)]] for index in indices], device)
-
-    def captions_protocol(self) -> dict[str, Any]:
-        return {"order": IN_EVALUATION_ORDER, "num": len(self.texts["test"])}
-
-    def null_text(self, device: torch.device | str = "cpu") -> Tensor:
-        return self.text.encode([""], device)[0]
 
 
 def _parse(content: dict[str, Any]) -> _Listed:

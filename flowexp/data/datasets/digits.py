@@ -21,7 +21,7 @@ _SPLIT = 0xD161  # the key of the one split that everybody uses
 class Digits(ImageDataModule):
     """8 x 8 grey digits of UCI's optical recognition test set, 1437 to train on and 360 held out.
 
-    The source has no split of its own. Ours is fixed: rows are permuted, sorted by class, and every fifth is held out,
+    The source has no split. Ours is fixed: rows are permuted, sorted by class, and every fifth is held out,
     so that both parts have all classes in equal shares. `root` is not used.
     """
 

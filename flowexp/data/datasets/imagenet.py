@@ -30,7 +30,7 @@ class ImageNet(ImageDataModule):
 
     Read from `root`/train and `root`/val, each with one folder per class named by its WordNet id, whose sorted order
     numbers the classes. Nothing is downloaded: the files are given out at image-net.org after one has agreed to terms.
-    Pictures are decoded as batches ask for them, two batches ahead; a small resolution can be decoded once instead.
+    Pictures are decoded two batches ahead; a small resolution can be decoded once instead.
 
     Arguments:
         resolution: side of the squares, cut as ADM does.

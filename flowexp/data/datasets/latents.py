@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flowexp.data.base import ImageDataModule
-from flowexp.data.datasets.coco import COCO
+from flowexp.data.captioned import Captioned
 from flowexp.data.errors import DataError
 from flowexp.data.sets.batch_rows import Batch, Images, Pick, subset_rows
 from flowexp.data.sets.captions import IN_EVALUATION_ORDER, CaptionedSet, CaptionNumbers, evaluation_order
@@ -137,7 +137,7 @@ class Latents(ImageDataModule):
         return self.pictured(self.latents("train")), self.latents("test")
 
     def pictured(self, latents: Images) -> Images:
-        """The training latents, with their pictures where those are asked for."""
+        """The training latents, with their pictures where `with_pictures` is set."""
         if not self.with_pictures:
             return latents
         pictures = self.pictures.load()[0]
@@ -243,15 +243,15 @@ class TextLatents(Latents):
         others: see Latents.
     """
 
-    pictures: COCO
+    pictures: Captioned
 
-    def __init__(self, vae: Autoencoder, pictures: COCO, **others: Any) -> None:
+    def __init__(self, vae: Autoencoder, pictures: Captioned, **others: Any) -> None:
         super().__init__(vae, pictures, **others)
         self.text_shape = pictures.text_shape
 
     def check_cache(self) -> None:
         super().check_cache()
-        self.cache.check(text=self.pictures.text.name)
+        self.cache.check(text=None if self.pictures.text is None else self.pictures.text.name)
 
     def load(self) -> tuple[Images, Images]:
         self.check_cache()
@@ -269,6 +269,9 @@ class TextLatents(Latents):
 
     def captions_protocol(self) -> dict[str, Any]:
         return {"order": IN_EVALUATION_ORDER, "num": len(self.cache.text("test"))}
+
+    def embed_texts(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Tensor | None:
+        return self.pictures.embed_texts(texts, device)
 
     def null_text(self, device: torch.device | str = "cpu") -> Tensor:
         return torch.from_numpy(self.cache.small("null_text")).to(device, torch.float32)

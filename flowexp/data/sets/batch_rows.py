@@ -19,7 +19,7 @@ _SUBSET = 0x5B5E  # keeps this stream apart from others with the same seed
 class Pick:
     """One process's slice of a batch.
 
-    What a set draws of its own (a caption, a posterior sample) is a function of (seed, epoch, row) alone, and so the
+    What a set draws (a caption, a posterior sample) is a function of (seed, epoch, row) alone, and so the
     same whatever the batch size, the number of processes, and how often a run was resumed.
 
     Arguments:
@@ -39,7 +39,7 @@ class Images(Protocol):
 
     `labels` (N,) int64 are zeros where there are no classes. `prefetch` is how many batches to prepare ahead of their
     use, 0 where fetching is one gather. `fingerprint` is 16 hexadecimal digits that identify the images and their
-    order, whatever folder they lie in, without decoding them; None where their pixels must tell: see `identity_of`.
+    order, whatever folder they lie in, without decoding them; None where only their pixels do: see `identity_of`.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Images with several captions each, of which every epoch sees one."""
+"""Images with several captions each, of which every epoch takes one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CaptionNumbers:
         return CaptionNumbers(self.starts[rows], self.counts[rows])
 
     def draw(self, pick: Pick) -> Tensor:
-        """A caption of each image picked, int64 (B,): one of its own, uniformly, decided by (seed, epoch, row)."""
+        """The number of a caption for each image, int64 (B,), uniform among its captions by (seed, epoch, row)."""
         return _drawn(self, pick.seed, pick.epoch, pick.rows.device)[pick.rows]
 
 

@@ -16,7 +16,7 @@ _OF_16_BITS = ("PNG", "PPM")  # formats whose pixels of mode I reach from 0 to 6
 def as_colour(image: Image.Image) -> Image.Image:
     """A picture as Pillow turns it into 8-bit colour, and ADM with it: transparency and EXIF are passed over.
 
-    Of 16 bits of grey the higher 8 stay, as in Pillow's own reading of 16-bit colour; its conversion of grey would
+    Of 16 bits of grey the higher 8 stay, as Pillow reads 16-bit colour; its conversion of grey would
     make white of all above 255.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Images that stay in their files and are decoded when a batch asks for them."""
+"""Images that stay in their files and are decoded for each batch."""
 
 from __future__ import annotations
 

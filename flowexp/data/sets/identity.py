@@ -1,4 +1,4 @@
-"""What tells sets of pictures apart: their pixels, or the bytes of their files; not where they lie, nor since when."""
+"""The identity of a set of pictures: its pixels, or the bytes of its files; neither their place nor their age."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLE = 4096  # files that are read beyond: where one in a thousand changed, so
 
 
 def identity_of(images: Images) -> str:
-    """16 hexadecimal digits that identify images and their order, by what the set knows of itself or its pixels."""
+    """16 hexadecimal digits that identify images and their order, by the fingerprint of the set or by its pixels."""
     return images.fingerprint or fingerprint_of_pixels(images.images)
 
 
@@ -48,7 +48,7 @@ def identity_of_files(files: FileTree, names: Sequence[str], about: str = "") ->
 
 
 def _rows_read(sizes: Sequence[int]) -> list[int]:
-    """The files whose contents count."""
+    """The files that decide the identity."""
     num = len(sizes)
     if num <= MOST_FILES and sum(sizes) <= MOST_BYTES:
         return list(range(num))

@@ -37,7 +37,7 @@ class ImageSet:
     Arguments:
         images: uint8 (N, C, H, W); may lie in a memory-mapped file.
         labels: int64 (N,).
-        source: the set that they were decoded from and are known by; None where their pixels tell.
+        source: the set that they were decoded from, which identifies them; None where their pixels do.
     """
 
     images: Tensor

@@ -17,7 +17,7 @@ GREY, COLOUR = 1, 3
 
 @dataclass(frozen=True, eq=False)
 class FittedSet:
-    """The pictures of `source` in another shape, made when they are asked for. Meets `flowexp.data.Images`."""
+    """The pictures of `source` in another shape, resized on access. Meets `flowexp.data.Images`."""
 
     source: Images
     channels: int

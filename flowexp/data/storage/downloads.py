@@ -59,7 +59,7 @@ def _fetch_checked(url: str, target: Path, md5: str) -> None:
 
 
 def _fetch(url: str, partial: Path, name: str) -> None:
-    # No bar where nobody watches: a log file would collect its control characters.
+    # No bar outside of a terminal: a log file would collect its control characters.
     console = Console(stderr=True)
     with (
         urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response,

@@ -138,6 +138,6 @@ class ImageCache:
 
 
 def _stamps(folder: Path, names: Iterable[str]) -> dict[str, list[int]]:
-    """What changes with a file, as far as the system knows without reading it."""
+    """What changes with a file, by its metadata alone."""
     states = {name: (folder / name).stat() for name in sorted(names)}
     return {name: [state.st_size, state.st_mtime_ns, state.st_ctime_ns] for name, state in states.items()}

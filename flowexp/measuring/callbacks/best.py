@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 class BestCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint at the steps where the number is new, so that weights and number belong together.
 
-    Its files are called as those of `StepCheckpoint` are, and lie in another folder: a run goes on from its newest
+    Its files have the names of `StepCheckpoint` and lie in another folder: a run continues from its newest
     step, and `checkpoint=RUN/best/step_00001000.ckpt` measures or samples the best.
 
     Arguments:

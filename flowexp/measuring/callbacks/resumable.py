@@ -1,4 +1,4 @@
-"""What a long measurement has computed so far, on disk: stopped half-way, it goes on from there."""
+"""The results of a long measurement so far, on disk: stopped half-way, it continues from them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Kept:
             yield
         except (KeyboardInterrupt, SystemExit):
             if self.folder is not None:
-                print(f"\nwhat was computed is in {self.folder}: the same command goes on from there", file=sys.stderr)
+                print(
+                    f"\nwhat was computed is in {self.folder}: the same command continues from there", file=sys.stderr
+                )
             raise
 
     def features(self, part: Mapping[str, Any], make: Callable[[], Tensor]) -> Tensor:

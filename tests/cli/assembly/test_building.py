@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from flowexp.backbones import create_backbone
 from flowexp.cli.assembly.building import build, build_backbone, resolve_accelerator, resolve_device, steps_per_epoch
+from flowexp.cli.trust import TARGETS
 from flowexp.data import Digits
 from flowexp.objectives import FlowMatching
 
@@ -37,8 +38,11 @@ def test_the_steps_of_an_epoch_are_those_that_lightning_takes(accumulate: int):
         ("flowexp.objectives.Fm", "No module named 'flowexp.objectives.Fm'"),
     ],
 )
-def test_a_target_that_is_not_there_is_named_with_where_it_was_looked_for(target: str, reason: str):
-    with pytest.raises(ValueError, match=rf"{reason}.*in the folder where the command is started, or on PYTHONPATH"):
+def test_a_target_that_is_not_there_is_named_with_where_it_was_looked_for(
+    target: str, reason: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(TARGETS, target)
+    with pytest.raises(ValueError, match=rf"{reason}.*in the folder where the command is started, on PYTHONPATH, or"):
         build(OmegaConf.create({"_target_": target}))
 
 

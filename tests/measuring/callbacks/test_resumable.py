@@ -57,4 +57,4 @@ def test_without_a_folder_nothing_is_kept_or_said(tmp_path: Path, capsys: pytest
 def test_whoever_stops_the_work_is_told_that_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(KeyboardInterrupt), Kept(tmp_path, {}).going_on():
         raise KeyboardInterrupt
-    assert f"what was computed is in {tmp_path}: the same command goes on from there" in capsys.readouterr().err
+    assert f"what was computed is in {tmp_path}: the same command continues from there" in capsys.readouterr().err
