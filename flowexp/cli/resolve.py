@@ -51,6 +51,8 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
         if command in OF_A_RUN:
             _take_from_run(config)  # first: the folder lies in that of the run
         is_settled = _settle_folder(command, config, sweep)
+        if command == "adopt" and config.init is not None:
+            raise ValueError(f"init={config.init} is where a training begins, and adopt trains nothing: leave it out")
         if command == "train":
             _settle_init(config)
             check_trainer(config.trainer)
