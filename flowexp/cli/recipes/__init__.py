@@ -12,7 +12,7 @@ from flowexp.cli.recipes.claims import Claim, Judgement, decide, judge_differenc
 from flowexp.cli.recipes.lines import Line, Lines, Rows
 from flowexp.cli.recipes.published import published
 from flowexp.cli.recipes.recipe import Recipe, find_recipes, read_recipe
-from flowexp.cli.recipes.scores import compare_scores, gains, score_columns
+from flowexp.cli.recipes.scores import compare_scores, gains, plot_cells, score_columns
 from flowexp.cli.recipes.tables import (
     baselines_in,
     by_seed,
@@ -46,6 +46,7 @@ __all__ = [
     "markdown_table",
     "network_rows",
     "over_seeds",
+    "plot_cells",
     "published",
     "read_recipe",
     "score_columns",

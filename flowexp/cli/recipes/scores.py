@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flowexp.cli.recipes.tables import by_seed, distance_in, over_seeds
+from flowexp.cli.recipes.tables import by_seed, distance_in, distance_name, over_seeds
 from flowexp.records.score_name import ScoreName
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
 SCORES = ("frechet", "sfid", "inception_score", "precision", "recall", "nearest_neighbour")  # a table's, in this order
@@ -60,3 +63,26 @@ def compare_scores(
             | ({} if paper is None else {"paper": paper.get(tuple(cell.values()))})
         )
     return table
+
+
+def plot_cells(rows: Sequence[Row], keys: Sequence[str], title: str = "") -> Figure:
+    """The Frechet distance of every cell, one below another: a pale point of each seed, and their mean."""
+    from matplotlib.figure import Figure
+
+    from flowexp.records.figures import COLOURS
+
+    distance = distance_in(rows[0])
+    cells = list(dict.fromkeys(tuple(row[key] for key in keys) for row in rows))
+    figure = Figure(figsize=(6, 0.3 * len(cells) + 1.3), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for place, cell in enumerate(cells):
+        values = list(by_seed(rows, distance, **dict(zip(keys, cell, strict=True))).values())
+        axes.plot(values, [place] * len(values), "o", color=COLOURS[0], alpha=0.35, markersize=4)
+        axes.plot(mean(values), place, "D", color=COLOURS[0], markersize=5)
+    axes.set_yticks(range(len(cells)), [", ".join(str(part) for part in cell) for cell in cells])
+    axes.set_ylim(len(cells) - 0.5, -0.5)  # the first cell on top
+    axes.set_xlabel(f"{distance_name(distance)} (a point for each seed; the mean)")
+    axes.grid(axis="x", alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    return figure
