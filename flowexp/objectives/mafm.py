@@ -17,9 +17,9 @@ class MagnitudeAwareFlowMatching(FlowMatching):
     """Adds lambda w(t) (||v_theta||/sqrt(d) - ||v*||/sqrt(d))^2 to the flow-matching loss (VD section 4.1).
 
     VD's eq. 9, its weight formula and lambda are missing from our copy of the text; second-hand they are
-    (||v_theta|| - ||v*||)^2 and 0.2 (1 - t) in VD's time. This is the reading whose terms have one scale, and the ledger
-    (docs/ledger.md) lists the others. w falls from the noise end to the data end. The
-    pointwise minimiser keeps the direction of the marginal velocity m and has the length
+    (||v_theta|| - ||v*||)^2 and 0.2 (1 - t) in VD's time. This is the reading whose terms have one scale, and the
+    ledger (docs/ledger.md) lists the others. w falls from the noise end to the data end. The pointwise minimiser keeps
+    the direction of the marginal velocity m and has the length
     (||m|| + lambda w n) / (1 + lambda w), with n the expected norm of the target: MAFM learns a scale above 1.
 
     How lambda relates to SSC: with data of RMS c per dimension, the learned scale at the noise end is
