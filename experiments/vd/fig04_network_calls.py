@@ -51,7 +51,7 @@ def summarise(tables: dict[str, Rows]) -> Rows:
         ("Euler-Maruyama", "1.1 to 1", 50): fid["ssc_nfe50"],
         ("Euler-Maruyama", "none", 250): fid["fm_nfe250"],
     }
-    return compare_scores(tables["grid"], ["sampler", "SSC", CALLS], {"SSC": "none"}, paper)
+    return compare_scores(tables["grid"], ["sampler", "SSC", CALLS], {"SSC": "none"}, paper, "SiT-XL/2, 7M steps")
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

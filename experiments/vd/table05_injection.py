@@ -23,7 +23,7 @@ def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
 
 def summarise(tables: dict[str, Rows]) -> Rows:
     paper = {("Euler-Maruyama", NAMES[row["s0"], row["s1"]]): row["fid"] for row in published("vd", "table5")}
-    return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper)
+    return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "SiT-XL/2, 7M steps")
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

@@ -36,7 +36,7 @@ def summarise(tables: dict[str, Rows]) -> Rows:
     paper = {
         ("Euler-Maruyama", shapes.get(row["shape"], row["shape"])): row["fid"] for row in published("vd", "table7")
     }
-    return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper)
+    return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "SiT-XL/2, 7M steps")
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

@@ -38,6 +38,7 @@ def compare_scores(
     keys: Sequence[str],
     plain: Row,
     paper: Mapping[tuple[Any, ...], Any] | None = None,
+    paper_scale: str = "",
 ) -> list[dict[str, Any]]:
     """A table of cells: scores averaged over seeds, the distance's spread, the gain against plain, the paper's number.
 
@@ -46,7 +47,8 @@ def compare_scores(
         keys: the columns that tell cells apart.
         plain: those of `keys` whose values make a cell's baseline: `{"SSC": "none"}` compares with no SSC, all else
             equal. A cell without baseline, and the baseline itself, has no gain.
-        paper: what the paper prints for a cell, by its values of `keys`.
+        paper: the paper's FID of a cell, by its values of `keys`.
+        paper_scale: what the paper's numbers are of, such as "SiT-XL/2, 7M steps", for the head of their column.
     """
     scores, table = score_columns(rows), []
     distance = scores[0]
@@ -60,7 +62,7 @@ def compare_scores(
             | {"lower by, %": 100 * mean(lowered) if lowered else None}
             | {"standard error": 100 * stdev(lowered) / math.sqrt(len(lowered)) if len(lowered) > 1 else None}
             | {"seeds": row["seeds"]}
-            | ({} if paper is None else {"paper": paper.get(tuple(cell.values()))})
+            | ({} if paper is None else {f"the paper's FID, {paper_scale}": paper.get(tuple(cell.values()))})
         )
     return table
 
