@@ -1,7 +1,7 @@
 """VD Table 2: does SSC help converged networks, and beside classifier-free guidance?
 
-`python -m flowexp.reproduce vd/table2`. At budget=paper from published weights: adopt SiT-XL/2 of 7M steps and REPA's of
-4M first, and its runs are those. The second SSC row at CFG 1.5, FID 2.54, has an s0 that is not legible.
+`python -m flowexp.reproduce vd/table2`. At budget=paper from published weights: adopt SiT-XL/2 of 7M
+steps and REPA's of 4M first. The second SSC row at CFG 1.5, FID 2.54, has an s0 that is not legible.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """VD Tables 4 and 12: does SSC help text-to-image generation, by guidance, over seeds of the samples?
 
-`python -m flowexp.reproduce vd/table4` (or table12): mean and spread over VD's seeds 0, 42 and 123 of the samples, of one
-network. On a CPU the captions are the names of Fashion-MNIST's classes.
+`python -m flowexp.reproduce vd/table4` (or table12): mean and spread over VD's seeds 0, 42 and 123 of the samples,
+of one network. On a CPU the captions are the names of Fashion-MNIST's classes.
 """
 
 from __future__ import annotations

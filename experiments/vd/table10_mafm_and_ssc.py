@@ -11,8 +11,8 @@ from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, j
 
 MODEL = "SiT-S/2"  # the paper's smallest, beside ours
 CELLS = {
-    "FM": ("FM", "none"), "MAFM": ("MAFM", "none"), "SSC": ("FM", "1.1 to 1"), "MAFM+SSC (strong)": ("MAFM", "1.1 to 1"),
-    "MAFM+SSC (moderate)": ("MAFM", "1.05 to 1"),
+    "FM": ("FM", "none"), "MAFM": ("MAFM", "none"), "SSC": ("FM", "1.1 to 1"),
+    "MAFM+SSC (strong)": ("MAFM", "1.1 to 1"), "MAFM+SSC (moderate)": ("MAFM", "1.05 to 1"),
 }  # fmt: skip
 
 
