@@ -18,7 +18,7 @@ from flowexp import reproduce
 from flowexp.cli.recipes import dips, find_recipes, markdown_table, read_recipe
 from flowexp.cli.recipes.lines import lines_of
 from flowexp.cli.recipes.recipe import shipped
-from flowexp.cli.recipes.runs import compose_run, run_of
+from flowexp.cli.recipes.runs import compose_run
 from flowexp.records.tables import read_csv
 
 RECIPES = [name for name in find_recipes() if (shipped() / f"{name}.yaml").exists()]
@@ -44,7 +44,7 @@ def test_every_recipe_runs_whole_and_draws_again_without_training(
 ) -> None:
     results = run_recipe(name)
     pictures, tables = {*results.glob("*.png")}, {path: path.read_text() for path in results.glob("*.csv")}
-    assert pictures and tables
+    assert tables
     trains = bool(read_recipe(name, ["budget=smoke"]).lines)
     assert (results / "protocol.json").exists() == trains
     shutil.rmtree(workdir / "outputs", ignore_errors=True)
@@ -67,7 +67,7 @@ def test_figure_4_trains_once_and_finds_its_runs_again(workdir: Path, capfd: pyt
     assert {(row["method"], row["t"]) for row in rows} == {(m, t) for m in ("FM", "LCF") for t in (0.0, 0.1, 0.4)}
     protocol = json.loads((results / "protocol.json").read_text())
     assert protocol["digits, LCF"]["objective"]["T_min"] == 100 and protocol["digits, FM"]["versions"]["torch"]
-    assert (results / "table.md").read_text().startswith("| data | method | peak |")
+    assert (results / "table.md").read_text().startswith("| data | method | reading | block | peak |")
     assert "flowexp.train" in capfd.readouterr().out
 
     assert reproduce.main(["lcf/fig04", "budget=smoke"]) == 0
@@ -160,41 +160,6 @@ def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: 
         lines_of(read_recipe("side_by_side", ["budget=smoke", f"run={run}"]))
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("runs_in_process")
-def test_what_is_measured_on_the_way_takes_a_training_of_its_own(
-    workdir: Path, run_recipe: Callable[..., Path]
-) -> None:
-    """LCF Figures 5 and 12, where a run that trains the same was not measured on the way."""
-    line = [*read_recipe("lcf/fig05", ["budget=smoke"]).lines["digits", "FM"], "callbacks.frechet=null"]
-    earlier = run_of([*line, "callbacks.probe=null"])
-    results = run_recipe("lcf/fig05")
-    distances = read_csv(results / "distances.csv")
-    assert [(row["method"], row["step"]) for row in distances] == [(m, s) for m in ("FM", "LCF") for s in (10, 20)]
-    assert distances[0]["frechet/efficientnet_lite"] != distances[1]["frechet/efficientnet_lite"]
-    assert {(row["step"], row["t"]) for row in read_csv(results / "probe.csv")} == {
-        (step, t) for step in (10, 20) for t in (0.0, 0.1, 0.4)
-    }
-    assert {path.stem for path in results.glob("*.png")} == {"digits_distance", "digits_probe_FM", "digits_probe_LCF"}
-
-    later = run_of([*line, "callbacks.probe.every_n_steps=null"])
-    assert later.trained_by().path != later.path
-    assert len(list((workdir / "outputs").rglob("trained.json"))) == len([earlier, "FM", "LCF"])
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("runs_in_process")
-def test_networks_of_few_images_and_of_many_are_probed_with_the_same(run_recipe: Callable[..., Path]) -> None:
-    """LCF Figure 13."""
-    results = run_recipe("lcf/fig13")
-    sizes, levels = ("100 images", "1,437 images"), (0.0, 0.1, 0.4)
-    rows = read_csv(results / "probe.csv")
-    assert [(row["trained on"], row["t"]) for row in rows] == [(size, t) for size in sizes for t in levels]
-    protocol = json.loads((results / "protocol.json").read_text())
-    assert [protocol[size]["plan"]["data"] for size in sizes] == [f"digits, {size} of 1 x 8 x 8" for size in sizes]
-    assert {protocol[size]["measured"]["probe"]["num_train"] for size in sizes} == {1437}
-
-
 def test_the_dip_of_a_curve_is_from_its_peak_to_its_cleanest_level() -> None:
     curves = {"FM": {0.1: 0.7, 0.0: 0.5, 0.5: 0.2}, "LCF": {0.0: 0.6, 0.1: 0.4, 0.5: 0.1}}
     rows = [{"method": name, "t": t, "accuracy": a} for name, curve in curves.items() for t, a in curve.items()]
@@ -219,7 +184,7 @@ def test_the_laws_of_the_training_time_have_densities_of_integral_one() -> None:
 
 def test_sscs_schedules_add_one_area_and_its_controls_are_what_they_are_called() -> None:
     """VD Table 7's shapes inject as much as the linear one; Table 5 compares that with a constant and a late one."""
-    from experiments.velocity_deficit.fig08_schedules import scales
+    from experiments.vd.fig08_schedules import scales
 
     rows = scales(["linear", "cosine", "quad_in", "quad_out", "late", "constant"], 1001)
     of = {name: [row["scale"] for row in rows if row["schedule"] == name] for name in {row["schedule"] for row in rows}}

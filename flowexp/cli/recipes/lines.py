@@ -31,11 +31,23 @@ class Line:
         columns: what tells it from other lines, in front of each of its rows.
         trained: the run that trained the weights.
         measured: the folder with the measurements: the run itself, or an evaluation or a diagnosis of it.
+        part: which of the yaml's `measurements`; empty where there is one `measured` or none.
     """
 
     columns: Columns
     trained: RunFolder
     measured: RunFolder
+    part: str = ""
+
+    @property
+    def label(self) -> str:
+        """What tells the line from all others of its recipe, in words."""
+        return ", ".join(str(value) for value in (*self.columns.values(), self.part) if value != "")
+
+    def epochs(self, step: int) -> float:
+        """How often the training images were seen after `step` steps."""
+        steps = str(self.trained.trained_by().origin()["plan"]["steps"])  # such as "3,000 (938 per epoch)"
+        return step / int(steps.partition("(")[2].partition(" ")[0].replace(",", ""))
 
     def rows(self, name: str) -> Rows:
         """The table of the last measurement `name`, with the line's columns."""
@@ -85,24 +97,43 @@ class Lines(Sequence[Line]):
     def __len__(self) -> int:
         return len(self.lines)
 
+    def of(self, part: str) -> Lines:
+        """The lines as the entry `part` of the yaml's `measurements` measured them."""
+        return Lines(tuple(line for line in self.lines if line.part == part), self.settings)
+
 
 def lines_of(recipe: Recipe) -> Lines:
     """Trains what is not trained yet, measures what is not measured yet, and gives the lines of the figure.
 
     Every line is trained with each of the recipe's seeds. `measured` in the yaml has each run measured by
     `flowexp.evaluate` (or what `measured_by` names) with these overrides, once for every combination of the values in
-    `grid`. There `step` means the weights of that training step, whose checkpoint the run must keep.
+    `grid`. There `step` means the weights of that training step, whose checkpoint the run must keep. Several such
+    measurements stand in `measurements`, by name, each with these keys; `lines` there names those it is made of.
     """
-    trained = _trained(recipe)
-    if "measured" not in recipe.settings:
+    trained, parts = _trained(recipe), _parts(recipe.settings)
+    if not parts:
         return Lines(tuple(Line(columns, run, run) for columns, run in trained), recipe.settings)
-    command = recipe.settings.get("measured_by", "evaluate")
-    cells = [(columns, run, cell) for columns, run in trained for cell in cells_of(recipe.settings.get("grid", {}))]
-    measured = [
-        Line(columns | cell, run, measurement_of(run, command, [*recipe.settings.measured, *_overrides(cell, run)]))
-        for columns, run, cell in tqdm(cells, desc="measuring", unit="cell", disable=len(cells) < 2)
+    cells = [
+        (part, columns, run, cell)
+        for part, spec in parts.items()
+        for columns, run in trained
+        if columns["method"] in spec.get("lines", [columns["method"]])
+        for cell in cells_of(spec.get("grid", {}))
     ]
+    bar = tqdm(cells, desc="measuring", unit="cell", disable=len(cells) < 2)
+    measured = [Line(columns | cell, run, _measured(parts[part], cell, run), part) for part, columns, run, cell in bar]
     return Lines(tuple(measured), recipe.settings)
+
+
+def _parts(settings: DictConfig) -> Mapping[str, DictConfig]:
+    """The measurements of a budget by their names; a single one has none."""
+    if "measurements" in settings:
+        return {str(name): part for name, part in settings.measurements.items()}
+    return {"": settings} if "measured" in settings else {}
+
+
+def _measured(spec: DictConfig, cell: Columns, run: RunFolder) -> RunFolder:
+    return measurement_of(run, spec.get("measured_by", "evaluate"), [*spec.measured, *_overrides(cell, run)])
 
 
 def _trained(recipe: Recipe) -> list[tuple[Columns, RunFolder]]:
@@ -164,8 +195,10 @@ def cells_of(grid: Mapping[str, Sequence[Any]]) -> Iterator[Columns]:
 
 
 def _overrides(cell: Mapping[str, Any], run: RunFolder) -> list[str]:
-    """The settings of a cell; a `step` is the checkpoint of that step."""
+    """The settings of a cell; a `step` is the checkpoint of that step, and that of the last one is the run itself."""
+    trained = run.trained_by()
     return [
-        f"checkpoint={run.trained_by().path}/checkpoints/step_{value:08d}.ckpt" if key == "step" else f"{key}={value}"
+        f"checkpoint={trained.path}/checkpoints/step_{value:08d}.ckpt" if key == "step" else f"{key}={value}"
         for key, value in cell.items()
+        if (key, value) != ("step", trained.trained_step())
     ]
