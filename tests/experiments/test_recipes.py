@@ -18,7 +18,7 @@ from flowexp import reproduce
 from flowexp.cli.recipes import dips, find_recipes, markdown_table, read_recipe
 from flowexp.cli.recipes.lines import lines_of
 from flowexp.cli.recipes.recipe import shipped
-from flowexp.cli.recipes.runs import compose_run
+from flowexp.cli.recipes.runs import compose_run, run_of
 from flowexp.records.tables import read_csv
 
 RECIPES = [name for name in find_recipes() if (shipped() / f"{name}.yaml").exists()]
@@ -158,6 +158,49 @@ def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: 
     assert [line.trained.path for line in lines_of(recipe)] == [run]
     with pytest.raises(ValueError, match=r"run= stands for the one line of a recipe, and side_by_side has 3"):
         lines_of(read_recipe("side_by_side", ["budget=smoke", f"run={run}"]))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("runs_in_process")
+def test_what_is_measured_on_the_way_takes_a_training_of_its_own(workdir: Path) -> None:
+    line = [
+        "experiment=digits_fm",
+        "trainer.max_steps=4",
+        "callbacks=noise_levels",
+        "callbacks.noise_levels.num_bins=2",
+    ]
+    first = run_of(line)
+    on_the_way = run_of([*line, "callbacks.noise_levels.every_n_steps=2"])
+    again = run_of([*line, "callbacks.noise_levels.num_images=16"])
+    assert on_the_way.trained_by().path == on_the_way.path != first.path
+    assert again.path != again.trained_by().path
+    assert len(list((workdir / "outputs").rglob("trained.json"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("runs_in_process")
+def test_a_recipe_measures_its_lines_in_several_ways_and_at_several_steps(workdir: Path) -> None:
+    """`measurements`: some of one line alone, and the last step as what was measured of the run itself."""
+    (workdir / "mine.py").write_text("")
+    levels = "callbacks=noise_levels, callbacks.noise_levels.num_images=16"
+    (workdir / "mine.yaml").write_text(
+        "budgets:\n  cpu:\n    lines:\n"
+        "      A: [experiment=digits_fm]\n      B: [experiment=digits_fm, seed=3]\n"
+        "    shared: [trainer.max_steps=4, callbacks=none, checkpoint.keep_every_n_steps=2]\n"
+        "    measurements:\n"
+        f"      coarse: {{measured: [{levels}, callbacks.noise_levels.num_bins=2], lines: [B]}}\n"
+        "      fine:\n        grid: {step: [2, 4]}\n"
+        f"        measured: [{levels}, callbacks.noise_levels.num_bins=3]\n"
+    )
+    lines = lines_of(read_recipe("mine"))
+    assert [line.label for line in lines] == ["B, coarse", "A, 2, fine", "A, 4, fine", "B, 2, fine", "B, 4, fine"]
+    assert [len(line.rows("noise_levels")) for line in lines.of("coarse")] == [2]
+    early, late, *_ = lines.of("fine")
+    assert early.rows("noise_levels") != late.rows("noise_levels")
+    steps = 1437 // late.trained.trained_config().data.batch_size
+    assert (late.epochs(steps), late.epochs(3 * steps)) == (1, 3)
+    (command,) = {line.measured.config().checkpoint for line in (late, lines.of("coarse")[0])}
+    assert command is None and early.measured.config().checkpoint.endswith("step_00000002.ckpt")
 
 
 def test_the_dip_of_a_curve_is_from_its_peak_to_its_cleanest_level() -> None:
