@@ -108,8 +108,7 @@ def _measure(recipe: Recipe, module: ModuleType) -> None:
             save_figure(content, file.with_suffix(".png"))
     write_json(recipe.results / "made.json", {"scale": scale_of(lines, recipe.seeds)})
     if lines:
-        protocol = {", ".join(str(value) for value in line.columns.values()): line.protocol() for line in lines}
-        write_json(recipe.results / "protocol.json", protocol)
+        write_json(recipe.results / "protocol.json", {line.label: line.protocol() for line in lines})
 
 
 def _tables(recipe: Recipe) -> Mapping[str, list[dict[str, Any]]]:

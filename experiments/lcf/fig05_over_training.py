@@ -1,44 +1,89 @@
 """LCF Figures 5 and 12: does LCF reach a Frechet distance sooner, and when do FM's features begin to degrade?
 
-`python -m flowexp.reproduce lcf/fig05`: for each dataset a figure of the distances, and one of each method's probe
-curves.
+`make reproduce-lcf-fig5`, or `make reproduce-lcf-fig12`: for each dataset the distances over training epochs, and for
+each method its probe curves, a line for each checkpoint and a panel for each reading.
 """
 
 from __future__ import annotations
 
+from statistics import mean
+
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Lines, Rows, dips, distance_in, distance_name
-from flowexp.records.figures import plot_curves
+from flowexp.cli.recipes import (
+    Judgement,
+    Lines,
+    Rows,
+    by_seed,
+    dips_by_seed,
+    distance_in,
+    distances_over_epochs,
+    judge_absence,
+    judge_difference,
+    plot_distances,
+    plot_probes,
+    summarise_probes,
+)
 
 
 def measure(lines: Lines) -> dict[str, Rows]:
-    return {
-        "distances": [row for line in lines for row in line.scores_over_steps()],
-        "probe": [row for line in lines for row in line.rows_over_steps("probe")],
-    }
+    probes = [
+        {**row, "epoch": line.epochs(line.columns["step"])} for line in lines.of("probe") for row in line.rows("probe")
+    ]
+    return {"distances": distances_over_epochs(lines.of("distance")), "probe": probes}
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
+    panels = dict.fromkeys(row["panel"] for row in tables["distances"])
     curves = dict.fromkeys((row["panel"], row["method"]) for row in tables["probe"])
+    distances = {
+        f"{panel}_distance": plot_distances([row for row in tables["distances"] if row["panel"] == panel], panel)
+        for panel in panels
+    }
     probes = {f"{panel}_probe_{method}": draw_probes(tables["probe"], panel, method) for panel, method in curves}
-    return probes | {f"{panel}_distance": draw_distances(tables["distances"], panel) for panel, _ in curves}
-
-
-def draw_distances(rows: Rows, panel: str) -> Figure:
-    """Figure 5 of one dataset: a line per method."""
-    lines = [row for row in rows if row["panel"] == panel]
-    distance = distance_in(lines[0])
-    names = {"step": "training step", distance: distance_name(distance)}
-    return plot_curves(lines, "step", distance, series="method", names=names, title=panel)
+    return distances | probes
 
 
 def draw_probes(rows: Rows, panel: str, method: str) -> Figure:
-    """Figure 12 of one dataset and method: a curve per step."""
-    names = {"t": "noise level t (linear below 0.01)", "accuracy": "probe accuracy", "step": "training steps"}
-    curves = [row | {"step": f"{row['step']:,.0f}"} for row in rows if (row["panel"], row["method"]) == (panel, method)]
-    return plot_curves(curves, "t", "accuracy", series="step", names=names, title=f"{panel}, {method}", log_x=True)
+    """Figure 12 of one dataset and method: a curve per checkpoint."""
+    own = [row for row in rows if (row["panel"], row["method"]) == (panel, method)]
+    return plot_probes(by_epoch(own), f"{panel}, {method}", "training epochs")
+
+
+def by_epoch(rows: Rows) -> Rows:
+    """The rows of one method with the epochs of its checkpoint in the place of its name."""
+    return [{**row, "method": f"{row['epoch']:.3g}"} for row in sorted(rows, key=lambda row: row["epoch"])]
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
-    return dips(tables["probe"], {"panel": "data", "method": "method", "step": "training step"})
+    table = []
+    for panel, method in dict.fromkeys((row["panel"], row["method"]) for row in tables["probe"]):
+        own = [row for row in tables["probe"] if (row["panel"], row["method"]) == (panel, method)]
+        for reading in dict.fromkeys(row["reading"] for row in own):
+            rows = summarise_probes(by_epoch(own), reading)
+            table += [{"data": panel, **row, "epoch": row["method"], "method": method} for row in rows]
+    return table
+
+
+def gains(rows: Rows, steps: list[int]) -> list[float]:
+    """Of each seed, by which share LCF's distance lies below FM's, averaged over `steps`."""
+    distance = distance_in(rows[0])
+    shares = []
+    for step in steps:
+        fm, lcf = (by_seed(rows, distance, method=method, step=step) for method in ("FM", "LCF"))
+        shares.append([1 - lcf[seed] / fm[seed] for seed in fm])
+    return [mean(seeds) for seeds in zip(*shares, strict=True)]
+
+
+def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
+    panel = tables["distances"][0]["panel"]
+    distances = [row for row in tables["distances"] if row["panel"] == panel]
+    probe = by_epoch([row for row in tables["probe"] if (row["panel"], row["method"]) == (panel, "FM")])
+    steps = sorted({row["step"] for row in distances})
+    first, last = (dips_by_seed(probe, probe[place]["method"]) for place in (0, -1))
+    return {
+        "sooner": judge_difference(gains(distances, steps), 0.02, " %", 100),
+        "lower_in_the_end": judge_difference(gains(distances, steps[-1:]), 0.02, " %", 100),
+        "no_dip_early": judge_absence(first, 0.01, " points", 100),
+        "dip_emerges": judge_difference([b - a for a, b in zip(first, last, strict=True)], 0.01, " points", 100),
+    }

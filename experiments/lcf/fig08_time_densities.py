@@ -1,7 +1,7 @@
-"""LCF Figure 8's laws of the training time: densities of the logit-normal for several m, beside the uniform one.
+"""LCF Figure 8: can another law of the training time mend features of clean data, without a price in samples?
 
-`python -m flowexp.reproduce lcf/fig08` trains nothing. The FIDs of the figure come from
-`python -m flowexp.train -m +experiment=cifar10_logit_normal time_sampler.m=-0.5,0,0.5`.
+`make reproduce-lcf-fig8`: accuracy over t for three logit-normal laws beside the uniform one, their densities, and
+their distances beside the paper's FIDs.
 """
 
 from __future__ import annotations
@@ -12,18 +12,59 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Lines, Rows
+from flowexp.cli.recipes import (
+    Judgement,
+    Lines,
+    Rows,
+    clean_by_seed,
+    dips_by_seed,
+    distance_beside,
+    distances_over_epochs,
+    judge_difference,
+    last_distances,
+    plot_probes,
+    published,
+    shares_saved,
+    summarise_probes,
+)
 from flowexp.flow.time_samplers import create_time_sampler
 from flowexp.records.figures import plot_curves
 
+LAWS = ("m = -0.5", "m = 0", "m = 0.5")
+
 
 def measure(lines: Lines) -> dict[str, Rows]:
-    return {"densities": densities(lines.settings.laws, lines.settings.num_points)}
+    return {
+        "probe": [row for line in lines.of("probe") for row in line.rows("probe")],
+        "distances": distances_over_epochs(lines.of("distance")),
+        "densities": densities(lines.settings.laws, lines.settings.num_points),
+    }
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    names = {"t": "noise level t", "density": "density of the training time"}
-    return {"densities": plot_curves(tables["densities"], "t", "density", series="law", names=names)}
+    rows = [{**row, "T": 1000 * row["t"]} for row in tables["densities"]]
+    names = {"T": "time step T of 1000", "density": "density of the training time", "law": ""}
+    return {"probe": plot_probes(tables["probe"]), "densities": plot_curves(rows, "T", "density", "law", names)}
+
+
+def summarise(tables: dict[str, Rows]) -> Rows:
+    fids = {key.replace("=", " = "): fid for key, fid in published("lcf", "fig8")["fid"].items()}
+    return [
+        {**row, **distance_beside(tables["distances"], row["method"], fids.get(row["method"]))}
+        for row in summarise_probes(tables["probe"])
+    ]
+
+
+def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
+    probe, (low, *others) = tables["probe"], (last_distances(tables["distances"], law) for law in LAWS)
+    rival = {seed: min(other[seed] for other in others) for seed in low if all(seed in other for other in others)}
+    smallest = [min(seed) for seed in zip(*(dips_by_seed(probe, law) for law in LAWS), strict=False)]
+    clean = zip(clean_by_seed(probe, "m = 0.5"), clean_by_seed(probe, "m = -0.5"), strict=False)
+    return {
+        "all_degrade": judge_difference(smallest, 0.01, " points", 100),
+        "low_noise_best_samples": judge_difference(shares_saved(rival, low), 0.02, " %", 100),
+        "trade_off": judge_difference([high - low for high, low in clean], 0.01, " points", 100),
+    }
 
 
 def densities(laws: Mapping[str, Any], num_points: int) -> Rows:

@@ -1,24 +1,60 @@
 """LCF Figure 13: do FM's features degrade near clean data only where it was trained on many images?
 
-`python -m flowexp.reproduce lcf/fig13`: every network is probed with the same images.
+`make reproduce-lcf-fig13`. The paper does not say whether small sets were trained for as many steps or for as many
+epochs: a figure for each reading. Every network is probed with the same images.
 """
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Lines, Rows, dips
-from flowexp.records.figures import plot_curves
+from flowexp.cli.recipes import (
+    Judgement,
+    Lines,
+    Rows,
+    dips_by_seed,
+    judge_absence,
+    judge_difference,
+    plot_probes,
+    summarise_probes,
+)
 
 
 def measure(lines: Lines) -> dict[str, Rows]:
-    return {"probe": [{"trained on": row.pop("method"), **row} for line in lines for row in line.rows("probe")]}
+    return {"probe": [row for line in lines for row in line.rows("probe")]}
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    names = {"t": "noise level t (linear below 0.01)", "accuracy": "probe accuracy"}
-    return {"probe": plot_curves(tables["probe"], "t", "accuracy", series="trained on", names=names, log_x=True)}
+    readings = dict.fromkeys(row["panel"] for row in tables["probe"])
+    return {panel.replace(" ", "_"): plot_probes(panel_of(tables, panel), panel, "trained on") for panel in readings}
+
+
+def panel_of(tables: dict[str, Rows], panel: str) -> Rows:
+    """The rows of one reading of the figure."""
+    return [row for row in tables["probe"] if row["panel"] == panel]
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
-    return dips(tables["probe"], {"trained on": "trained on"})
+    table = []
+    for panel in dict.fromkeys(row["panel"] for row in tables["probe"]):
+        rows = panel_of(tables, panel)
+        for reading in dict.fromkeys(row["reading"] for row in rows):
+            table += [{"trained for": panel, **row} for row in summarise_probes(rows, reading)]
+    return table
+
+
+def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
+    judgements = {}
+    for panel, end in (("equal steps", ""), ("equal epochs", "_equal_epochs")):
+        rows = panel_of(tables, panel)
+        sizes = sorted(dict.fromkeys(row["method"] for row in rows), key=_images)
+        small, large = (dips_by_seed(rows, sizes[place]) for place in (0, -1))
+        grows = [b - a for a, b in zip(small, large, strict=True)]
+        judgements[f"small_sets_no_dip{end or '_equal_steps'}"] = judge_absence(small, 0.01, " points", 100)
+        judgements[f"dip_grows_with_the_set{end}"] = judge_difference(grows, 0.01, " points", 100)
+    return judgements
+
+
+def _images(method: str) -> int:
+    """How many, of a line's name such as "1,000 images"."""
+    return int(method.partition(" ")[0].replace(",", ""))

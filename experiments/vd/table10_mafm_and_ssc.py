@@ -42,8 +42,8 @@ def summarise(tables: dict[str, Rows]) -> Rows:
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     def judged(worse: tuple[str, str], better: tuple[str, str], matters: float = 0.01) -> Judgement:
-        cells = [dict(zip(("method", "SSC"), cell, strict=True)) for cell in (worse, better)]
-        return judge_difference(gains(tables["scores"], *cells), matters, " %", 100)
+        plain, other = (dict(zip(("method", "SSC"), cell, strict=True)) for cell in (worse, better))
+        return judge_difference(gains(tables["scores"], plain, other), matters, " %", 100)
 
     return {
         "mafm_alone": judged(("FM", "none"), ("MAFM, lambda 1", "none"), 0.02),

@@ -40,6 +40,7 @@ class LocalContrastiveFlow(FlowMatching):
         normalize: whether feature vectors are scaled to length 1.
         distance_scale: "mean" divides the squared distance by the feature dimension, "sum" does not.
         shared_noise: whether x_t and x_{T_min} share their noise (two points of one trajectory).
+        positive_at: "T_min" has h(x_{T_min}) as the positive, "clean" h(x_0), the "noiseless embedding" of section 5.
         regress_below: whether rows below T_min are regressed as well (LCF Figure 6's "L_flow + L_cons"). With lam 0 and
             without it, flow matching is only cut off at T_min (Figure 6's "L_FM only").
         contrasts: "global" contrasts with the rows of all processes, "local" with those of the anchor's process.
@@ -61,6 +62,7 @@ class LocalContrastiveFlow(FlowMatching):
         normalize: bool = False,
         distance_scale: DistanceScale = "mean",
         shared_noise: bool = True,
+        positive_at: Literal["T_min", "clean"] = "T_min",
         regress_below: bool = False,
         contrasts: Literal["global", "local"] = "global",
         **parts: Any,
@@ -71,12 +73,14 @@ class LocalContrastiveFlow(FlowMatching):
         if lam < 0:
             raise ValueError(f"objective.lam must be at least 0, got {lam}")
         check_choice("objective.contrasts", contrasts, ("global", "local"))
+        check_choice("objective.positive_at", positive_at, ("T_min", "clean"))
         self.t_min = threshold(T_min, t_min)
         if self.t_min >= 1 and not regress_below:
             raise ValueError(
                 f"objective.T_min must be below {LEVELS}, or t_min below 1: no row would be left to be regressed; "
                 f"got {T_min if t_min is None else t_min}"
             )
+        self.positive_level = self.t_min if positive_at == "T_min" else 0.0
         self.lam = lam
         self.tap = self.backbone.default_tap if tap is None else tap
         if not 1 <= self.tap <= self.backbone.depth:
@@ -130,13 +134,13 @@ class LocalContrastiveFlow(FlowMatching):
 
     @torch.no_grad()
     def _positives(self, batch: TrainingBatch, low: Tensor) -> Tensor:
-        """Line 5, a = h(x_{T_min}) of the anchors, (K, F).
+        """Line 5, a = h(x_{T_min}) of the anchors, or h(x_0), (K, F).
 
         A process without an anchor sends its first row: attention on CUDA may refuse an empty batch (PyTorch #133780).
         """
         rows = low if len(low) else low.new_zeros(1)
         noise = batch.noise if self.shared_noise else draw_noise(batch.key, batch.data, fresh=True)
-        data, t = batch.data[rows], torch.full((len(rows),), self.t_min, device=rows.device)
+        data, t = batch.data[rows], torch.full((len(rows),), self.positive_level, device=rows.device)
         xt = self.interpolant.interpolate(data, noise[rows], t)
         label = None if batch.label is None else batch.label[rows]
         state = self.backbone.encode(xt, t, label, tap=self.tap)

@@ -47,7 +47,7 @@ def protocol_of(summary: Path) -> dict:
 def test_help_and_the_config_are_printed_without_torch(shell, without_torch: str):
     started = [shell.start("train", what, first_path=without_torch) for what in ("--help", "--cfg=job")]
     help_page, config = (command.wait().succeeded().out for command in started)
-    assert "objective: exfm, fm, fm_contrast, lcf, mafm, truncated_fm" in help_page
+    assert "objective: exfm, fm, fm_contrast, lcf, lcf_practitioners, mafm, truncated_fm" in help_page
     assert "python -m flowexp.train objective=lcf" in help_page
     assert OmegaConf.create(config).objective._target_ == "flowexp.objectives.FlowMatching"
 

@@ -45,7 +45,7 @@ def test_every_recipe_runs_whole_and_draws_again_without_training(
 ) -> None:
     results = run_recipe(name)
     pictures, tables = {*results.glob("*.png")}, {path: path.read_text() for path in results.glob("*.csv")}
-    assert pictures and tables
+    assert tables
     trains = bool(read_recipe(name, ["budget=smoke"]).lines)
     assert (results / "protocol.json").exists() == trains
     shutil.rmtree(workdir / "outputs", ignore_errors=True)
@@ -68,7 +68,7 @@ def test_figure_4_trains_once_and_finds_its_runs_again(workdir: Path, capfd: pyt
     assert {(row["method"], row["t"]) for row in rows} == {(m, t) for m in ("FM", "LCF") for t in (0.0, 0.1, 0.4)}
     protocol = json.loads((results / "protocol.json").read_text())
     assert protocol["digits, LCF"]["objective"]["T_min"] == 100 and protocol["digits, FM"]["versions"]["torch"]
-    assert (results / "table.md").read_text().startswith("| data | method | peak |")
+    assert (results / "table.md").read_text().startswith("| data | method | reading | block | peak |")
     assert "flowexp.train" in capfd.readouterr().out
 
     assert reproduce.main(["lcf/fig04", "budget=smoke"]) == 0
@@ -178,37 +178,45 @@ def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("runs_in_process")
-def test_what_is_measured_on_the_way_takes_a_training_of_its_own(
-    workdir: Path, run_recipe: Callable[..., Path]
-) -> None:
-    """LCF Figures 5 and 12, where a run that trains the same was not measured on the way."""
-    line = [*read_recipe("lcf/fig05", ["budget=smoke"]).lines["digits", "FM"], "callbacks.frechet=null"]
-    earlier = run_of([*line, "callbacks.probe=null"])
-    results = run_recipe("lcf/fig05")
-    distances = read_csv(results / "distances.csv")
-    assert [(row["method"], row["step"]) for row in distances] == [(m, s) for m in ("FM", "LCF") for s in (10, 20)]
-    assert distances[0]["frechet/efficientnet_lite"] != distances[1]["frechet/efficientnet_lite"]
-    assert {(row["step"], row["t"]) for row in read_csv(results / "probe.csv")} == {
-        (step, t) for step in (10, 20) for t in (0.0, 0.1, 0.4)
-    }
-    assert {path.stem for path in results.glob("*.png")} == {"digits_distance", "digits_probe_FM", "digits_probe_LCF"}
-
-    later = run_of([*line, "callbacks.probe.every_n_steps=null"])
-    assert later.trained_by().path != later.path
-    assert len(list((workdir / "outputs").rglob("trained.json"))) == len([earlier, "FM", "LCF"])
+def test_what_is_measured_on_the_way_takes_a_training_of_its_own(workdir: Path) -> None:
+    line = [
+        "experiment=digits_fm",
+        "trainer.max_steps=4",
+        "callbacks=noise_levels",
+        "callbacks.noise_levels.num_bins=2",
+    ]
+    first = run_of(line)
+    on_the_way = run_of([*line, "callbacks.noise_levels.every_n_steps=2"])
+    again = run_of([*line, "callbacks.noise_levels.num_images=16"])
+    assert on_the_way.trained_by().path == on_the_way.path != first.path
+    assert again.path != again.trained_by().path
+    assert len(list((workdir / "outputs").rglob("trained.json"))) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("runs_in_process")
-def test_networks_of_few_images_and_of_many_are_probed_with_the_same(run_recipe: Callable[..., Path]) -> None:
-    """LCF Figure 13."""
-    results = run_recipe("lcf/fig13")
-    sizes, levels = ("100 images", "1,437 images"), (0.0, 0.1, 0.4)
-    rows = read_csv(results / "probe.csv")
-    assert [(row["trained on"], row["t"]) for row in rows] == [(size, t) for size in sizes for t in levels]
-    protocol = json.loads((results / "protocol.json").read_text())
-    assert [protocol[size]["plan"]["data"] for size in sizes] == [f"digits, {size} of 1 x 8 x 8" for size in sizes]
-    assert {protocol[size]["measured"]["probe"]["num_train"] for size in sizes} == {1437}
+def test_a_recipe_measures_its_lines_in_several_ways_and_at_several_steps(workdir: Path) -> None:
+    """`measurements`: some of one line alone, and the last step as what was measured of the run itself."""
+    (workdir / "mine.py").write_text("")
+    levels = "callbacks=noise_levels, callbacks.noise_levels.num_images=16"
+    (workdir / "mine.yaml").write_text(
+        "budgets:\n  cpu:\n    lines:\n"
+        "      A: [experiment=digits_fm]\n      B: [experiment=digits_fm, seed=3]\n"
+        "    shared: [trainer.max_steps=4, callbacks=none, checkpoint.keep_every_n_steps=2]\n"
+        "    measurements:\n"
+        f"      coarse: {{measured: [{levels}, callbacks.noise_levels.num_bins=2], lines: [B]}}\n"
+        "      fine:\n        grid: {step: [2, 4]}\n"
+        f"        measured: [{levels}, callbacks.noise_levels.num_bins=3]\n"
+    )
+    lines = lines_of(read_recipe("mine"))
+    assert [line.label for line in lines] == ["B, coarse", "A, 2, fine", "A, 4, fine", "B, 2, fine", "B, 4, fine"]
+    assert [len(line.rows("noise_levels")) for line in lines.of("coarse")] == [2]
+    early, late, *_ = lines.of("fine")
+    assert early.rows("noise_levels") != late.rows("noise_levels")
+    steps = 1437 // late.trained.trained_config().data.batch_size
+    assert (late.epochs(steps), late.epochs(3 * steps)) == (1, 3)
+    (command,) = {line.measured.config().checkpoint for line in (late, lines.of("coarse")[0])}
+    assert command is None and early.measured.config().checkpoint.endswith("step_00000002.ckpt")
 
 
 def test_the_dip_of_a_curve_is_from_its_peak_to_its_cleanest_level() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.backbones import Backbone, create_backbone
+from flowexp.cli.composing import Configs
 from flowexp.flow.parameterization import Parameterization
 from flowexp.objectives import (
     ExplicitFlowMatching,
@@ -82,6 +83,33 @@ def test_fm_with_the_contrast_is_fm_plus_lcfs_contrast() -> None:
     torch.testing.assert_close(both.loss, fm.loss + 0.7 * lcf.terms["contrast"])
     torch.testing.assert_close(both.error, fm.error)
     torch.testing.assert_close(both.t, batch.t)
+
+
+@pytest.mark.parametrize(("positive_at", "level"), [("T_min", 0.05), ("clean", 0.0)])
+def test_the_positive_of_an_anchor_is_its_image_at_t_min_or_clean(positive_at, level) -> None:
+    """Row by row: mean-pooled unit vectors, Algorithm 1's denominator."""
+    form = {"pooling": "mean", "normalize": True, "distance_scale": "sum"}
+    module = LocalContrastiveFlow(backbone=small_backbone(), T_min=50, tap=2, positive_at=positive_at, **form)
+    batch = batch_at(LOW_AND_HIGH)
+
+    def unit(row: int, t: float) -> Tensor:
+        xt = ((1 - t) * batch.data[row] + t * batch.noise[row])[None]
+        mean = module.backbone.features(xt, torch.tensor([t]), taps=[2])[2][0].mean(dim=0)
+        return mean / mean.norm()
+
+    rows = [unit(row, t) for row, t in enumerate(LOW_AND_HIGH)]
+    errors = []
+    for anchor in (0, 2):
+        pull = ((rows[anchor] - unit(anchor, level)) ** 2).sum() / 0.5
+        errors.append(pull + sum(torch.exp(-((rows[anchor] - row) ** 2).sum() / 0.5) for row in rows).log())
+    torch.testing.assert_close(module.losses(batch).terms["contrast"], sum(errors) / 2)
+
+
+def test_the_practitioners_form_is_a_preset_and_leaves_lcfs_own_keys_alone() -> None:
+    own, theirs = (Configs().compose("train", [f"objective={name}"]).objective for name in ("lcf", "lcf_practitioners"))
+    assert "positive_at" not in own
+    changed = {key: value for key, value in theirs.items() if own.get(key) != value}
+    assert changed == {"pooling": "mean", "normalize": True, "distance_scale": "sum", "positive_at": "T_min"}
 
 
 # --- ExFM ------------------------------------------------------------------------------------------------------------

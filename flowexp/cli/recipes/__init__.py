@@ -8,8 +8,22 @@ A recipe is a yaml with budgets, and a Python file of the same name beside it wi
     judge(tables) -> judgements        {"dip": Judgement(...), ...}, for the `claims` of the yaml
 """
 
-from flowexp.cli.recipes.claims import Claim, Judgement, decide, judge_difference
+from flowexp.cli.recipes.claims import Claim, Judgement, decide, judge_absence, judge_difference
+from flowexp.cli.recipes.distances import (
+    distance_beside,
+    distances_over_epochs,
+    last_distances,
+    plot_distances,
+    shares_saved,
+)
 from flowexp.cli.recipes.lines import Line, Lines, Rows
+from flowexp.cli.recipes.probe_curves import (
+    clean_by_seed,
+    dips_by_seed,
+    peaks_by_seed,
+    plot_probes,
+    summarise_probes,
+)
 from flowexp.cli.recipes.published import published
 from flowexp.cli.recipes.recipe import Recipe, find_recipes, read_recipe
 from flowexp.cli.recipes.scores import compare_scores, gains, plot_cells, score_columns
@@ -34,20 +48,31 @@ __all__ = [
     "Rows",
     "baselines_in",
     "by_seed",
+    "clean_by_seed",
     "compare_scores",
     "decide",
     "dips",
+    "dips_by_seed",
+    "distance_beside",
     "distance_in",
     "distance_name",
+    "distances_over_epochs",
     "find_recipes",
     "gains",
     "interval_in",
+    "judge_absence",
     "judge_difference",
+    "last_distances",
     "markdown_table",
     "network_rows",
     "over_seeds",
+    "peaks_by_seed",
     "plot_cells",
+    "plot_distances",
+    "plot_probes",
     "published",
     "read_recipe",
     "score_columns",
+    "shares_saved",
+    "summarise_probes",
 ]

@@ -61,6 +61,13 @@ def judge_difference(values: Sequence[float], matters: float, unit: str = "", sc
     return Judgement(UNTESTABLE, f"because {said} neither shows nor excludes {scale * matters:g}{unit}")
 
 
+def judge_absence(values: Sequence[float], matters: float, unit: str = "", scale: float = 1.0) -> Judgement:
+    """Whether there is no difference of `matters`: the opposite of `judge_difference`, of a claim that denies one."""
+    judged = judge_difference(values, matters, unit, scale)
+    opposite: dict[State, State] = {"supported": "refuted", "refuted": "supported"}
+    return Judgement(opposite.get(judged.state, judged.state), judged.evidence)
+
+
 def decide(claims: Mapping[str, Mapping[str, Any]], judgements: Mapping[str, Judgement]) -> list[Claim]:
     """Every claim of a recipe with its end.
 

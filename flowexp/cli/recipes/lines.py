@@ -31,11 +31,23 @@ class Line:
         columns: what tells it from other lines, in front of each of its rows.
         trained: the run that trained the weights.
         measured: the folder with the measurements: the run itself, or an evaluation or a diagnosis of it.
+        part: which of the yaml's `measurements`; empty where there is one `measured` or none.
     """
 
     columns: Columns
     trained: RunFolder
     measured: RunFolder
+    part: str = ""
+
+    @property
+    def label(self) -> str:
+        """What tells the line from all others of its recipe, in words."""
+        return ", ".join(str(value) for value in (*self.columns.values(), self.part) if value != "")
+
+    def epochs(self, step: int) -> float:
+        """How often the training images were seen after `step` steps."""
+        steps = str(self.trained.trained_by().origin()["plan"]["steps"])  # such as "3,000 (938 per epoch)"
+        return step / int(steps.partition("(")[2].partition(" ")[0].replace(",", ""))
 
     def rows(self, name: str) -> Rows:
         """The table of the last measurement `name`, with the line's columns."""
@@ -85,6 +97,10 @@ class Lines(Sequence[Line]):
     def __len__(self) -> int:
         return len(self.lines)
 
+    def of(self, part: str) -> Lines:
+        """The lines as the entry `part` of the yaml's `measurements` measured them."""
+        return Lines(tuple(line for line in self.lines if line.part == part), self.settings)
+
 
 def lines_of(recipe: Recipe) -> Lines:
     """Trains what is not trained yet, measures what is not measured yet, and gives the lines of the figure.
@@ -93,22 +109,37 @@ def lines_of(recipe: Recipe) -> Lines:
     `measured` in the yaml has each run measured by `flowexp.evaluate` (or what `measured_by` names) with these
     overrides, once for every combination of the values in `grid`, or in each of a list of grids. There `step` means the
     weights of that training step, whose checkpoint the run must keep, and a mapping has the overrides of each value.
+    Several such measurements stand in `measurements`, by name, each with these keys; `lines` there names those it is
+    made of.
     """
-    trained = _trained(recipe)
-    if "measured" not in recipe.settings:
+    trained, parts = _trained(recipe), _parts(recipe.settings)
+    if not parts:
         return Lines(tuple(Line(columns, run, run) for columns, run in trained), recipe.settings)
-    command = recipe.settings.get("measured_by", "evaluate")
     cells = [
-        (columns, run, cell, _overrides(grid, cell, run))
+        (part, columns, run, cell, _overrides(grid, cell, run))
+        for part, spec in parts.items()
         for columns, run in trained
-        for grid in _grids(recipe.settings)
+        if columns["method"] in spec.get("lines", [columns["method"]])
+        for grid in _grids(spec)
         for cell in cells_of(grid)
     ]
+    bar = tqdm(cells, desc="measuring", unit="cell", disable=len(cells) < 2)
     measured = [
-        Line(columns | cell, run, measurement_of(run, command, [*recipe.settings.measured, *overrides]))
-        for columns, run, cell, overrides in tqdm(cells, desc="measuring", unit="cell", disable=len(cells) < 2)
+        Line(columns | cell, run, _measured(parts[part], overrides, run), part)
+        for part, columns, run, cell, overrides in bar
     ]
     return Lines(tuple(measured), recipe.settings)
+
+
+def _parts(settings: DictConfig) -> Mapping[str, DictConfig]:
+    """The measurements of a budget by their names; a single one has none."""
+    if "measurements" in settings:
+        return {str(name): part for name, part in settings.measurements.items()}
+    return {"": settings} if "measured" in settings else {}
+
+
+def _measured(spec: DictConfig, overrides: Sequence[str], run: RunFolder) -> RunFolder:
+    return measurement_of(run, spec.get("measured_by", "evaluate"), [*spec.measured, *overrides])
 
 
 def _trained(recipe: Recipe) -> list[tuple[Columns, RunFolder]]:
@@ -178,11 +209,14 @@ def cells_of(grid: Mapping[str, Iterable[Any]]) -> Iterator[Columns]:
 
 
 def _overrides(grid: Mapping[str, Any], cell: Mapping[str, Any], run: RunFolder) -> list[str]:
-    """The settings of a cell; a `step` is the checkpoint of that step, and a value of a mapping its overrides."""
+    """The settings of a cell; a `step` is the checkpoint of that step, and a value of a mapping its overrides.
+
+    The last step is the run itself.
+    """
     overrides: list[str] = []
     for key, value in cell.items():
-        if key == "step":
-            overrides.append(f"checkpoint={run.trained_by().path}/checkpoints/step_{value:08d}.ckpt")
-        else:
+        if key != "step":
             overrides += grid[key][value] if isinstance(grid[key], Mapping) else [f"{key}={value}"]
+        elif value != run.trained_by().trained_step():
+            overrides.append(f"checkpoint={run.trained_by().path}/checkpoints/step_{value:08d}.ckpt")
     return overrides

@@ -130,7 +130,11 @@ def spelt_in_full(name: str) -> str:
 
     >>> spelt_in_full("lcf-fig9"), spelt_in_full("vd/table11"), spelt_in_full("vd/fig03_latent_distance")
     ('lcf/fig09', 'vd/table11', 'vd/fig03_latent_distance')
+    >>> spelt_in_full("lcf-prop5")
+    'lcf/proposition5'
     """
+    if proposition := re.fullmatch(r"lcf[-/](?:prop|proposition)(\d)", name):
+        return f"lcf/proposition{proposition[1]}"
     match = re.fullmatch(r"(lcf|vd)[-/](fig|table)0*(\d+)", name)
     return f"{match[1]}/{match[2]}{int(match[3]):02d}" if match else name
 

@@ -7,7 +7,9 @@ from dataclasses import fields
 from typing import Any
 
 from flowexp.data import ImageDataModule
+from flowexp.flow.choices import check_choice
 from flowexp.flow.losses import ExactField
+from flowexp.flow.losses.contrastive import POOLINGS, Pooling
 from flowexp.flow.time import as_noise_level
 from flowexp.measuring.callbacks.curve_monitor import FEWEST_IMAGES, LEVELS, CurveMonitor
 from flowexp.measuring.callbacks.monitor import Monitor
@@ -183,6 +185,7 @@ class EncoderJacobian(CurveMonitor):
     Arguments:
         tap: block that is read, from 1; None is the backbone's default.
         num_probes: random directions per image and level; each costs two forward derivatives.
+        pooling: "mean" reads the features as the probe does, averaged over tokens; "flatten" all tokens.
         others: those of CurveMonitor.
     """
 
@@ -201,26 +204,34 @@ class EncoderJacobian(CurveMonitor):
     )
     log_x = True
     reported = (("ratio_at_data", "data", "ratio"),)
-    maps = (("g_sem", "gain along class means, E|J v|²"), ("g_noise", "gain along other directions, E|J v|²"))
+    maps = (
+        ("frobenius", "|J|, Frobenius"),
+        ("g_sem", "gain along class means, E|J v|²"),
+        ("g_noise", "gain along other directions, E|J v|²"),
+    )
 
     def __init__(
         self, levels: Sequence[float] = LEVELS, num_images: int = 128, tap: int | None = None, num_probes: int = 4,
-        **others: Any,
+        pooling: Pooling = "mean", **others: Any,
     ) -> None:  # fmt: skip
         super().__init__(levels, num_images, **others)
+        check_choice("callbacks.jacobian.pooling", pooling, POOLINGS)
         self.tap = tap
+        self.pooling = pooling
         self.num_probes = num_probes
 
     def protocol(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[str, Any]:
         tap = module.backbone.default_tap if self.tap is None else self.tap
-        return super().protocol(module, datamodule, seed) | {"tap": tap, "num_probes": self.num_probes}
+        return super().protocol(module, datamodule, seed) | {
+            "tap": tap, "num_probes": self.num_probes, "pooling": self.pooling,
+        }  # fmt: skip
 
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
         images, _ = self.images(datamodule)
         train = datamodule.train.subset(min(5000, len(datamodule.train)))
         basis = semantic_subspace(train.images, train.labels, prepare=datamodule.to_data)
         return encoder_jacobian(
-            tapped_encoder(module.backbone, self.tap), module.interpolant, images, levels, basis, seed,
+            tapped_encoder(module.backbone, self.tap, self.pooling), module.interpolant, images, levels, basis, seed,
             self.num_probes, **self.feed(module, datamodule),
         )  # fmt: skip
 

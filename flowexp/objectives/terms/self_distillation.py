@@ -22,9 +22,9 @@ class SelfDistillation(Term):
 
     An approximation of DDAE++, whose self-distillation is known to be like MoCo v3's: symmetric InfoNCE between
     predictor(projector(h)) of the network and projector(h) of a copy of both that follows with momentum, h being the
-    mean token of one block at a low noise level. The views are random crops with padding and flips; both are noised
-    anew. Left out are its conditioning on the augmentation and the self-conditioning of later blocks. Keys are those
-    of all processes, as MoCo v3's. The MLPs have no batch normalisation.
+    mean token of one block at a low noise level. The views are random crops with padding, mirrored where the data may
+    be; both are noised anew. Left out are its conditioning on the augmentation and the self-conditioning of later
+    blocks. Keys are those of all processes, as MoCo v3's. The MLPs have no batch normalisation.
 
     The copy (the blocks up to the tap) is a submodule without gradient: it is saved, so that a resumed run is the
     same, and DDP has nothing to exchange. It costs a pass of 2 B rows to the tap with gradient, and one without.
@@ -37,6 +37,7 @@ class SelfDistillation(Term):
         tau: temperature (MoCo v3: 0.2).
         hidden, dim: width of the MLPs and length of what is compared.
         shift_frac: largest shift of a crop, of the image's side.
+        flip: whether half of the views are mirrored; of digits and letters none should be.
         interpolant: the path by which the views are noised; None is linear.
     """
 
@@ -54,6 +55,7 @@ class SelfDistillation(Term):
         hidden: int = 2048,
         dim: int = 256,
         shift_frac: float = 0.125,
+        flip: bool = True,
         interpolant: Interpolant | None = None,
     ) -> None:
         super().__init__(lam)
@@ -69,6 +71,7 @@ class SelfDistillation(Term):
         self.hidden = hidden
         self.dim = dim
         self.shift_frac = shift_frac
+        self.flip = flip
         self.interpolant = interpolant or Linear()
 
     def attach(self, backbone: Backbone) -> None:
@@ -101,7 +104,7 @@ class SelfDistillation(Term):
         data, key = step.batch.data, step.batch.key
         rows, num = key.rows(len(data)), key.world_size * len(data)  # drawn for the global batch, then this share
         generator = key.for_term(number, data.device)
-        images = crop_and_flip(data, self.shift_frac, generator, rows, num)
+        images = crop_and_flip(data, self.shift_frac, generator, rows, num, self.flip)
         noise = torch.randn((num, *data.shape[1:]), generator=generator, device=data.device, dtype=data.dtype)[rows]
         return self.interpolant.interpolate(images, noise, self._times(images))
 

@@ -7,7 +7,12 @@ from torch import Tensor
 
 
 def crop_and_flip(
-    images: Tensor, shift_frac: float, generator: torch.Generator, rows: slice = slice(None), num: int | None = None
+    images: Tensor,
+    shift_frac: float,
+    generator: torch.Generator,
+    rows: slice = slice(None),
+    num: int | None = None,
+    flip: bool = True,
 ) -> Tensor:
     """Each image (B, C, H, W) moved by up to shift_frac of its side in both directions, and mirrored half the time.
 
@@ -15,12 +20,14 @@ def crop_and_flip(
     for pictures and anything for latents. Needs no loop and no synchronisation with the device.
 
     rows, num: views are drawn for `num` images, of which these are `rows`; for these alone, by default.
+    flip: whether they are mirrored at all; a mirrored digit is no digit.
     """
     num = len(images) if num is None else num
     y = _shifted(num, images.shape[2], shift_frac, generator)[rows]
     x = _shifted(num, images.shape[3], shift_frac, generator)[rows]
-    mirrored = torch.randint(2, (num, 1), generator=generator, device=generator.device)[rows].bool()
-    x = torch.where(mirrored, x.flip(1), x)
+    if flip:
+        mirrored = torch.randint(2, (num, 1), generator=generator, device=generator.device)[rows].bool()
+        x = torch.where(mirrored, x.flip(1), x)
     each = torch.arange(len(images), device=images.device)[:, None, None]
     return images[each, :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
 

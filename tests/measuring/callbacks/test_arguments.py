@@ -225,6 +225,17 @@ def test_a_jacobian_is_of_the_tap_that_is_named(module, datamodule):
     assert gains[0] != gains[1] and gains[2] == gains[3]
 
 
+def test_a_jacobian_is_of_the_mean_token_or_of_all_tokens(module, datamodule):
+    pooled, whole = (
+        measure(EncoderJacobian([0.3], 4, num_probes=1, pooling=pooling), module, datamodule)
+        for pooling in ("mean", "flatten")
+    )
+    assert whole.rows[0]["frobenius"] > pooled.rows[0]["frobenius"]  # a mean is shorter than what it is of
+    assert (pooled.protocol["pooling"], whole.protocol["pooling"]) == ("mean", "flatten")
+    with pytest.raises(ValueError, match=r"callbacks.jacobian.pooling"):
+        EncoderJacobian([0.3], pooling="max")
+
+
 def test_a_probe_is_of_the_taps_and_the_subset_that_are_named(module, datamodule, monkeypatch):
     captured = []
     curves = probe.probe_curves

@@ -8,6 +8,7 @@ from copy import deepcopy
 import pytest
 import torch
 
+from flowexp.cli.composing import Configs
 from flowexp.flow.losses import view_contrastive_error
 from flowexp.flow.randomness import keyed_generator
 from flowexp.objectives.terms import SelfDistillation
@@ -141,6 +142,19 @@ def test_without_shift_half_the_views_are_mirrored():
     same = (views == images).flatten(1).all(dim=1)
     assert torch.equal(views[~same], images[~same].flip(3))
     assert 150 < same.sum() < 250
+
+
+def test_no_view_is_mirrored_where_the_data_may_not_be(make_term, make_step):
+    images = torch.randn(1, 1, 4, 4).expand(100, 1, 4, 4)
+    assert torch.equal(crop_and_flip(images, 0.0, keyed_generator(0), flip=False), images)
+    flipped, plain = (make_term(shift_frac=0.0, flip=flip)(make_step()) for flip in (True, False))
+    assert not torch.equal(flipped, plain)
+
+
+@pytest.mark.parametrize(("data", "mirrored"), [("digits", False), ("fashion_mnist", False), ("cifar10", True)])
+def test_the_views_of_a_run_are_mirrored_where_its_data_are(data, mirrored):
+    config = Configs().compose("train", [f"data={data}", "terms=self_distillation"])
+    assert config.terms.self_distillation.flip is mirrored
 
 
 @pytest.mark.parametrize("options", [{"t": 1.5}, {"momentum": -0.1}, {"tau": 0.0}, {"shift_frac": 2.0}, {"tap": 9}])
