@@ -207,8 +207,9 @@ def poison(sound: Path) -> Iterator[Callable[..., Path]]:
         ("sample", ["run=sound", "num_samples=2", "guide=poisoned", "sampler.autoguidance_scale=2"]),
         ("evaluate", ["run=poisoned", "callbacks=[samples]"]),
         ("diagnose", ["run=poisoned"]),
+        ("export", ["run=poisoned", "to=exported"]),
     ],
-    ids=["sample", "guide", "evaluate", "diagnose"],
+    ids=["sample", "guide", "evaluate", "diagnose", "export"],
 )
 def test_a_command_on_a_run_of_a_stranger_ends_in_a_sentence(
     command: str, words: list[str], shell, poison, payloads, marker: Path
@@ -224,8 +225,8 @@ def test_a_command_on_a_run_of_a_stranger_ends_in_a_sentence(
 @pytest.mark.slow
 def test_the_sampler_that_is_taken_from_a_run_is_looked_at_too(shell, poison, payloads, marker: Path) -> None:
     poison("sampler.profile", "sympy.sympify", payloads["sympy.sympify"])
-    for command in ("sample", "evaluate", "diagnose"):
-        refused = shell.here(command, "run=poisoned")
+    for command, words in {"sample": (), "evaluate": (), "diagnose": (), "export": ("to=exported",)}.items():
+        refused = shell.here(command, "run=poisoned", *words)
         assert refused.code == 2 and "would call sympy.sympify" in refused.err and not marker.exists()
 
 
@@ -249,8 +250,9 @@ def test_replaying_a_step_in_a_folder_of_a_stranger_is_refused(
         ("train", ["ckpt=poisoned", "run_dir=from_it", "trainer.max_steps=1"]),
         ("train", ["run_dir=poisoned", "ckpt=last", "trainer.max_steps=1"]),
         ("train", ["trained_run=poisoned", "run_dir=shares_it", "trainer.max_steps=1"]),
+        ("train", ["init=poisoned", "run_dir=begins_from_it", "trainer.max_steps=1"]),
     ],
-    ids=["ckpt", "run_dir", "trained_run"],
+    ids=["ckpt", "run_dir", "trained_run", "init"],
 )
 def test_training_from_a_run_builds_nothing_that_its_config_names(
     command: str, words: list[str], shell, tiny, poison, payloads, marker: Path
@@ -269,7 +271,7 @@ def test_a_report_of_a_stranger_s_run_builds_nothing(poison, payloads, marker: P
     assert report.main() == 0 and not marker.exists()
 
 
-@pytest.mark.parametrize("command", ["train", "encode", "sample", "evaluate", "diagnose", "adopt"])
+@pytest.mark.parametrize("command", ["train", "encode", "sample", "evaluate", "diagnose", "adopt", "export"])
 def test_a_job_whose_config_lies_in_a_folder_is_refused(
     command: str, payloads, marker: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
