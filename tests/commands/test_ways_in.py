@@ -298,7 +298,7 @@ def test_a_recipe_that_measures_a_run_of_a_stranger_stops_at_the_command_that_re
     monkeypatch.chdir(shell.folder)
     poison("coupling", "sympy.sympify", payloads["sympy.sympify"])
     with pytest.raises(SystemExit) as ended:
-        reproduce.main(["velocity_deficit/fig05", "budget=smoke", "run=poisoned"])
+        reproduce.main(["vd/fig05", "budget=smoke", "run=poisoned"])
     assert ended.value.code == 2 and not marker.exists()
 
 
