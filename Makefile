@@ -5,7 +5,7 @@ BUDGET ?= cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types fast-tests format bench reproduce-fig4 reproduce-list reproduce-all methods catalogue lock clean
+.PHONY: help demo test check lint types fast-tests format bench reproduce-fig4 reproduce-list reproduce-all methods replication catalogue lock clean
 
 # Nothing of the caller's own environment reaches the one built here.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX UV_PYTHON UV_SYSTEM_PYTHON UV_PROJECT_ENVIRONMENT \
@@ -72,6 +72,9 @@ reproduce-%: $(READY)  ## one of them: make reproduce-lcf-fig9, reproduce-vd-fig
 
 methods: $(READY)  ## train every method of both papers for a short while, and put them side by side (BUDGET=smoke, cpu or gpu)
 	$(PY) -m flowexp.reproduce methods budget=$(BUDGET)
+
+replication: $(READY)  ## write docs/replication.md from the results of recipes: each claim of both papers with its verdict
+	$(PY) -m experiments.replication
 
 catalogue: $(READY)  ## write docs/experiments.md, the list of all experiments with their cost
 	$(PY) -m experiments.catalogue

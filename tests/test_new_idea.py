@@ -103,7 +103,9 @@ def test_a_figure_from_outside_is_found_in_the_current_folder_and_drawn(run: Pat
     said = succeeded(command("reproduce", "velocity_norms", "budget=smoke", folder=run.parent))
     assert "| 32 wide |" in said and "| 64 wide |" in said
     results = run.parent / "results/velocity_norms/smoke"
-    assert {path.name for path in results.iterdir()} == {"norms.csv", "norms.png", "table.md", "protocol.json"}
+    assert {path.name for path in results.iterdir()} == {
+        "norms.csv", "norms.png", "table.md", "protocol.json", "made.json",
+    }  # fmt: skip
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from flowexp.cli.recipes import Lines, Rows, distance_in, distance_name
+from flowexp.cli.recipes import Judgement, Lines, Rows, distance_in, distance_name, over_seeds
 from flowexp.records.figures import draw_map
 
 S0, S1 = "sampler.s0", "sampler.s1"
@@ -31,6 +31,16 @@ def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
 
 def summarise(tables: dict[str, Rows]) -> Rows:
     return tables["grid"]
+
+
+def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
+    distance = distance_in(tables["grid"][0])
+    cells = over_seeds(tables["grid"], [S0, S1], [distance])
+    best = min(cells, key=lambda row: row[distance])
+    ends = {key: [pick(row[key] for row in cells) for pick in (min, max)] for key in (S0, S1)}
+    outside = [key.removeprefix("sampler.") for key in (S0, S1) if best[key] in ends[key]]
+    evidence = f"least at s0 = {best[S0]:g}, s1 = {best[S1]:g}" + (f", the end of {', '.join(outside)}" * bool(outside))
+    return {"optimum_inside": Judgement("refuted" if outside else "supported", evidence)}
 
 
 def draw_samples(lines: Lines) -> Figure:

@@ -16,14 +16,15 @@ from flowexp.training.step_losses import StepLosses
 class MagnitudeAwareFlowMatching(FlowMatching):
     """Adds lambda w(t) (||v_theta||/sqrt(d) - ||v*||/sqrt(d))^2 to the flow-matching loss (VD section 4.1).
 
-    VD's eq. 9, its weight formula and lambda are missing from our copy of the text; this is the reading whose terms
-    have one scale, and the ledger (docs/ledger.md) lists the others. w falls from the noise end to the data end. The
-    pointwise minimiser keeps the direction of the marginal velocity m and has the length
+    VD's eq. 9, its weight formula and lambda are missing from our copy of the text; second-hand they are
+    (||v_theta|| - ||v*||)^2 and 0.2 (1 - t) in VD's time. This is the reading whose terms have one scale, and the
+    ledger (docs/ledger.md) lists the others. w falls from the noise end to the data end. The pointwise minimiser keeps
+    the direction of the marginal velocity m and has the length
     (||m|| + lambda w n) / (1 + lambda w), with n the expected norm of the target: MAFM learns a scale above 1.
 
     How lambda relates to SSC: with data of RMS c per dimension, the learned scale at the noise end is
-    (1 + lambda rho) / (1 + lambda), rho = sqrt(1 + c^2). It is 1.1 for lambda = 0.3 at c = 1 (VAE latents), and needs
-    lambda of about 5.6 at c = 0.5 (CIFAR-10 pixels).
+    (1 + lambda rho) / (1 + lambda), rho = sqrt(1 + c^2). At c = 1 (VAE latents) it is 1.07 for lambda = 0.2 and 1.1 for
+    0.3; at c = 0.5 (CIFAR-10 pixels) 1.1 needs lambda of about 5.6.
 
     Arguments:
         lam: lambda, the weight of the magnitude term.
@@ -34,7 +35,7 @@ class MagnitudeAwareFlowMatching(FlowMatching):
 
     objective = "mafm"
 
-    def __init__(self, *, lam: float = 0.3, profile: str = "linear", form: Form = "rms_squared", **parts: Any) -> None:
+    def __init__(self, *, lam: float = 0.2, profile: str = "linear", form: Form = "rms_squared", **parts: Any) -> None:
         super().__init__(**parts)
         if lam < 0:
             raise ValueError(f"objective.lam must be at least 0, got {lam}")

@@ -30,7 +30,7 @@ def keys_with_choices() -> Iterator[tuple[str, str, tuple[str, ...]]]:
     for file in sorted(CONF.rglob("*.yaml")):
         for node in nodes(yaml.safe_load(file.read_text())):
             hints, _ = signature(get_object(node["_target_"]))
-            for key in node.keys() & hints.keys():
+            for key in sorted(node.keys() & hints.keys()):
                 if choices := choices_of(hints[key]):
                     yield str(file.relative_to(CONF)), key, choices
 

@@ -26,7 +26,7 @@ def test_every_key_of_every_command_is_explained(command: str):
     [
         (["objective=lcf"], [r"objective:  # lcf: Local Contrastive Flow", r"  T_min: 20  # of 1000"]),
         (["objective=lcf"], [r"  tau: 0.5  # temperature", r"  lam: 1.0  # lambda of eq. 15"]),
-        (["objective=mafm"], [r"  lam: 0.3  # lambda, `objective.lambda=` works"]),
+        (["objective=mafm"], [r"  lam: 0.2  # lambda, `objective.lambda=` works"]),
         (["experiment=fashion_lcf"], [r"  T_min: 100  # of 1000"]),
         (["sampler=heun", "ssc=linear"], [r"  num_steps: 25  # 49 network calls", r"  s0: 1.1  # SSC's scale"]),
         (["callbacks=jacobian"], [r"  jacobian:  # Gains of", r"    levels: \[0.005,.*\]  # t in"]),

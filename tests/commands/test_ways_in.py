@@ -223,6 +223,15 @@ def test_a_command_on_a_run_of_a_stranger_ends_in_a_sentence(
 
 
 @pytest.mark.slow
+def test_training_that_begins_from_the_weights_of_a_stranger_s_run_refuses_it(
+    shell, tiny, poison, payloads, marker: Path
+) -> None:
+    poison("coupling", "sympy.sympify", payloads["sympy.sympify"])
+    refused = shell.here("train", *tiny, "init=poisoned", "run_dir=from_its_weights")
+    assert refused.code == 2 and "coupling would call sympy.sympify" in refused.err and not marker.exists()
+
+
+@pytest.mark.slow
 def test_the_sampler_that_is_taken_from_a_run_is_looked_at_too(shell, poison, payloads, marker: Path) -> None:
     poison("sampler.profile", "sympy.sympify", payloads["sympy.sympify"])
     for command, words in {"sample": (), "evaluate": (), "diagnose": (), "export": ("to=exported",)}.items():
@@ -367,3 +376,21 @@ def test_what_a_run_says_of_its_parts_counts_for_nothing(parts: Path, plain: Dic
     config.parts = str(parts)
     with pytest.raises(ValueError, match=r"coupling would call an_idea_of_mine\.Idea.*made with parts=.*mine"):
         trust.check_stored(config)
+
+
+@pytest.mark.slow
+def test_a_folder_of_yamls_vouches_for_what_it_names_each_time(
+    shell, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "optimizer_of_mine.py").write_text("from torch.optim import SGD\n\nclass Slow(SGD):\n    pass\n")
+    (tmp_path / "yamls/optimizer").mkdir(parents=True)
+    (tmp_path / "yamls/optimizer/slow.yaml").write_text("_target_: optimizer_of_mine.Slow\n_partial_: true\nlr: 0.1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    named = f"--config-dir={tmp_path / 'yamls'}"
+    short = ("trainer.max_steps=1", "run_dir=slow")
+    shell.here("train", named, *tiny, "optimizer=slow", *short).succeeded()
+    drawn = ("run=slow", "num_samples=2", "device=cpu", "sampler.num_steps=2")
+    refused = shell.here("sample", *drawn)
+    assert refused.code == 2 and "optimizer would call optimizer_of_mine.Slow" in refused.err
+    shell.here("sample", named, *drawn).succeeded()
+    shell.here("sample", *drawn, f"parts={tmp_path}").succeeded()

@@ -12,6 +12,7 @@ from flowexp.cli.recipes.claims import Claim, Judgement, decide, judge_differenc
 from flowexp.cli.recipes.lines import Line, Lines, Rows
 from flowexp.cli.recipes.published import published
 from flowexp.cli.recipes.recipe import Recipe, find_recipes, read_recipe
+from flowexp.cli.recipes.scores import compare_scores, gains, plot_cells, score_columns
 from flowexp.cli.recipes.tables import (
     baselines_in,
     by_seed,
@@ -33,16 +34,20 @@ __all__ = [
     "Rows",
     "baselines_in",
     "by_seed",
+    "compare_scores",
     "decide",
     "dips",
     "distance_in",
     "distance_name",
     "find_recipes",
+    "gains",
     "interval_in",
     "judge_difference",
     "markdown_table",
     "network_rows",
     "over_seeds",
+    "plot_cells",
     "published",
     "read_recipe",
+    "score_columns",
 ]

@@ -89,18 +89,24 @@ class Lines(Sequence[Line]):
 def lines_of(recipe: Recipe) -> Lines:
     """Trains what is not trained yet, measures what is not measured yet, and gives the lines of the figure.
 
-    Every line is trained with each of the recipe's seeds. `measured` in the yaml has each run measured by
-    `flowexp.evaluate` (or what `measured_by` names) with these overrides, once for every combination of the values in
-    `grid`. There `step` means the weights of that training step, whose checkpoint the run must keep.
+    Every line is trained with each of the recipe's seeds, those that `one_seed` of the yaml names with the first alone.
+    `measured` in the yaml has each run measured by `flowexp.evaluate` (or what `measured_by` names) with these
+    overrides, once for every combination of the values in `grid`, or in each of a list of grids. There `step` means the
+    weights of that training step, whose checkpoint the run must keep, and a mapping has the overrides of each value.
     """
     trained = _trained(recipe)
     if "measured" not in recipe.settings:
         return Lines(tuple(Line(columns, run, run) for columns, run in trained), recipe.settings)
     command = recipe.settings.get("measured_by", "evaluate")
-    cells = [(columns, run, cell) for columns, run in trained for cell in cells_of(recipe.settings.get("grid", {}))]
+    cells = [
+        (columns, run, cell, _overrides(grid, cell, run))
+        for columns, run in trained
+        for grid in _grids(recipe.settings)
+        for cell in cells_of(grid)
+    ]
     measured = [
-        Line(columns | cell, run, measurement_of(run, command, [*recipe.settings.measured, *_overrides(cell, run)]))
-        for columns, run, cell in tqdm(cells, desc="measuring", unit="cell", disable=len(cells) < 2)
+        Line(columns | cell, run, measurement_of(run, command, [*recipe.settings.measured, *overrides]))
+        for columns, run, cell, overrides in tqdm(cells, desc="measuring", unit="cell", disable=len(cells) < 2)
     ]
     return Lines(tuple(measured), recipe.settings)
 
@@ -114,13 +120,15 @@ def _trained(recipe: Recipe) -> list[tuple[Columns, RunFolder]]:
             )
         return [(_columns(*lines), RunFolder(recipe.run))]
     fitted = fit_to_minutes(recipe, {", ".join(label): overrides for label, overrides in lines.items()})
-    wanted = [(label, seed) for seed in range(recipe.seeds) for label in lines]
+    once = recipe.settings.get("one_seed", [])
+    seeds = {label: 1 if label[-1] in once else recipe.seeds for label in lines}
+    wanted = [(label, seed) for seed in range(recipe.seeds) for label in lines if seed < seeds[label]]
     runs, began = {}, time.perf_counter()
     for number, (label, seed) in enumerate(wanted):
         if len(wanted) > 1:
             print(f"\n{progress(number, len(wanted), time.perf_counter() - began)}: {', '.join(label)}, seed {seed}")
         runs[label, seed] = run_of([*fitted[", ".join(label)], *([f"seed={seed}"] if seed else [])])
-    ordered = [(label, seed) for label in lines for seed in range(recipe.seeds)]
+    ordered = [(label, seed) for label in lines for seed in range(seeds[label])]
     return [(_columns(label) | _seed(recipe, seed), runs[label, seed]) for label, seed in ordered]
 
 
@@ -157,15 +165,24 @@ def _seed(recipe: Recipe, seed: int) -> Columns:
     return {"seed": seed} if recipe.seeds > 1 else {}
 
 
-def cells_of(grid: Mapping[str, Sequence[Any]]) -> Iterator[Columns]:
+def _grids(settings: DictConfig) -> Sequence[Mapping[str, Any]]:
+    """`grid` of a recipe's yaml, which may be one or several."""
+    grid = settings.get("grid", {})
+    return [grid] if isinstance(grid, Mapping) else grid
+
+
+def cells_of(grid: Mapping[str, Iterable[Any]]) -> Iterator[Columns]:
     """Every combination of the values of some settings; the last one changes fastest. One empty one without any."""
     for values in product(*grid.values()):
         yield dict(zip(map(str, grid), values, strict=True))
 
 
-def _overrides(cell: Mapping[str, Any], run: RunFolder) -> list[str]:
-    """The settings of a cell; a `step` is the checkpoint of that step."""
-    return [
-        f"checkpoint={run.trained_by().path}/checkpoints/step_{value:08d}.ckpt" if key == "step" else f"{key}={value}"
-        for key, value in cell.items()
-    ]
+def _overrides(grid: Mapping[str, Any], cell: Mapping[str, Any], run: RunFolder) -> list[str]:
+    """The settings of a cell; a `step` is the checkpoint of that step, and a value of a mapping its overrides."""
+    overrides: list[str] = []
+    for key, value in cell.items():
+        if key == "step":
+            overrides.append(f"checkpoint={run.trained_by().path}/checkpoints/step_{value:08d}.ckpt")
+        else:
+            overrides += grid[key][value] if isinstance(grid[key], Mapping) else [f"{key}={value}"]
+    return overrides

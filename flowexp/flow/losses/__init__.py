@@ -11,13 +11,14 @@ from flowexp.flow.losses.alignment import (
 )
 from flowexp.flow.losses.contrastive import feature_vectors, local_contrastive_error
 from flowexp.flow.losses.dispersive import dispersive_error
-from flowexp.flow.losses.explicit import explicit_velocity
+from flowexp.flow.losses.explicit import ExactField, explicit_velocity
 from flowexp.flow.losses.flow_matching import velocity_error
 from flowexp.flow.losses.magnitude import magnitude_error
 from flowexp.flow.losses.view_contrast import view_contrastive_error
 
 __all__ = [
     "AlignmentWeight",
+    "ExactField",
     "alignment_error",
     "alignment_weight",
     "dispersive_error",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,7 @@ def explicit_velocity(
     allowed: Tensor | None = None,
     t_min: float = 1.0e-3,
     chunk: int = 4096,
+    spread: float = 0.0,
 ) -> Tensor:
     """E[velocity | xt] if the data are the candidates, all equally likely: (B, ...), float32 or wider.
 
@@ -32,6 +35,8 @@ def explicit_velocity(
         row's class it is the velocity given the class.
     t_min: smaller t are taken for it, in the weights and in the velocity; at t = 0 there is none.
     chunk: candidates looked at together; memory is B x chunk and chunk images.
+    spread: standard deviation of Gaussian noise about each candidate, by which the data are a mixture; 0 is none. Then
+        sigma^2 in the weights is sigma^2 + (alpha spread)^2, and what a pair leaves of xt is shared in that proportion.
 
     In many dimensions the softmax has one entry at small t, and the velocity is that of flow matching.
     """
@@ -41,8 +46,44 @@ def explicit_velocity(
     t = t.to(xt.dtype).clamp(min=t_min)
     with torch.autocast(xt.device.type, enabled=False):
         alpha, sigma = interpolant.alpha(t)[:, None], interpolant.sigma(t)[:, None]
-        data = _posterior_mean(xt.flatten(1), alpha, sigma, candidates.flatten(1), allowed, chunk)
+        width = sigma if spread == 0 else (sigma.square() + (alpha * spread).square()).sqrt()
+        flat = xt.flatten(1)
+        data = _posterior_mean(flat, alpha, width, candidates.flatten(1), allowed, chunk)
+        if spread != 0:
+            data = data + alpha * spread**2 / width.square() * (flat - alpha * data)
         return interpolant.velocity_from_data(data.view_as(xt), xt, t)
+
+
+@dataclass(frozen=True, eq=False)
+class ExactField:
+    """The velocity of data in closed form, in place of a network of (xt, t, label): what the best network would give.
+
+    Its length falls short of the pairs' as Jensen's inequality has it (VD eq. 3), and of no other reason.
+
+    Arguments:
+        images: the data (N, ...), all equally likely.
+        interpolant: the path.
+        labels: classes (N,) of the images, for the velocity given a sample's class; None is given none.
+        spread: standard deviation of the data about each image, see `explicit_velocity`.
+    """
+
+    images: Tensor
+    interpolant: Interpolant
+    labels: Tensor | None = None
+    spread: float = 0.0
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None, /) -> Tensor:
+        allowed = None if self.labels is None or label is None else label[:, None] == self.labels[None]
+        return explicit_velocity(x, t, self.images, self.interpolant, allowed=allowed, spread=self.spread)
+
+    def null_condition(self, label: Tensor | None) -> None:
+        """None: there is no class that stands for all of them."""
+        return None
+
+    def to(self, device: torch.device | str) -> ExactField:
+        """The same field on a device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return ExactField(self.images.to(device), self.interpolant, labels, self.spread)
 
 
 def _posterior_mean(

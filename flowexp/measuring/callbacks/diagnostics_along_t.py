@@ -7,6 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from flowexp.data import ImageDataModule
+from flowexp.flow.losses import ExactField
+from flowexp.flow.time import as_noise_level
 from flowexp.measuring.callbacks.curve_monitor import FEWEST_IMAGES, LEVELS, CurveMonitor
 from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.measuring.callbacks.sampling_protocol import sampling_protocol
@@ -36,7 +38,17 @@ from flowexp.records.verdict import Verdict
 
 
 class VelocityNorms(CurveMonitor):
-    """|v| against |v*|, the noise's and the data's norm, the cosine and the deficit (VD Figs. 1 and 2)."""
+    """|v| against |v*|, the noise's and the data's norm, the cosine and the deficit (VD Figs. 1 and 2).
+
+    Arguments:
+        exact_images: training images whose exact field stands beside the network, in further columns of the table; all
+            where that is more. The images that are measured are then the first of these, since the field near clean
+            data is that of the data themselves. None measures test images, without an exact field.
+        others: those of CurveMonitor.
+
+    Raises:
+        ValueError: an exact field for a network that takes text, or of fewer images than are measured.
+    """
 
     name = "velocity_norms"
     fewest_images = FEWEST_IMAGES
@@ -61,8 +73,40 @@ class VelocityNorms(CurveMonitor):
         ("best_scale", "scale of v with the least error"),
     )
 
+    def __init__(
+        self, levels: Sequence[float] = LEVELS, num_images: int = 512, exact_images: int | None = None, **others: Any
+    ) -> None:
+        super().__init__(levels, num_images, **others)
+        if exact_images is not None and exact_images < num_images:
+            raise ValueError(
+                f"callbacks.velocity_norms.exact_images must be at least num_images, {num_images}: those that are "
+                f"measured are among them; got {exact_images}"
+            )
+        self.exact_images = exact_images
+
     def curve(self, module: FlowMatching, datamodule: ImageDataModule, levels: list[float], seed: int) -> Curve[Any]:
-        return velocity_norms(levels=levels, seed=seed, **self.seen(module, datamodule))
+        seen = self.seen(module, datamodule)
+        if self.exact_images is None:
+            return velocity_norms(levels=levels, seed=seed, **seen)
+        if module.backbone.takes == "text":
+            raise ValueError(
+                "callbacks.velocity_norms.exact_images needs a network of classes or of none, and this one takes text: "
+                "set it to null"
+            )
+        train = datamodule.train.subset(min(self.exact_images, len(datamodule.train)))
+        labels = train.labels if module.backbone.takes == "class" else None
+        exact = ExactField(datamodule.to_data(train.images), module.interpolant, labels).to(module.device)
+        num = min(self.num_images, len(train))
+        seen |= {"images": train.images[:num], "labels": None if labels is None else labels[:num]}
+        return velocity_norms(levels=levels, seed=seed, exact=exact, **seen)
+
+    def protocol(self, module: FlowMatching, datamodule: ImageDataModule, seed: int) -> dict[str, Any]:
+        protocol = super().protocol(module, datamodule, seed)
+        if self.exact_images is None:
+            return protocol
+        num, all_of_them = min(self.num_images, len(datamodule.train)), min(self.exact_images, len(datamodule.train))
+        images = f"{num} training images of {datamodule.name}"
+        return protocol | {"images": images, "exact_field": f"{all_of_them} training images, these among them"}
 
     def verdicts(self, curve: Curve[Any]) -> list[Verdict]:
         return norms_verdict(curve)
@@ -191,7 +235,8 @@ class IntegrationLag(CurveMonitor):
         num_samples: samples that are followed, and images that make the marginals; half of the images where that is
             less.
         num_images: test images: those of the marginals and, all others, the clean data.
-        num_levels: of the levels that the sampler reaches.
+        num_levels: of the levels that the sampler reaches, evenly by their place.
+        at: noise levels in place of those, as VD Table 11 has five times: each is the nearest that the sampler reaches.
         others: those of CurveMonitor.
     """
 
@@ -220,9 +265,10 @@ class IntegrationLag(CurveMonitor):
 
     def __init__(
         self, num_samples: int = 1000, num_images: int = 5000, num_levels: int = 12, max_dim: int | None = 128,
-        **others: Any,
+        at: Sequence[float] | None = None, **others: Any,
     ) -> None:  # fmt: skip
         super().__init__(num_images=num_images, **others)
+        self.at = None if at is None else [as_noise_level(t, "each of callbacks.integration_lag.at") for t in at]
         self.num_samples = num_samples
         self.num_levels = num_levels
         self.max_dim = max_dim
@@ -252,7 +298,7 @@ class IntegrationLag(CurveMonitor):
         return integration_lag(
             module.sampler, module.velocity_network, module.interpolant, data, num, seed,
             module.labels_for(range(num), seed), self.num_levels, self.max_dim, self.batch_size,
-            module.device, guide=module.guide,
+            module.device, guide=module.guide, at=self.at,
         )  # fmt: skip
 
     def verdicts(self, curve: Curve[Any]) -> list[Verdict]:

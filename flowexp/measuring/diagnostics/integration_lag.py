@@ -91,6 +91,7 @@ def integration_lag(
     prepare: Prepare | None = None,
     guide: Network | None = None,
     num_resamples: int = RESAMPLES,
+    at: Sequence[float] | None = None,
 ) -> Curve[LevelLag]:
     """The lag of a sampler at `num_levels` of the levels it reaches, the last one included.
 
@@ -99,6 +100,7 @@ def integration_lag(
 
     labels: what the samples are conditioned on, (num_samples, ...). max_dim: see `create_projection`. guide: see
     `Sampler.sample`. prepare: see `noised_batches`. num_resamples: of the exact marginals, for `lag_se`; 0 is none.
+    at: noise levels in place of num_levels, each the nearest that the sampler reaches.
 
     Raises ValueError for fewer than num_samples + 2 images.
     """
@@ -114,7 +116,8 @@ def integration_lag(
         sampler, network, interpolant, range(num_samples), images.shape[1:], seed, projection, labels, batch_size,
         device, guide,
     )  # fmt: skip
-    kept = {t: states[t] for t in _spread_out(sorted(states), num_levels)}
+    levels = _spread_out(sorted(states), num_levels) if at is None else _nearest_to(at, states)
+    kept = {t: states[t] for t in levels}
 
     def moments(part: Tensor, level: float) -> Moments:
         return _marginal(interpolant, part, level, seed, projection, batch_size, device, prepare)
@@ -271,6 +274,14 @@ def _projected(
     """The images in the space of the moments, (N, k)."""
     parts = (part.to(device) for part in images.split(batch_size))
     return torch.cat([projection(part if prepare is None else prepare(part)) for part in parts])
+
+
+def _nearest_to(wanted: Sequence[float], levels: Iterable[float]) -> list[float]:
+    """The level nearest to each one wanted, once. Raises ValueError where none is wanted."""
+    if not wanted:
+        raise ValueError("integration_lag needs a noise level, and at has none: give some, or null for num_levels")
+    reached = [*levels]
+    return [*dict.fromkeys(min(reached, key=lambda level: abs(level - t)) for t in wanted)]
 
 
 def _spread_out(levels: Iterable[float], num: int) -> list[float]:

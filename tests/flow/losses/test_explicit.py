@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowexp.flow.interpolants import GVP, SBDMVP, Linear
-from flowexp.flow.losses import explicit_velocity
+from flowexp.flow.losses import ExactField, explicit_velocity
 
 INTERPOLANTS = {path.name: path for path in (GVP, Linear, SBDMVP)}
 every_interpolant = pytest.mark.parametrize("name", sorted(INTERPOLANTS))
@@ -99,3 +99,23 @@ def test_images_stored_in_half_are_candidates_too_and_the_field_is_float32():
 def test_candidates_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match=r"candidates must be images of shape \(6,\)"):
         explicit_velocity(torch.randn(3, 6), torch.ones(3), torch.randn(*shape), Linear())
+
+
+@every_interpolant
+def test_a_mixtures_field_is_that_of_very_many_images_of_it(name):
+    """Of images drawn from the mixture itself, by their own closed form without a spread."""
+    interpolant, means, spread = INTERPOLANTS[name](), torch.randn(3, 2, dtype=torch.float64), 0.5
+    drawn = means.repeat(40_000, 1) + spread * torch.randn(120_000, 2, dtype=torch.float64)
+    x, t = torch.randn(5, 2, dtype=torch.float64), torch.full((5,), 0.6, dtype=torch.float64)
+    expected = explicit_velocity(x, t, drawn, interpolant)
+    torch.testing.assert_close(ExactField(means, interpolant, spread=spread)(x, t), expected, rtol=0.02, atol=0.02)
+
+
+def test_an_exact_field_given_a_class_is_that_of_its_images():
+    images, labels, x = torch.randn(10, 4), torch.arange(10) % 2, torch.randn(3, 4)
+    t, label = torch.full((3,), 0.5), torch.tensor([0, 1, 1])
+    field = ExactField(images, Linear(), labels)
+    for row in range(3):
+        alone = explicit_velocity(x[row : row + 1], t[:1], images[labels == label[row]], Linear())
+        torch.testing.assert_close(field(x, t, label)[row : row + 1], alone)
+    torch.testing.assert_close(field(x, t), explicit_velocity(x, t, images, Linear()))

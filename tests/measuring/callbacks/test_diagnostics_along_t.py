@@ -118,3 +118,15 @@ def test_a_conditional_network_is_diagnosed_under_its_labels(conditional_module,
 def test_settings_that_cannot_be_meant_are_refused(wrong):
     with pytest.raises(ValueError):
         VelocityNorms(**wrong)
+
+
+def test_norms_beside_the_exact_field_are_of_training_images(module, datamodule):
+    found = measure(VelocityNorms([0.3, 0.9], num_images=16, exact_images=40), module, datamodule)
+    assert found.protocol["images"].startswith("16 training images")
+    assert found.protocol["exact_field"].startswith("40 training images")
+    assert all(row["exact"] > 0 and row["from_exact"] > 0 for row in found.rows)
+
+
+def test_an_exact_field_of_fewer_images_than_are_measured_is_refused():
+    with pytest.raises(ValueError, match=r"exact_images must be at least num_images, 512.*got 100"):
+        VelocityNorms(exact_images=100)

@@ -109,3 +109,15 @@ def test_a_lag_takes_few_levels_a_projection_and_labels(gaussian_field):
 def test_states_marginals_and_data_share_no_image(gaussian_field):
     with pytest.raises(ValueError, match="at least 2 as the data, got 31"):
         integration_lag(Sampler(), gaussian_field(Linear(), 1.0), Linear(), images(31), 30, 0)
+
+
+def test_a_lag_is_measured_at_the_levels_nearest_to_those_given(gaussian_field):
+    field, sampler = gaussian_field(Linear(), VARIANCE.reshape(1, 4, 4)), Sampler("euler", num_steps=8)
+
+    def levels(at):
+        return integration_lag(sampler, field, Linear(), images(400), 100, 0, num_resamples=0, at=at).levels
+
+    assert levels([0.9, 0.6, 0.0]) == pytest.approx([0.0, 0.625, 0.875])
+    assert levels([0.51, 0.49]) == pytest.approx([0.5])
+    with pytest.raises(ValueError, match="needs a noise level"):
+        levels([])

@@ -5,6 +5,7 @@ import torch
 
 from flowexp.data import to_float
 from flowexp.flow.interpolants import GVP, SBDMVP, Linear
+from flowexp.flow.losses import ExactField
 from flowexp.measuring.diagnostics import velocity_norms
 
 C, LEVELS = 0.5, [0.02, 0.4, 0.97]
@@ -51,3 +52,24 @@ def test_each_image_meets_its_own_label():
         Linear(), torch.zeros(300, 1, 4, 4), [0.5], 0, labels=labels, batch_size=32,
     )  # fmt: skip
     assert curve.data_end.ratio == pytest.approx(1)  # the mean of 0, 1 and 2
+
+
+def test_beside_the_exact_field_the_optimal_network_differs_in_nothing():
+    images = torch.randn(40, 1, 8, 8) + 0.7
+    exact = ExactField(images, Linear())
+    for point in velocity_norms(exact, Linear(), images, LEVELS, seed=0, exact=exact):
+        assert (point.exact, point.exact_sd, point.exact_ratio) == (point.velocity, point.velocity_sd, point.ratio)
+        assert point.from_exact == 0 and point.velocity_sd > 0 and point.target_sd > 0
+
+
+def test_the_exact_length_at_the_noise_end_is_the_noises_and_the_mean_images():
+    images = 0.2 * torch.randn(60, 1, 16, 16) + 0.7
+    short = ExactField(images, Linear())
+    (point,) = velocity_norms(lambda x, t, _: 0.8 * short(x, t), Linear(), images, [1.0], seed=0, exact=short)
+    assert point.mean_image == pytest.approx(0.7, rel=0.01)
+    assert point.exact == pytest.approx((1 + point.mean_image**2) ** 0.5, rel=0.02)
+    assert point.velocity == pytest.approx(0.8 * point.exact) and point.from_exact == pytest.approx(
+        0.2 * point.exact, rel=0.01
+    )
+    assert point.centred_exact == pytest.approx(1, rel=0.02)  # VD's noise norm, of data whose mean is zero
+    assert point.centred_target == pytest.approx((1 + 0.2**2) ** 0.5, rel=0.02)

@@ -1,0 +1,179 @@
+"""The replication report: `python -m experiments.replication` writes docs/replication.md from the recipes' results.
+
+Results of `python -m flowexp.reproduce` below results/ are taken over into docs/results/replication first; those that
+lie there already stay. Every claim of every recipe has a row, with its rule; one whose recipe has no results is open.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowexp.cli.recipes import find_recipes
+from flowexp.cli.recipes.recipe import read_yaml, shipped
+from flowexp.records import atomic, fingerprint
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, KEPT = DOCS / "replication.md", DOCS / "results" / "replication"
+BUDGETS = ("paper", "gpu", "cpu")  # the first that there is counts; smoke decides nothing
+OPEN = "open"
+STATES = {
+    "supported": "supported",
+    "refuted": "**refuted**",
+    "not testable at this scale": "not testable",
+    OPEN: "open",
+}
+HEAD = """# Replication report
+
+Made by `python -m experiments.replication`; do not edit. Each claim of the two papers that a run can test has a rule in
+the yaml of its recipe, written before the run that it judges: what is compared, in which direction, and beyond how many
+standard errors over seeds. A claim ends as *supported*, *refuted* or *not testable at this scale*, and is *open* until
+its recipe has been run. What is said here is said of the scale in the row, not of the papers' own: no number of either
+paper has been reproduced at its size.
+
+LCF is *Flow Matching in the Low-Noise Regime*, VD is *The Velocity Deficit*.
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a recipe has given.
+
+    Arguments:
+        name: of the recipe.
+        about: the first sentence of its Python file.
+        claims: of its yaml, by name, with `state` and `evidence` where it has been run.
+        made: command, scale, minutes, seeds and commit; empty where it has not been run.
+        folder: of tables and figures, below docs; None where there are none.
+    """
+
+    name: str
+    about: str
+    claims: Mapping[str, Mapping[str, Any]]
+    made: Mapping[str, Any]
+    folder: Path | None
+
+
+def take_over() -> None:
+    """Copies tables, figures and claims of results/ that are of a real budget to docs/results/replication."""
+    for name in shipped_recipes():
+        made = [
+            Path("results", name, budget) for budget in BUDGETS if Path("results", name, budget, "made.json").exists()
+        ]
+        if not made:
+            continue
+        kept = KEPT / name
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir(parents=True)
+        for file in sorted(made[0].iterdir()):
+            if file.suffix in (".png", ".md", ".csv") or file.name in ("made.json", "claims.json"):
+                shutil.copyfile(file, kept / file.name)
+        if (made[0] / "protocol.json").exists():
+            _note_protocol(kept / "made.json", made[0] / "protocol.json")
+
+
+def _note_protocol(made: Path, protocol: Path) -> None:
+    """The protocol itself is long; what identifies it stands beside the results."""
+    notes = json.loads(made.read_text(encoding="utf-8"))
+    atomic.write_json(made, notes | {"protocol": fingerprint.of_values(json.loads(protocol.read_text()))[:8]})
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes of this checkout, by their names."""
+    return {name: file for name, file in find_recipes().items() if file.is_relative_to(shipped())}
+
+
+def results() -> list[Result]:
+    """All recipes with claims or results."""
+    found = [result_of(name, file) for name, file in shipped_recipes().items()]
+    return [result for result in found if result.claims or result.folder]
+
+
+def result_of(name: str, file: Path) -> Result:
+    """A recipe with what docs/results/replication has of it."""
+    kept = KEPT / name
+    rules = {str(key): dict(claim) for key, claim in read_yaml(file).get("claims", {}).items()}
+    ends = _read(kept / "claims.json")
+    claims = {key: {**rule, **_end(rule, ends.get(key))} for key, rule in rules.items()}
+    docstring = file.with_suffix(".py").read_text(encoding="utf-8").split('"""')[1]
+    return Result(name, docstring.splitlines()[0], claims, _read(kept / "made.json"), kept if kept.exists() else None)
+
+
+def _end(rule: Mapping[str, Any], end: Mapping[str, Any] | None) -> dict[str, str]:
+    if end is not None:
+        return {"state": str(end["state"]), "evidence": str(end["evidence"])}
+    if rule.get("not_testable"):
+        return {"state": "not testable at this scale", "evidence": f"because {rule['not_testable']}"}
+    return {"state": OPEN, "evidence": ""}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def report(found: Iterable[Result]) -> str:
+    """The page."""
+    found = list(found)
+    states = Counter(claim["state"] for result in found for claim in result.claims.values())
+    count = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
+    parts = [HEAD, f"\n**{sum(states.values())} claims: {count}.**\n"]
+    for paper, title in (("lcf", "Local Contrastive Flow"), ("vd", "The Velocity Deficit")):
+        own = [result for result in found if result.name.startswith(f"{paper}/")]
+        parts += [f"\n## {title}\n\n", _claims_table(own), *map(_section, own)]
+    return "".join(parts)
+
+
+def _claims_table(found: Iterable[Result]) -> str:
+    lines = ["| claim | verdict | evidence | recipe |", "| --- | --- | --- | --- |"]
+    for result in found:
+        for claim in result.claims.values():
+            cells = (claim["claim"], STATES[claim["state"]], claim["evidence"], f"[{result.name}](#{_anchor(result)})")
+            lines.append(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _anchor(result: Result) -> str:
+    return result.name.replace("/", "")
+
+
+def _section(result: Result) -> str:
+    """One recipe: its rules, its table and its pictures."""
+    lines = [f"\n### {result.name}\n", result.about, ""]
+    if result.made:
+        made = result.made
+        lines += [
+            f"`{made['command']}`: {made['minutes']:g} minutes with what was trained before; {made['scale']}; protocol "
+            f"{made.get('protocol', 'none')}, commit {made.get('commit')}.",
+            "",
+        ]
+    else:
+        lines += [f"Not run yet: `python -m flowexp.reproduce {result.name}`.", ""]
+    lines += [f"* {claim['claim']}. Rule: {claim['rule']}" for claim in result.claims.values() if claim.get("rule")]
+    if result.folder is not None:
+        lines += ["", *_table_and_pictures(result.folder)]
+    return "\n".join(lines) + "\n"
+
+
+def _table_and_pictures(folder: Path) -> list[str]:
+    place = folder.relative_to(DOCS).as_posix()
+    table = (folder / "table.md").read_text(encoding="utf-8") if (folder / "table.md").exists() else ""
+    pictures = [f"![{file.stem}]({place}/{file.name})" for file in sorted(folder.glob("*.png"))]
+    return [table, "\n\n".join(pictures)]
+
+
+def main() -> None:
+    if sys.argv[1:]:
+        raise SystemExit(f"error: the report takes no arguments, got {' '.join(sys.argv[1:])}")
+    take_over()
+    atomic.write_text(PAGE, report(results()))
+    print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

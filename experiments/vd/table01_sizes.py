@@ -1,0 +1,51 @@
+"""VD Table 1: do MAFM and SSC give better samples than FM, for networks of every size?
+
+`python -m flowexp.reproduce vd/table1`. On a CPU there is one size, with three seeds, and MAFM at two lambdas.
+"""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_difference, plot_cells, published
+
+MODEL = "SiT-S/2"  # the paper's smallest, beside ours
+
+
+def measure(lines: Lines) -> dict[str, Rows]:
+    return {"scores": [line.scores() for line in lines]}
+
+
+def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
+    return {"sizes": plot_cells(tables["scores"], keys_of(tables["scores"]), "FM, MAFM and SSC, 50 network calls")}
+
+
+def keys_of(rows: Rows) -> list[str]:
+    return [key for key in ("panel", "method", "SSC") if key in rows[0]]
+
+
+def summarise(tables: dict[str, Rows]) -> Rows:
+    rows = tables["scores"]
+    paper = {}
+    for row in published("vd", "table1"):
+        cell = ("FM", "1.1 to 1") if row["method"] == "SSC" else (row["method"], "none")
+        if "panel" in rows[0]:
+            paper[row["model"], *cell] = row["fid"]
+        elif row["model"] == MODEL:
+            paper[cell] = row["fid"]
+    scale = "400,000 steps" if "panel" in rows[0] else f"{MODEL}, 400,000 steps"
+    return compare_scores(rows, keys_of(rows), {"method": "FM", "SSC": "none"}, paper, scale)
+
+
+def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
+    plain, mafm = {"method": "FM", "SSC": "none"}, {"method": "MAFM", "SSC": "none"}
+    corrected = {"method": "FM", "SSC": "1.1 to 1"}
+
+    def judged(worse: dict[str, str], better: dict[str, str]) -> Judgement:
+        return judge_difference(gains(tables["scores"], worse, better), 0.02, " %", 100)
+
+    return {
+        "mafm_lowers_the_distance": judged(plain, mafm),
+        "ssc_lowers_the_distance": judged(plain, corrected),
+        "ssc_beats_mafm": judged(mafm, corrected),
+    }

@@ -1,0 +1,38 @@
+"""VD Table 2: does SSC help converged networks, and beside classifier-free guidance?
+
+`python -m flowexp.reproduce vd/table2`. At budget=paper from published weights: adopt SiT-XL/2 of 7M
+steps and REPA's of 4M first. The second SSC row at CFG 1.5, FID 2.54, has an s0 that is not legible.
+"""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from flowexp.cli.recipes import Lines, Rows, compare_scores, plot_cells, published
+
+SCALES = {"FM": "none", "SSC": "1.1 to 1"}
+
+
+def measure(lines: Lines) -> dict[str, Rows]:
+    return {"scores": [line.scores() for line in lines]}
+
+
+def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
+    return {"converged": plot_cells(tables["scores"], keys_of(tables["scores"]), "SSC and guidance, 50 network calls")}
+
+
+def keys_of(rows: Rows) -> list[str]:
+    return [key for key in ("method", "CFG", "SSC") if key in rows[0]]
+
+
+def summarise(tables: dict[str, Rows]) -> Rows:
+    names = {"SiT-XL/2 7M": ("SiT-XL/2 7M", "FM"), "REPA SiT-XL/2 4M": ("REPA SiT-XL/2 4M",)}
+    paper = {
+        (method, row["cfg"], SCALES[row["method"]]): row["fid"]
+        for row in published("vd", "table2")
+        if row["method"] in SCALES
+        for method in names[row["model"]]
+    }
+    return compare_scores(
+        tables["scores"], keys_of(tables["scores"]), {"SSC": "none"}, paper, "SiT-XL/2, 7M steps, REPA 4M"
+    )

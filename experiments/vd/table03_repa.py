@@ -1,0 +1,40 @@
+"""VD Table 3: do MAFM and SSC help networks that REPA trained, at 256 x 256 and at 512 x 512?
+
+`python -m flowexp.reproduce vd/table3`.
+"""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from flowexp.cli.recipes import Lines, Rows, compare_scores, plot_cells, published
+
+CELLS = {"REPA": ("REPA", "none"), "MAFM": ("MAFM", "none"), "SSC": ("REPA", "1.1 to 1")}
+
+
+def measure(lines: Lines) -> dict[str, Rows]:
+    return {"scores": [line.scores() for line in lines]}
+
+
+def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
+    return {"repa": plot_cells(tables["scores"], keys_of(tables["scores"]), "REPA with MAFM and SSC, 50 network calls")}
+
+
+def keys_of(rows: Rows) -> list[str]:
+    return [key for key in ("panel", "method", "SSC") if key in rows[0]]
+
+
+def summarise(tables: dict[str, Rows]) -> Rows:
+    sized = "panel" in tables["scores"][0]
+    paper = {
+        (f"{row['model']}, {row['res']}", *CELLS[row["method"]]) if sized else CELLS[row["method"]]: row["fid"]
+        for row in published("vd", "table3")
+        if sized or (row["model"], row["res"]) == ("SiT-B/2", 256)
+    }
+    return compare_scores(
+        tables["scores"],
+        keys_of(tables["scores"]),
+        {"method": "REPA", "SSC": "none"},
+        paper,
+        "400,000 steps" if sized else "SiT-B/2, 400,000 steps",
+    )

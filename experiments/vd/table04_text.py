@@ -1,0 +1,39 @@
+"""VD Tables 4 and 12: does SSC help text-to-image generation, by guidance, over seeds of the samples?
+
+`python -m flowexp.reproduce vd/table4` (or table12): mean and spread over VD's seeds 0, 42 and 123 of the samples,
+of one network. On a CPU the captions are the names of Fashion-MNIST's classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from flowexp.cli.recipes import Lines, Rows, compare_scores, plot_cells, published
+
+SCALES = {"FM": "none", "SSC": "1.1 to 1"}
+
+
+def sampled(scores: dict[str, Any]) -> dict[str, Any]:
+    """Scores with the seed of the samples as the seed that tables average over: one network is trained."""
+    return {("seed" if column == "sample seed" else column): value for column, value in scores.items()}
+
+
+def measure(lines: Lines) -> dict[str, Rows]:
+    return {"scores": [sampled(line.scores()) for line in lines]}
+
+
+def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
+    return {"text": plot_cells(tables["scores"], keys_of(tables["scores"]), "SSC on an MMDiT, 50 network calls")}
+
+
+def keys_of(rows: Rows) -> list[str]:
+    return [key for key in ("CFG", "SSC") if key in rows[0]]
+
+
+def summarise(tables: dict[str, Rows]) -> Rows:
+    paper = {(row["cfg"], SCALES[row["method"]]): row["mean"] for row in published("vd", "table12")}
+    return compare_scores(
+        tables["scores"], keys_of(tables["scores"]), {"SSC": "none"}, paper, "MS-COCO, mean of three seeds"
+    )

@@ -1,0 +1,31 @@
+"""VD Table 8: does SSC help a U-Net, in any of its shapes?
+
+`python -m flowexp.reproduce vd/table8`, with `run=RUN` for a run of your own.
+"""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from flowexp.cli.recipes import Lines, Rows, compare_scores, plot_cells, published
+
+
+def measure(lines: Lines) -> dict[str, Rows]:
+    return {"scores": [line.scores() for line in lines]}
+
+
+def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
+    return {"unet": plot_cells(tables["scores"], keys_of(tables["scores"]), "SSC on a U-Net, 50 network calls")}
+
+
+def keys_of(rows: Rows) -> list[str]:
+    return [key for key in ("SSC",) if key in rows[0]]
+
+
+def summarise(tables: dict[str, Rows]) -> Rows:
+    scales = {"FM": "none", "SSC linear": "1.1 to 1"}
+    paper = {
+        (scales.get(row["method"], row["method"].removeprefix("SSC ")),): row["fid"]
+        for row in published("vd", "table8")
+    }
+    return compare_scores(tables["scores"], keys_of(tables["scores"]), {"SSC": "none"}, paper, "a U-Net of 76M")

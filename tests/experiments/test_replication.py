@@ -1,0 +1,37 @@
+"""The replication report is what the recipes' rules and results make it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import replication
+from flowexp.cli.recipes import find_recipes
+
+
+def test_the_committed_report_is_that_of_the_rules_and_results_that_are_committed() -> None:
+    assert replication.PAGE.read_text() == replication.report(replication.results())
+
+
+def test_results_are_taken_over_with_their_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(replication, "DOCS", tmp_path / "docs")
+    monkeypatch.setattr(replication, "KEPT", tmp_path / "docs/results/replication")
+    name = "lcf/fig04_probe_curve"
+    for budget in ("smoke", "cpu"):
+        folder = tmp_path / "results" / name / budget
+        folder.mkdir(parents=True)
+        end = {"state": "refuted", "evidence": f"0.1 points at {budget}"}
+        (folder / "claims.json").write_text(json.dumps({"dip": end}))
+        made = {"command": f"reproduce {budget}", "scale": "small", "minutes": 3.0, "seeds": 3, "commit": "abc"}
+        (folder / "made.json").write_text(json.dumps(made))
+        (folder / "protocol.json").write_text("{}")
+        (folder / "table.md").write_text("| a |\n| --- |\n| 1 |\n")
+    replication.take_over()
+    result = replication.result_of(name, find_recipes()[name])
+    assert result.claims["dip"]["evidence"] == "0.1 points at cpu"  # smoke decides nothing
+    assert result.claims["lcf_removes_the_dip"]["state"] == "open"
+    page = replication.report([result])
+    assert "**refuted** | 0.1 points at cpu" in page and "`reproduce cpu`: 3 minutes" in page and "| 1 |" in page
