@@ -234,8 +234,8 @@ def test_training_that_begins_from_the_weights_of_a_stranger_s_run_refuses_it(
 @pytest.mark.slow
 def test_the_sampler_that_is_taken_from_a_run_is_looked_at_too(shell, poison, payloads, marker: Path) -> None:
     poison("sampler.profile", "sympy.sympify", payloads["sympy.sympify"])
-    for command in ("sample", "evaluate", "diagnose"):
-        refused = shell.here(command, "run=poisoned")
+    for command, words in {"sample": (), "evaluate": (), "diagnose": (), "export": ("to=exported",)}.items():
+        refused = shell.here(command, "run=poisoned", *words)
         assert refused.code == 2 and "would call sympy.sympify" in refused.err and not marker.exists()
 
 
@@ -259,8 +259,9 @@ def test_replaying_a_step_in_a_folder_of_a_stranger_is_refused(
         ("train", ["ckpt=poisoned", "run_dir=from_it", "trainer.max_steps=1"]),
         ("train", ["run_dir=poisoned", "ckpt=last", "trainer.max_steps=1"]),
         ("train", ["trained_run=poisoned", "run_dir=shares_it", "trainer.max_steps=1"]),
+        ("train", ["init=poisoned", "run_dir=begins_from_it", "trainer.max_steps=1"]),
     ],
-    ids=["ckpt", "run_dir", "trained_run"],
+    ids=["ckpt", "run_dir", "trained_run", "init"],
 )
 def test_training_from_a_run_builds_nothing_that_its_config_names(
     command: str, words: list[str], shell, tiny, poison, payloads, marker: Path
