@@ -159,8 +159,10 @@ def test_the_three_methods_are_shown_side_by_side(run_recipe: Callable[..., Path
 @pytest.mark.slow
 @pytest.mark.usefixtures("runs_in_process")
 def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: Callable[..., Path]) -> None:
-    (row,) = read_csv(run_recipe("vd/fig04") / "grid.csv")
-    assert (row["method"], row["ssc"], row["network calls"]) == ("FM", "linear", 2)
+    plain, corrected = read_csv(run_recipe("vd/fig04") / "grid.csv")
+    assert (plain["SSC"], corrected["SSC"]) == ("none", "1.1 to 1")
+    assert (plain["method"], plain["sampler"], plain["network calls"]) == ("FM", "Euler-Maruyama", 2)
+    assert plain["frechet/efficientnet_lite"] != corrected["frechet/efficientnet_lite"]
 
     smoke = run_recipe("vd/fig05")
     rows, protocol = read_csv(smoke / "grid.csv"), json.loads((smoke / "protocol.json").read_text())
@@ -171,7 +173,7 @@ def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: 
 
     (run,) = {path.parents[1] for path in (workdir / "outputs").rglob("*.ckpt")}
     recipe = read_recipe("vd/fig04", ["budget=smoke", f"run={run}"])
-    assert [line.trained.path for line in lines_of(recipe)] == [run]
+    assert [line.trained.path for line in lines_of(recipe)] == [run, run]
     with pytest.raises(ValueError, match=r"run= stands for the one line of a recipe, and side_by_side has 3"):
         lines_of(read_recipe("side_by_side", ["budget=smoke", f"run={run}"]))
 
