@@ -20,9 +20,8 @@ def draw_samples(lines: Lines) -> Figure:
     pictures = [imread(line.picture("samples")) for line in lines]
     height, width = pictures[0].shape[:2]
     figure = Figure(figsize=(8, len(pictures) * (8 * height / width + 0.3)), dpi=150, layout="constrained")
-    for axes, line, picture in zip(
-        figure.subplots(len(pictures), 1, squeeze=False)[:, 0], lines, pictures, strict=True
-    ):
+    panels = figure.subplots(len(pictures), 1, squeeze=False)[:, 0]
+    for axes, line, picture in zip(panels, lines, pictures, strict=True):
         axes.imshow(picture)
         axes.set_title(line.columns["SSC"], loc="left", fontsize="small")
         axes.set_axis_off()

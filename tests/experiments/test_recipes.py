@@ -79,7 +79,7 @@ def test_figure_4_trains_once_and_finds_its_runs_again(workdir: Path, capfd: pyt
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["vd/fig05", "budget=tiny"], "there is no budget tiny.*Choices: smoke, cpu, paper"),
+        (["vd/fig05", "budget=tiny"], "there is no budget tiny.*Choices: smoke, cpu, gpu, paper"),
         (["vd/fig05", "bugdet=smoke"], "takes budget=cpu, .*; got bugdet; did you mean budget"),
         (["vd/fig05", "run=outputs/none"], "run=outputs/none is no run folder"),
         (["vd/fig05", "redraw=maybe"], "redraw must be true or false, got maybe"),
@@ -159,8 +159,10 @@ def test_the_three_methods_are_shown_side_by_side(run_recipe: Callable[..., Path
 @pytest.mark.slow
 @pytest.mark.usefixtures("runs_in_process")
 def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: Callable[..., Path]) -> None:
-    (row,) = read_csv(run_recipe("vd/fig04") / "grid.csv")
-    assert (row["method"], row["ssc"], row["network calls"]) == ("FM", "linear", 2)
+    plain, corrected = read_csv(run_recipe("vd/fig04") / "grid.csv")
+    assert (plain["SSC"], corrected["SSC"]) == ("none", "1.1 to 1")
+    assert (plain["method"], plain["sampler"], plain["network calls"]) == ("FM", "Euler-Maruyama", 2)
+    assert plain["frechet/efficientnet_lite"] != corrected["frechet/efficientnet_lite"]
 
     smoke = run_recipe("vd/fig05")
     rows, protocol = read_csv(smoke / "grid.csv"), json.loads((smoke / "protocol.json").read_text())
@@ -171,7 +173,7 @@ def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: 
 
     (run,) = {path.parents[1] for path in (workdir / "outputs").rglob("*.ckpt")}
     recipe = read_recipe("vd/fig04", ["budget=smoke", f"run={run}"])
-    assert [line.trained.path for line in lines_of(recipe)] == [run]
+    assert [line.trained.path for line in lines_of(recipe)] == [run, run]
     with pytest.raises(ValueError, match=r"run= stands for the one line of a recipe, and side_by_side has 3"):
         lines_of(read_recipe("side_by_side", ["budget=smoke", f"run={run}"]))
 

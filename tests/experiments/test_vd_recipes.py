@@ -1,0 +1,155 @@
+"""The recipes of The Velocity Deficit: cells, tables, what they compute themselves, and the commands of all budgets."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from experiments.vd import appendix_d1_cross_terms, exact_field, fig01_velocity_norms, fig05_scales
+from flowexp.cli.composing import Configs
+from flowexp.cli.recipes import compare_scores, find_recipes, gains, lines, read_recipe
+from flowexp.cli.recipes.lines import cells_of, lines_of
+from flowexp.flow.interpolants import Linear
+from flowexp.flow.losses import ExactField
+from flowexp.flow.sampler import Sampler
+from flowexp.measuring.diagnostics import create_projection
+from flowexp.measuring.metrics import distance_of, moments_of
+from flowexp.records.run_folder import RunFolder
+
+RECIPES = [name for name in find_recipes() if name.startswith("vd/")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_measures_the_lines_composes_at_every_budget(name: str) -> None:
+    """First and last cell of each grid: a paper budget cannot be tried, and its words can be wrong."""
+    for budget in OmegaConf.load(find_recipes()[name]).budgets:
+        settings = read_recipe(name, [f"budget={budget}"]).settings
+        if "measured" not in settings:
+            continue
+        grids = lines._grids(settings)
+        for grid in grids:
+            cells = [cell for cell in cells_of(grid) if "step" not in cell] or [{}]
+            for cell in (cells[0], cells[-1]):
+                overrides = lines._overrides(grid, cell, RunFolder(Path("outputs/none")))
+                command = settings.get("measured_by", "evaluate")
+                assert Configs().compose(command, [*settings.measured, *overrides, "run=outputs/none"]).callbacks
+
+
+def test_a_grid_has_names_for_overrides_and_may_be_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[str, ...]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lines, "run_of", lambda overrides: RunFolder(tmp_path / "-".join(overrides)))
+    monkeypatch.setattr(lines, "measurement_of", lambda run, command, overrides: called.append(tuple(overrides)) or run)
+    Path("mine.py").write_text("")
+    Path("mine.yaml").write_text(
+        "budgets: {cpu: {seeds: 2, one_seed: [wide], lines: {narrow: [a=1], wide: [a=2]}, measured: [m=1], grid: ["
+        "{SSC: {none: [ssc=none], strong: [ssc=constant, sampler.s0=1.1]}, sampler.num_steps: [10]}, {ssc: [late]}]}}"
+    )
+    found = lines_of(read_recipe("mine"))
+    assert [(line.columns["method"], line.columns["seed"]) for line in found][::3] == [
+        ("narrow", 0), ("narrow", 1), ("wide", 0)
+    ]  # fmt: skip
+    assert [line.columns.get("SSC", line.columns.get("ssc")) for line in found][:3] == ["none", "strong", "late"]
+    assert called[:3] == [
+        ("m=1", "ssc=none", "sampler.num_steps=10"),
+        ("m=1", "ssc=constant", "sampler.s0=1.1", "sampler.num_steps=10"),
+        ("m=1", "ssc=late"),
+    ]
+
+
+def test_gains_are_of_one_seed_each_and_stand_beside_the_papers_number() -> None:
+    distances = {("none", 0): 100.0, ("none", 1): 200.0, ("SSC", 0): 90.0, ("SSC", 1): 160.0, ("SSC", 2): 1.0}
+    rows = [{"SSC": name, "seed": seed, "frechet/x": value} for (name, seed), value in distances.items()]
+    assert gains(rows, {"SSC": "none"}, {"SSC": "SSC"}) == pytest.approx([0.1, 0.2])  # seed 2 has no plain one
+    plain, corrected = compare_scores(rows, ["SSC"], {"SSC": "none"}, {("SSC",): 7.58}, "SiT")
+    assert (plain["frechet/x"], plain["lower by, %"], plain["the paper's FID, SiT"]) == (150, None, None)
+    assert (corrected["lower by, %"], corrected["the paper's FID, SiT"]) == (pytest.approx(15), 7.58)
+    assert corrected["standard error"] == pytest.approx(100 * math.sqrt(0.005) / math.sqrt(2))
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.4])
+def test_the_exact_fields_samples_are_of_its_data(spread: float) -> None:
+    field = ExactField(torch.randn(30, 1, 6, 6), Linear(), spread=spread)
+    projection = create_projection(36, 6)
+    reference = exact_field.data_moments(field, projection)
+    data = exact_field.drawn(field, 4000, 0)
+    samples = exact_field.sampled(Sampler("euler", num_steps=40), field, 1500, 0)
+    nothing = torch.zeros(1500, 1, 6, 6)
+    far = distance_of(moments_of(projection(nothing)), reference)
+    assert distance_of(moments_of(projection(data)), reference) < 0.01 * far
+    assert distance_of(moments_of(projection(samples)), reference) < 0.1 * far
+
+
+def test_the_cross_term_given_the_state_is_that_of_its_pairs() -> None:
+    """Of two images at a level where the state does not tell which, against the sum over the two."""
+    images, level = 0.1 * torch.randn(2, 1, 1, 3), 0.8
+    (value,) = (appendix_d1_cross_terms.given_state(images, level, 2, seed) for seed in [0])
+    (batch,) = appendix_d1_cross_terms.noised_batches(images, level, 0)
+    expected = []
+    for x in ((1 - level) * batch.data + level * batch.noise).flatten(1).double():
+        data = images.flatten(1).double()
+        noise = (x - (1 - level) * data) / level
+        weights = torch.softmax(-noise.square().sum(dim=1) / 2, dim=0)
+        energy = (weights * (data.square() + noise.square()).sum(dim=1)).sum()
+        expected.append(abs(float(2 * (weights * (data * noise).sum(dim=1)).sum() / energy)))
+    assert value == pytest.approx(sum(expected) / 2)
+
+
+def test_a_grid_whose_best_cell_is_at_its_end_is_said_to_have_no_optimum_inside() -> None:
+    def state(best: float) -> str:
+        rows = [
+            {"sampler.s0": s0, "sampler.s1": s1, "frechet/x": abs(s0 - best) + abs(s1 - 1.1)}
+            for s0 in (1.0, 1.1, 1.2)
+            for s1 in (1.0, 1.1, 1.2)
+        ]
+        return fig05_scales.judge({"grid": rows})["optimum_inside"].state
+
+    assert (state(1.1), state(1.2)) == ("supported", "refuted")
+
+
+def norms(length: float, exact: float, seed: int) -> list[dict[str, float | str]]:
+    """Curves of a network whose length rises on the way, of two training lengths."""
+    return [
+        {"method": "width 64", "step": step, "progress": progress, "seed": seed, "exact": exact, "deficit": 0.1,
+         "velocity": length + rise + 0.001 * seed}
+        for step in (500, 3000) for progress, rise in ((0.01, 0.0), (0.5, 0.1), (0.99, -0.1))
+    ]  # fmt: skip
+
+
+def test_a_deficit_is_jensens_where_the_exact_field_has_it_too() -> None:
+    def judged(length: float) -> dict[str, str]:
+        rows = [row for seed in range(3) for row in norms(length, 1.0, seed)]
+        return {name: end.state for name, end in fig01_velocity_norms.judge({"norms": rows}).items()}
+
+    jensens, networks = judged(1.0), judged(0.9)
+    assert jensens["deficit_at_noise"] == networks["deficit_at_noise"] == "supported"
+    assert (jensens["networks_deficit_at_noise"], networks["networks_deficit_at_noise"]) == ("refuted", "supported")
+    assert jensens["monotonic_decay"] == "refuted" and jensens["longer_training_is_not_longer"] == "supported"
+    assert jensens["larger_is_longer"] == "not testable at this scale"  # one width
+
+
+PAPER = {
+    "vd/fig04": 3, "vd/table1": 3, "vd/table2": 4, "vd/table3": 3, "vd/table4": 6, "vd/table5": 4, "vd/table6": 6,
+    "vd/table7": 4, "vd/table8": 5, "vd/table9": 5, "vd/table10": 5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_numbers_stand_beside_the_cells_that_they_are_of(name: str) -> None:
+    """Their names are those of the lines and grids of the yaml: a renamed cell would lose its number."""
+    recipe = read_recipe(name, ["budget=cpu", "seeds=1"])
+    rows = [
+        {"method": label[-1], **cell, "network calls": cell.get("sampler.num_steps", 50), "frechet/x": 1.0, "seed": 0}
+        for label in recipe.lines
+        for grid in lines._grids(recipe.settings)
+        for cell in cells_of(grid)
+    ]
+    module = recipe.module()
+    table = module.summarise({"grid" if name == "vd/fig04" else "scores": rows})
+    (column,) = [column for column in table[0] if column.startswith("the paper's FID")]
+    assert sum(row[column] is not None for row in table) == PAPER[name]
