@@ -79,7 +79,7 @@ def test_figure_4_trains_once_and_finds_its_runs_again(workdir: Path, capfd: pyt
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["vd/fig05", "budget=tiny"], "there is no budget tiny.*Choices: smoke, cpu, paper"),
+        (["vd/fig05", "budget=tiny"], "there is no budget tiny.*Choices: smoke, cpu, gpu, paper"),
         (["vd/fig05", "bugdet=smoke"], "takes budget=cpu, .*; got bugdet; did you mean budget"),
         (["vd/fig05", "run=outputs/none"], "run=outputs/none is no run folder"),
         (["vd/fig05", "redraw=maybe"], "redraw must be true or false, got maybe"),
