@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from flowexp.data import Captioned, CaptionedSet, ImageDataModule, Images, LatentCache, Manifest, Shard
-    from flowexp.encoders.vae import VAE
+    from flowexp.integrations.encoders.vae import VAE
     from flowexp.records.run_folder import RunFolder
 
 _CAPTIONS_AT_ONCE = 256

@@ -23,13 +23,10 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     from flowexp.cli.assembly.autoguidance import guided_by
     from flowexp.measuring.callbacks.monitor import Monitor
     from flowexp.measuring.callbacks.monitor_runs import tell_failures
-    from flowexp.training.parallel.work import rank_and_world_size, start_processes
 
     if config.seed is not None and not 0 <= config.seed < 2**32:
         raise ValueError(f"seed must lie in 0..{2**32 - 1}, or be null for the run's own; got {config.seed}")
-    alone = config.devices == 1
-    device = building.resolve_device(config.device) if alone else start_processes(config.device, config.devices)
-    is_first = rank_and_world_size()[0] == 0
+    device, is_first = building.device_of_processes(config.device, config.devices)
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
     module, datamodule, step = building.load_run(Path(config.run), checkpoint)
     module.choose_weights(config.ema)

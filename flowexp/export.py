@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from flowexp.integrations.published import PublishedModel
     from flowexp.records.run_folder import RunFolder
 
-FORMATS = ("flowexp", "diffusers")
 SAMPLES = "samples.png"
 OF_AN_EXPORT = {
     "model.safetensors", "config.json", "README.md", SAMPLES, "model_index.json", "transformer", "scheduler", "vae",
@@ -52,9 +51,9 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
 def _check(config: DictConfig, to: Path) -> None:
     """Raises ValueError for a value out of range, or a folder that holds something else, before the run is read."""
-    from flowexp.flow.choices import check_choice
+    from flowexp.cli.assembly.publishing import check_format
 
-    check_choice("format", config.format, FORMATS)
+    check_format(config.format)
     if config.num_samples < 0 or not 0 <= config.seed < 2**32:
         raise ValueError(
             f"num_samples must be at least 0 and seed lie in 0..{2**32 - 1}, got {config.num_samples} and {config.seed}"
@@ -70,10 +69,10 @@ def _write_card(config: DictConfig, module: Any, datamodule: Any, model: Publish
     """README.md, and the samples that it shows."""
     from pathlib import Path
 
+    from flowexp.integrations.model_card import model_card
     from flowexp.records import atomic
     from flowexp.records.figures import image_grid, save_image
     from flowexp.records.run_folder import RunFolder
-    from flowexp.reporting.model_card import model_card
 
     if config.num_samples:
         save_image(image_grid(_pictures(config, module, datamodule)), to / SAMPLES)

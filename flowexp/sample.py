@@ -130,9 +130,7 @@ def _samples(module: Any, config: DictConfig) -> Iterator[Any]:
 
 def _labels(module: Any, config: DictConfig) -> str:
     """What the samples are conditioned on, in the words of a card; or the one class of all."""
-    from flowexp.training.sample_labels import labels_in_words
-
-    return labels_in_words(module.backbone.takes, config.labels if config.label is None else f"class {config.label}")
+    return str(module.labels_in_words(config.labels if config.label is None else f"class {config.label}"))
 
 
 def main() -> int:

@@ -114,7 +114,7 @@ def test_the_mathematics_needs_torch_alone():
 def test_content_is_hashed_in_one_file():
     """Beside it, hashed_words draws the vector of a word from its hash: a random stream, no fingerprint."""
     hash_anew = {place(path) for path in LIBRARY if "hashlib" in imported_packages(path)}
-    assert hash_anew == {"flowexp/records/fingerprint.py", "flowexp/encoders/words.py"}
+    assert hash_anew == {"flowexp/records/fingerprint.py", "flowexp/integrations/encoders/words.py"}
 
 
 @pytest.mark.parametrize(
@@ -175,3 +175,12 @@ def test_no_file_names_a_machine_or_a_registry():
     files = [path for path in LIBRARY + PROGRAMS + CONFIGS + top if path.exists()]
     assert not [place(path) for path in files if machine.search(path.read_text())]
     assert "://" not in (ROOT / "requirements.lock").read_text()
+
+
+def test_the_folder_shows_the_architecture_and_rooms_have_few_doors() -> None:
+    graph = grimp.build_graph("flowexp", cache_dir=None)
+    imports = ((one, other) for one in graph.modules for other in graph.find_modules_directly_imported_by(one))
+    arrows = {(one.split(".")[1], other.split(".")[1]) for one, other in imports if "." in one and "." in other}
+    entries = [path for path in (ROOT / "flowexp").iterdir() if path.name not in ("__init__.py", "__pycache__", "py.typed")]
+    assert len(entries) <= 22
+    assert len({(one, other) for one, other in arrows if one != other}) <= 70

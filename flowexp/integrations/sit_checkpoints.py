@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from flowexp.backbones import Backbone
-from flowexp.encoders.weights import read_plain, tensors_of
 from flowexp.flow.choices import check_choice
+from flowexp.integrations.encoders.weights import read_plain, tensors_of
 
 CONVENTIONS = ("sit", "repa")
 _HEAD = ("final_layer.linear.weight", "final_layer.linear.bias")

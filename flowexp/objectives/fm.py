@@ -176,6 +176,10 @@ class FlowMatching(Learner):
             guide=self.guide,
         )
 
+    def labels_in_words(self, labels: str) -> str:
+        """What samples are conditioned on, in the words of a protocol card, for a choice of `labels`; see `sample`."""
+        return {"class": labels, "text": "captions"}.get(self.backbone.takes, "none")
+
     def labels_for(
         self, indices: Sequence[int], seed: int, label: int | None = None, labels: str = "balanced"
     ) -> Tensor | None:

@@ -16,11 +16,6 @@ Labels = Literal["balanced", "random"]
 LABELS: tuple[Labels, ...] = get_args(Labels)
 
 
-def labels_in_words(takes: str, labels: str) -> str:
-    """What samples are conditioned on, in the words of a card. takes: of the backbone. labels: see `classes_for`."""
-    return {"class": labels, "text": "captions"}.get(takes, "none")
-
-
 def classes_for(
     indices: Sequence[int], num_classes: int | None, seed: int, label: int | None, labels: str
 ) -> list[int] | None:

@@ -150,7 +150,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory, in_this_process: Callable[
 
 def _with_three_classes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("flowexp.data.ImageNet.num_classes", 3)
-    patch.setattr("flowexp.encoders.vae.VAE", Pooling)
+    patch.setattr("flowexp.integrations.encoders.vae.VAE", Pooling)
 
 
 @pytest.mark.parametrize("how", DAMAGES)

@@ -28,7 +28,8 @@ OUR_OWN_THAT_WRITE_DELETE_OR_LOAD = (
     "flowexp.records.atomic.remove_leftovers", "flowexp.records.run_folder.Path.unlink", "flowexp.sample.main",
     "flowexp.records.csv_log.CsvLog", "flowexp.records.tracking.wandb_logger", "flowexp.cli.assembly.building.build",
     "flowexp.cli.assembly.building.instantiate", "flowexp.cli.trust.use_parts", "flowexp.cli.sweep_table.NoteSweep",
-    "flowexp.encoders.weights.torch.load", "flowexp.data.storage.downloads.download", "flowexp.cli.launch.os.execv",
+    "flowexp.integrations.encoders.weights.torch.load", "flowexp.data.storage.downloads.download",
+    "flowexp.cli.launch.os.execv",
     "flowexp.training.checkpoints.StepCheckpoint", "flowexp.cli.recipes.runs.call", "flowexp.cli.jobs.main",
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ from flowexp.cli.assembly.building import build, build_module, build_monitors
 from flowexp.cli.launch import _accept_both_spellings
 from flowexp.data import ImageDataModule, ImageSet, LatentCache, Latents, Manifest
 from flowexp.data.sets.identity import identity_of
-from flowexp.encoders import TEACHERS, FeatureNet
+from flowexp.integrations.encoders import TEACHERS, FeatureNet
 from flowexp.objectives.terms import repa
 
 EXPERIMENTS = list_experiments()
@@ -207,7 +207,7 @@ class _Everything(FeatureNet):
 @pytest.mark.parametrize("name", [marked(name) for name in EXPERIMENTS])
 def test_every_experiment_builds_its_monitors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose_experiment(name)
-    monkeypatch.setattr("flowexp.encoders.create_encoder", lambda **_: _Everything())
+    monkeypatch.setattr("flowexp.integrations.encoders.create_encoder", lambda **_: _Everything())
     assert all(monitor.at_end for monitor in build_monitors(config))
 
 

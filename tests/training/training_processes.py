@@ -22,7 +22,7 @@ from torch import Tensor
 
 from flowexp.backbones import Backbone, create_backbone
 from flowexp.data import ImageDataModule, ImageSet
-from flowexp.encoders import TEACHERS, Teacher
+from flowexp.integrations.encoders import TEACHERS, Teacher
 from flowexp.objectives import ExplicitFlowMatching, FlowMatching, LocalContrastiveFlow
 from flowexp.objectives.terms import Dispersive, RepresentationAlignment, SelfDistillation, Term
 from flowexp.training import couplings

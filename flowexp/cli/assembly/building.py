@@ -38,6 +38,7 @@ from flowexp.records.run_folder import RunFolder
 from flowexp.training.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint, step_of
 from flowexp.training.lr_schedules import MakeSchedule, RunLength, create_schedule
 from flowexp.training.optimization import MakeOptimizer, check_optimizer
+from flowexp.training.parallel.work import rank_and_world_size, start_processes
 
 
 def build(config: DictConfig, **parts: Any) -> Any:
@@ -391,6 +392,16 @@ def restore(module: FlowMatching, file: Path) -> int:
     module.load_state_dict(content["state_dict"])
     module.on_load_checkpoint(content)
     return int(content["global_step"])
+
+
+def device_of_processes(device: str, num: int) -> tuple[torch.device, bool]:
+    """The device of this one of `num` processes, which are started where there are several; whether it is the first.
+
+    Raises:
+        ValueError: a device that torch does not know or does not find, or fewer than one process.
+    """
+    chosen = resolve_device(device) if num == 1 else start_processes(device, num)
+    return chosen, rank_and_world_size()[0] == 0
 
 
 def resolve_device(device: str) -> torch.device:

@@ -12,11 +12,19 @@ import flowexp
 from flowexp.backbones import list_backbones
 from flowexp.cli.assembly.building import backbone_config
 from flowexp.data import ImageDataModule
+from flowexp.flow.choices import check_choice
 from flowexp.flow.interpolants import Interpolant
 from flowexp.flow.solvers import SOLVERS
 from flowexp.integrations.published import INTERPOLANTS, PICTURES, PublishedModel
 from flowexp.objectives import FlowMatching
 from flowexp.records.run_folder import RunFolder
+
+FORMATS = ("flowexp", "diffusers")
+
+
+def check_format(name: str) -> None:
+    """Raises ValueError for a format that no export has."""
+    check_choice("format", name, FORMATS)
 
 
 def publish(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule, step: int) -> PublishedModel:

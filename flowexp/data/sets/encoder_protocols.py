@@ -1,4 +1,4 @@
-"""What data needs of the frozen networks that encode it; `flowexp.encoders` has them, a config hands them in."""
+"""What data needs of the frozen networks that encode it, which a config hands in: `flowexp.integrations.encoders`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Autoencoder(Protocol):
-    """Pictures to the posterior of latents and back, see `flowexp.encoders.VAE`. Weights are read when first used."""
+    """Pictures to the posterior of latents and back, see `VAE`. Weights are read when first used."""
 
     name: str
     scale: float
@@ -27,7 +27,7 @@ class Autoencoder(Protocol):
 
 
 class CaptionEncoder(Protocol):
-    """Captions to sequences of vectors, see `flowexp.encoders.TextEncoder`. Weights are read when first used."""
+    """Captions to sequences of vectors, see `TextEncoder`. Weights are read when first used."""
 
     name: str
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flowexp.data import ImageDataModule
-from flowexp.encoders import FeatureNet
 from flowexp.flow.sampler import Sampler
+from flowexp.integrations.encoders import FeatureNet
 from flowexp.measuring.callbacks.autocast import autocast
 from flowexp.measuring.callbacks.nfe_progress import CallBar, network_calls, rows_per_call
 from flowexp.measuring.callbacks.resumable import Kept

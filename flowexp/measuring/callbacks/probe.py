@@ -13,8 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flowexp.data import ImageDataModule, Images
-from flowexp.encoders import FeatureNet, as_encoder
 from flowexp.flow.time import as_noise_level
+from flowexp.integrations.encoders import FeatureNet, as_encoder
 from flowexp.measuring.callbacks.autocast import autocast, check_precision
 from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.measuring.callbacks.probe_baselines import ProbeBaselines

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from flowexp.data import ImageDataModule, Images
 from flowexp.data.sets.identity import identity_of
-from flowexp.encoders import FeatureNet
+from flowexp.integrations.encoders import FeatureNet
 from flowexp.measuring.diagnostics.probe import ProbeProtocol, read_features
 from flowexp.records import atomic
 from flowexp.records.caches import dispensable

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from flowexp.data import ImageDataModule
 from flowexp.data.sets.identity import identity_of
-from flowexp.encoders import FeatureNet
+from flowexp.integrations.encoders import FeatureNet
 from flowexp.measuring.metrics import (
     FeatureCollector,
     MetricPlan,

@@ -11,8 +11,8 @@ import torch
 from tqdm import tqdm
 
 from flowexp.data import ImageDataModule
-from flowexp.encoders import FeatureNet, as_encoder
 from flowexp.flow.choices import check_choice
+from flowexp.integrations.encoders import FeatureNet, as_encoder
 from flowexp.measuring.callbacks.autocast import Precision, autocast, check_precision
 from flowexp.measuring.callbacks.monitor import Monitor
 from flowexp.measuring.callbacks.monitor_runs import leave_if_stopped
@@ -25,7 +25,7 @@ from flowexp.records.protocol_card import ProtocolCard
 from flowexp.records.recording import Measurement
 from flowexp.training.learner import RAW
 from flowexp.training.parallel.work import collect, num_own, rank_and_world_size, share
-from flowexp.training.sample_labels import LABELS, Labels, labels_in_words
+from flowexp.training.sample_labels import LABELS, Labels
 
 
 class SampleMetrics(Monitor):
@@ -144,7 +144,6 @@ class SampleMetrics(Monitor):
         self, module: FlowMatching, datamodule: ImageDataModule, reference: dict[str, Any], nfe: float, seed: int
     ) -> ProtocolCard:
         sampler, features = module.sampler.protocol(), self.encoder.protocol()
-        takes = module.backbone.takes
         return ProtocolCard(
             sampler=sampler,
             nfe=nfe,
@@ -155,8 +154,8 @@ class SampleMetrics(Monitor):
             guide=guide_protocol(module),
             ssc={key: sampler[key] for key in ("profile", "s0", "s1")} if module.sampler.corrected else None,
             num_samples=self.num_samples,
-            labels=labels_in_words(takes, self.labels),
-            captions=datamodule.captions_protocol() if takes == "text" else {},
+            labels=module.labels_in_words(self.labels),
+            captions=datamodule.captions_protocol() if module.backbone.takes == "text" else {},
             pictures=datamodule.pictures_protocol(),
             reference=reference,
             features=features,

@@ -9,8 +9,8 @@ from typing import Any
 
 from flowexp.data import ImageDataModule
 from flowexp.data.sets.identity import identity_of
-from flowexp.encoders import FeatureNet, as_encoder
 from flowexp.flow.sampler import Sampler
+from flowexp.integrations.encoders import FeatureNet, as_encoder
 from flowexp.measuring.callbacks.autocast import Precision, check_precision
 from flowexp.measuring.callbacks.curve_monitor import LEVELS
 from flowexp.measuring.callbacks.monitor import Monitor

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from flowexp.backbones import Backbone
 from flowexp.data.sets.images import to_uint8
-from flowexp.encoders import TEACHERS, Teacher, TokenCache, create_teacher
 from flowexp.flow.choices import check_choice
 from flowexp.flow.interpolants import Linear
 from flowexp.flow.losses import AlignmentWeight, alignment_error, alignment_weight, weighted_mean
+from flowexp.integrations.encoders import TEACHERS, Teacher, TokenCache, create_teacher
 from flowexp.training.loss_term import Step, Term, check_tap
 
 
@@ -29,12 +29,12 @@ class RepresentationAlignment(Term):
 
     Arguments:
         lam: the term's weight; REPA: 0.5.
-        teacher: name of the teacher, see `flowexp.encoders.TEACHERS`.
+        teacher: name of the teacher, see `flowexp.integrations.encoders.TEACHERS`.
         tap: block that is read, from 1, REPA's encoder_depth: 8 for L and XL, 4 for B. None takes the block that LCF
             reads, two thirds of the depth.
         hidden: width of the projector.
         grid: tokens per side of the teacher; None is that of the network.
-        cache: folder for the teacher's tokens, see `flowexp.encoders.TokenCache`; None computes them at every step.
+        cache: folder for the teacher's tokens, see `TokenCache`; None computes them at every step.
         teacher_options: further arguments of the teacher.
         weight: how rows count by their noise level, see `flowexp.flow.losses.alignment_weight`; "constant" is REPA, the
             others are VA-REPA's, whose term is the weighted mean over the rows of a process.

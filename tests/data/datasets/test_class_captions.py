@@ -11,8 +11,8 @@ import torch
 
 from flowexp.backbones import create_backbone
 from flowexp.data import CIFAR10, ClassCaptions, Digits, FashionMNIST, ImageNet, Pick
-from flowexp.encoders.words import HashedWords
 from flowexp.flow.sampler import Sampler
+from flowexp.integrations.encoders.words import HashedWords
 from flowexp.objectives import FlowMatching
 
 SENTENCES = ("a picture of {}", "{} in grey", "{}")

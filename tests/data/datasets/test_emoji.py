@@ -11,7 +11,7 @@ import torch
 from flowexp.data import DataError, Emoji
 from flowexp.data.datasets.emoji import _rows_of
 from flowexp.data.storage.colour_font import ColourFont
-from flowexp.encoders.words import HashedWords
+from flowexp.integrations.encoders.words import HashedWords
 
 FILES = [folder / name for folder, name in zip(Emoji.system_folders, (Emoji.font_file, Emoji.list_file), strict=True)]
 INSTALLED = pytest.mark.skipif(

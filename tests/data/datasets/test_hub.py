@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from flowexp.data import DataError, HubDataset
-from flowexp.encoders.words import HashedWords
+from flowexp.integrations.encoders.words import HashedWords
 
 datasets = pytest.importorskip("datasets", reason="the extra flowexp[hub] is not installed")
 

@@ -17,7 +17,7 @@ from flowexp.data.sets.identity import identity_of, identity_of_files
 from flowexp.data.sets.resized import fitted
 from flowexp.data.storage.file_tree import Folder, Zip
 from flowexp.encode import _small_arrays, describe, encode
-from flowexp.encoders.base import FeatureNet
+from flowexp.integrations.encoders.base import FeatureNet
 from flowexp.measuring.callbacks.reference_set import ReferenceSet
 from flowexp.measuring.metrics import MetricPlan, ReferenceCache
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flowexp.encoders import create_encoder
+from flowexp.integrations.encoders import create_encoder
 from flowexp.measuring.callbacks.diagnostics_along_t import (
     ConditionNumber,
     CrossTerms,

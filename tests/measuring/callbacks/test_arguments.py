@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowexp.encoders.base import FeatureNet
 from flowexp.flow.randomness import keyed_generator
+from flowexp.integrations.encoders.base import FeatureNet
 from flowexp.measuring.callbacks import probe, ssc_calibration
 from flowexp.measuring.callbacks.diagnostics_along_t import (
     ConditionNumber,

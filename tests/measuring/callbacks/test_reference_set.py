@@ -12,7 +12,7 @@ import torch
 
 from flowexp.data import Digits
 from flowexp.data.sets.images import ImageSet
-from flowexp.encoders.base import FeatureNet
+from flowexp.integrations.encoders.base import FeatureNet
 from flowexp.measuring.callbacks.reference_set import ReferenceSet, sum_of_pixels
 from flowexp.measuring.metrics import MetricPlan, Moments, ReferenceCache, write_adm_batch
 

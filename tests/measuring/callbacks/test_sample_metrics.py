@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowexp.encoders.base import FeatureNet
 from flowexp.flow.sampler import Sampler, Samples
+from flowexp.integrations.encoders.base import FeatureNet
 from flowexp.measuring.callbacks.sample_metrics import SampleMetrics
 from flowexp.measuring.metrics import FeatureMoments, Moments, frechet_distance, read_adm_reference, write_adm_batch
 from flowexp.records.commit import git_commit

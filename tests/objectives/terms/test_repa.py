@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowexp.data.sets.images import to_uint8
-from flowexp.encoders import TEACHERS, Teacher
+from flowexp.integrations.encoders import TEACHERS, Teacher
 from flowexp.objectives.terms import RepresentationAlignment, repa
 from flowexp.objectives.terms.repa import resample
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from flowexp.encoders.base import FeatureNet
-from flowexp.encoders.weights import read_state_dict
+from flowexp.integrations.encoders.base import FeatureNet
+from flowexp.integrations.encoders.weights import read_state_dict
 from flowexp.records.fingerprint import sha256_of
 
 MODEL = "vit_base_patch14_dinov2"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from flowexp.encoders.vae import VAE
+from flowexp.integrations.encoders.vae import VAE
 
 pytestmark = pytest.mark.slow  # importing diffusers takes ten seconds
 

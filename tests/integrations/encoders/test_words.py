@@ -7,7 +7,7 @@ import hashlib
 import pytest
 import torch
 
-from flowexp.encoders.words import HashedWords, signs_of, words_of
+from flowexp.integrations.encoders.words import HashedWords, signs_of, words_of
 
 
 def test_a_words_vector_is_the_bits_of_its_hash_written_out():

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-from flowexp.encoders.inception import Inception
-from flowexp.encoders.weights import read_state_dict
+from flowexp.integrations.encoders.inception import Inception
+from flowexp.integrations.encoders.weights import read_state_dict
 
 
 @pytest.fixture(scope="module")

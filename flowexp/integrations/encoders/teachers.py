@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowexp.encoders import dinov2
-from flowexp.encoders.base import as_rgb
-from flowexp.encoders.efficientnet_lite import load_lite0
 from flowexp.flow.choices import chosen
+from flowexp.integrations.encoders import dinov2
+from flowexp.integrations.encoders.base import as_rgb
+from flowexp.integrations.encoders.efficientnet_lite import load_lite0
 
 
 class Teacher(nn.Module, ABC):

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowexp.encoders import TEACHERS, Teacher, TokenCache, create_teacher, dinov2
-from flowexp.encoders.efficientnet_lite import load_lite0
-from flowexp.encoders.teachers import DINOv2Teacher, EfficientNetLiteTeacher
+from flowexp.integrations.encoders import TEACHERS, Teacher, TokenCache, create_teacher, dinov2
+from flowexp.integrations.encoders.efficientnet_lite import load_lite0
+from flowexp.integrations.encoders.teachers import DINOv2Teacher, EfficientNetLiteTeacher
 
 
 class Patches(Teacher):
@@ -211,7 +211,7 @@ def test_a_disk_that_fills_up_costs_a_warning_and_no_token(tmp_path, monkeypatch
                 raise OSError(errno.ENOSPC, "No space left on device")
             return super().write(content[:10])
 
-    monkeypatch.setattr("flowexp.encoders.token_cache.FileIO", Full)
+    monkeypatch.setattr("flowexp.integrations.encoders.token_cache.FileIO", Full)
     pictures = images(3)
     with pytest.warns(UserWarning, match="no space left on device"):
         tokens, _ = cached_tokens(tmp_path, pictures)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flowexp.encoders.base import FeatureNet, FeatureSet
-from flowexp.encoders.dinov2 import DINOv2
-from flowexp.encoders.efficientnet_lite import EfficientNetLite
-from flowexp.encoders.inception import Inception
-from flowexp.encoders.teachers import TEACHERS, Teacher, create_teacher
-from flowexp.encoders.token_cache import TokenCache
 from flowexp.flow.choices import chosen
+from flowexp.integrations.encoders.base import FeatureNet, FeatureSet
+from flowexp.integrations.encoders.dinov2 import DINOv2
+from flowexp.integrations.encoders.efficientnet_lite import EfficientNetLite
+from flowexp.integrations.encoders.inception import Inception
+from flowexp.integrations.encoders.teachers import TEACHERS, Teacher, create_teacher
+from flowexp.integrations.encoders.token_cache import TokenCache
 
 ENCODERS: dict[str, type[FeatureNet]] = {net.name: net for net in (DINOv2, EfficientNetLite, Inception)}
 

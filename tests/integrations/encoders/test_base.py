@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowexp.encoders.base import FeatureNet, FeatureSet
-from flowexp.encoders.inception import Inception
+from flowexp.integrations.encoders.base import FeatureNet, FeatureSet
+from flowexp.integrations.encoders.inception import Inception
 
 
 class Colours(FeatureNet):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flowexp.encoders.pretrained import Pretrained
+from flowexp.integrations.encoders.pretrained import Pretrained
 
 
 class Posterior(NamedTuple):

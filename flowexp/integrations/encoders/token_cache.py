@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.encoders.teachers import Teacher
+from flowexp.integrations.encoders.teachers import Teacher
 from flowexp.records.caches import dispensable
 from flowexp.records.fingerprint import Fingerprint, of_values
 

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
-from flowexp.encoders import DINOv2, create_encoder
-from flowexp.encoders.dinov2 import Preprocess, load_dinov2
+from flowexp.integrations.encoders import DINOv2, create_encoder
+from flowexp.integrations.encoders.dinov2 import Preprocess, load_dinov2
 
 
 @pytest.fixture(scope="module")

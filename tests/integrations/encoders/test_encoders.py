@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowexp.encoders import ENCODERS, EfficientNetLite, create_encoder
-from flowexp.encoders.base import FeatureNet
+from flowexp.integrations.encoders import ENCODERS, EfficientNetLite, create_encoder
+from flowexp.integrations.encoders.base import FeatureNet
 
 
 class MeanColour(FeatureNet):
