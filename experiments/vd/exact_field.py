@@ -2,7 +2,8 @@
 
 `python -m flowexp.reproduce vd/exact_field` trains nothing. The fields of some thousand images and of a Gaussian
 mixture in as many dimensions are known in closed form; both have VD's deficit, which is Jensen's. Where SSC lowers the
-distance of their samples, it mends the solver or the samples' noise, and not what a network has underestimated.
+distance of their samples, it mends the solver or the samples' noise, and not what a network has underestimated. Where
+it does not, that deficit by itself harms no sampler, and what SSC mends of a network is another fault.
 """
 
 from __future__ import annotations
