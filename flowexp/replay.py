@@ -63,8 +63,8 @@ def _print(path: Path, parts: str | None = None) -> None:
     from flowexp.training.nonfinite_step import gradient_norm
 
     vouch_for_folder(parts)
-    config = building.stored_config(RunFolder(path.parent))
     incident = _read(path)
+    config = building.stored_config(RunFolder(path.parent))
     module = building.build_module(config, building.build_datamodule(config))
     found = replay(incident, module)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in incident.losses.items())

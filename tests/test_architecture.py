@@ -181,6 +181,8 @@ def test_the_folder_shows_the_architecture_and_rooms_have_few_doors() -> None:
     graph = grimp.build_graph("flowexp", cache_dir=None)
     imports = ((one, other) for one in graph.modules for other in graph.find_modules_directly_imported_by(one))
     arrows = {(one.split(".")[1], other.split(".")[1]) for one, other in imports if "." in one and "." in other}
-    entries = [path for path in (ROOT / "flowexp").iterdir() if path.name not in ("__init__.py", "__pycache__", "py.typed")]
+    entries = [
+        path for path in (ROOT / "flowexp").iterdir() if path.name not in ("__init__.py", "__pycache__", "py.typed")
+    ]
     assert len(entries) <= 22
     assert len({(one, other) for one, other in arrows if one != other}) <= 70

@@ -23,6 +23,7 @@ _OPEN = {  # the kinds of the keys of commands that a yaml leaves null
     "guide_checkpoint": str | None, "trained_run": str | None, "optimized_metric": str | None, "name": str | None,
     "shard": str | None, "run": str | None, "output": str | None, "wandb": str | None, "convention": str | None,
     "ema": float | str | None, "parts": str | None, "init": str | None, "autoencoder": str | None,
+    "prompts": list[str] | None,
 }  # fmt: skip
 _WIDER = {"trainer.precision": int | str | None}  # than Lightning has it: `auto` is ours, and checked by `trainer_keys`
 

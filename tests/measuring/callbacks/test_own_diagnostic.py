@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from flowexp.cli.assembly.building import build_monitors
 from flowexp.cli.launch import config_folder
+from flowexp.cli.trust import TARGETS
 from flowexp.records.recording import Recorder
 from flowexp.reporting.page import render_runs
 from flowexp.reporting.reading import read_run
@@ -44,7 +45,10 @@ def composed(*overrides: str):
         return compose("diagnose", ["run=x", *overrides])
 
 
-def test_a_diagnostic_of_ones_own_has_its_curve_number_sentence_and_section(own, module, datamodule, tmp_path):
+def test_a_diagnostic_of_ones_own_has_its_curve_number_sentence_and_section(
+    own, module, datamodule, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(TARGETS, own)  # as the command line that spells it out does
     config = composed("callbacks=none", f"+callbacks.own._target_={own}", "+callbacks.own.num_images=64")
     (monitor,) = build_monitors(config)
     monitor.run(module, datamodule, Recorder(tmp_path), 5)
