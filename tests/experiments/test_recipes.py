@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,11 @@ OF_THEIR_OWN = ("methods", "vd/fig06_pipelines")  # which have tests of their ow
 OF_LINES = [name for name in RECIPES if name not in OF_THEIR_OWN]
 
 
+def paper_of(name: str) -> str:
+    """lcf or vd; recipes of both papers are made beside LCF's."""
+    return "vd" if name.startswith("vd/") else "lcf"
+
+
 @pytest.fixture
 def run_recipe(workdir: Path) -> Callable[..., Path]:
     """Runs a recipe at its smallest budget, in this process; gives the folder of its results."""
@@ -37,25 +43,46 @@ def run_recipe(workdir: Path) -> Callable[..., Path]:
     return run
 
 
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder in which all recipes of a paper are made, one after the other: they share their runs there."""
+    return cache(tmp_path_factory.mktemp)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("runs_in_process")
-@pytest.mark.parametrize("name", OF_LINES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(f"recipes of {paper_of(name)}")) for name in OF_LINES]
+)
 def test_every_recipe_runs_whole_and_draws_again_without_training(
-    name: str, workdir: Path, run_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    name: str, folder_of: Callable[[str], Path], run_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    folder = folder_of(paper_of(name))
+    monkeypatch.chdir(folder)
     results = run_recipe(name)
     pictures, tables = {*results.glob("*.png")}, {path: path.read_text() for path in results.glob("*.csv")}
     assert tables
     trains = bool(read_recipe(name, ["budget=smoke"]).lines)
     assert (results / "protocol.json").exists() == trains
-    shutil.rmtree(workdir / "outputs", ignore_errors=True)
     of_tables = {path for path in pictures if not path.name.startswith("samples")}
     for path in of_tables:
         path.unlink()
-    run_recipe(name, "redraw=true")
+    with out_of_the_way(folder / "outputs"):
+        run_recipe(name, "redraw=true")
+        assert not (folder / "outputs").exists()
     assert {*results.glob("*.png")} == pictures
     assert {path: path.read_text() for path in results.glob("*.csv")} == tables
-    assert not (workdir / "outputs").exists()
+
+
+@contextmanager
+def out_of_the_way(folder: Path) -> Iterator[None]:
+    """Has no such folder for a while."""
+    elsewhere = folder.with_name(f"{folder.name}_elsewhere")
+    if folder.exists():
+        folder.rename(elsewhere)
+    yield
+    if elsewhere.exists():
+        elsewhere.rename(folder)
 
 
 @pytest.mark.slow
