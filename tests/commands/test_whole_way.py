@@ -17,7 +17,8 @@ pytestmark = pytest.mark.slow
 PAGE = Path(__file__).parents[2] / "docs/other_software.md"
 SMALL = (
     "data.batch_size=4", "trainer.max_steps=2", "trainer.accelerator=cpu", "trainer.precision=32-true",
-    "callbacks=none", "progress_bar=false", "+backbone.depth=2", "+backbone.width=16", "+backbone.heads=2", "sampler.num_steps=2",
+    "callbacks=none", "progress_bar=false", "+backbone.depth=2", "+backbone.width=16", "+backbone.heads=2",
+    "sampler.num_steps=2",
 )  # fmt: skip
 
 
