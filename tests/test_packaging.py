@@ -124,8 +124,8 @@ def test_the_installed_module_composes_its_config_anywhere(module: list[str], in
 
 @pytest.mark.slow
 def test_an_installed_flowexp_draws_a_figure_anywhere(installed: Path, tmp_path: Path):
-    run(sys.executable, "-m", "flowexp.reproduce", "lcf/fig08", "budget=smoke", cwd=tmp_path, PYTHONPATH=str(installed))
-    assert (tmp_path / "results/lcf/fig08_time_densities/smoke/densities.png").stat().st_size > 1000
+    run(sys.executable, "-m", "flowexp.reproduce", "vd/fig08", "budget=smoke", cwd=tmp_path, PYTHONPATH=str(installed))
+    assert (tmp_path / "results/vd/fig08_schedules/smoke/schedules.png").stat().st_size > 1000
 
 
 @pytest.mark.slow
