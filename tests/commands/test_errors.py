@@ -152,7 +152,7 @@ def interrupted_in_lightning(*_: object) -> None:
 def test_ctrl_c_says_where_the_run_lies_and_how_it_goes_on(in_process, workdir: Path, monkeypatch, capsys, run):
     monkeypatch.setattr("flowexp.train.run", run)
     assert in_process("train", "run_dir=x") == 130
-    assert f"stopped: {workdir / 'x'}; the same command with ckpt=auto goes on" in capsys.readouterr().err
+    assert f"stopped: {workdir / 'x'}; the same command with ckpt=auto continues" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from experiments.catalogue import compose_experiment, first_comment, list_experi
 from flowexp.cli.assembly.building import build, build_module, build_monitors
 from flowexp.cli.launch import _accept_both_spellings
 from flowexp.data import ImageDataModule, ImageSet, LatentCache, Latents, Manifest
+from flowexp.data.captioned import Captioned
 from flowexp.data.sets.identity import identity_of
 from flowexp.integrations.encoders import TEACHERS, FeatureNet
 from flowexp.objectives.terms import repa
@@ -127,6 +128,9 @@ def few_images(datamodule: ImageDataModule) -> tuple[ImageSet, ImageSet]:
     shape = (NUM_IMAGES, datamodule.channels, datamodule.resolution, datamodule.resolution)
     pixels = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     images = ImageSet(pixels, torch.arange(NUM_IMAGES) % max(1, datamodule.num_classes))
+    if isinstance(datamodule, Captioned) and datamodule.text is not None:
+        train, test = (datamodule.captioned(split, images, [["a cat"]] * NUM_IMAGES) for split in ("train", "test"))
+        return train, test
     return images, images
 
 

@@ -16,7 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from flowexp import reproduce
-from flowexp.cli.recipes import dips, find_recipes, markdown_table, read_recipe
+from flowexp.cli.recipes import dips, find_recipes, markdown_table, network_rows, read_recipe
 from flowexp.cli.recipes.lines import lines_of
 from flowexp.cli.recipes.recipe import shipped
 from flowexp.cli.recipes.runs import compose_run, run_of
@@ -91,7 +91,7 @@ def test_figure_4_trains_once_and_finds_its_runs_again(workdir: Path, capfd: pyt
     command = [sys.executable, "-m", "flowexp.reproduce", "lcf/fig04", "budget=smoke"]
     subprocess.run(command, timeout=600, check=True, env={**os.environ, "PYTHONPATH": str(shipped().parent)})
     results = workdir / "results" / "lcf" / "fig04_probe_curve" / "smoke"
-    rows = read_csv(results / "curve.csv")
+    rows = network_rows(read_csv(results / "curve.csv"))
     assert {(row["method"], row["t"]) for row in rows} == {(m, t) for m in ("FM", "LCF") for t in (0.0, 0.1, 0.4)}
     protocol = json.loads((results / "protocol.json").read_text())
     assert protocol["digits, LCF"]["objective"]["T_min"] == 100 and protocol["digits, FM"]["versions"]["torch"]
