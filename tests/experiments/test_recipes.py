@@ -23,7 +23,7 @@ from flowexp.cli.recipes.runs import compose_run, run_of
 from flowexp.records.tables import read_csv
 
 RECIPES = [name for name in find_recipes() if (shipped() / f"{name}.yaml").exists()]
-OF_THEIR_OWN = ("methods", "vd/fig06_pipelines")  # which have tests of their own
+OF_THEIR_OWN = ("methods", "side_by_side", "vd/fig06_pipelines")  # which have tests of their own
 OF_LINES = [name for name in RECIPES if name not in OF_THEIR_OWN]
 
 
