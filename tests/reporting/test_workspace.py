@@ -41,7 +41,8 @@ def logged() -> set[str]:
     keys |= set(ProbeMonitor([0.1]).scalar_names())
     of_learner = strings_of(SOURCE / "training/learner.py")
     steps, keys = of_learner & {"loss", "grad_norm"}, keys | (of_learner & {"train/lr"})
-    encoder = strings_of(*(SOURCE / "integrations/encoders").glob("*.py")) & {"frechet/efficientnet_lite", "efficientnet_lite"}
+    of_encoders = strings_of(*(SOURCE / "integrations/encoders").glob("*.py"))
+    encoder = of_encoders & {"frechet/efficientnet_lite", "efficientnet_lite"}
     names = monitors & {*CURVES, *LOW_NOISE, *DEFICIT, "samples"}
     keys |= {f"train/{word}" for word in steps} | {f"frechet/{word.split('/')[-1]}" for word in encoder}
     return keys | names | {f"{name}_{kind}" for name in names for kind in ("table", MAP)}
