@@ -19,9 +19,9 @@ from hydra.errors import HydraException
 
 NAMES = (
     "run_dir", "output_root", "name", "run", "checkpoint", "guide", "guide_checkpoint", "ckpt", "trained_run", "output",
-    "file", "parts", "init", "to", "autoencoder", "hydra.sweep.dir", "hydra.sweep.subdir",
+    "file", "parts", "init", "to", "autoencoder", "data.name", "hydra.sweep.dir", "hydra.sweep.subdir",
 )  # fmt: skip  # words, whatever they look like
-_PLACES = ("root", "weights", "dir", "reference", "cache", "source")  # last parts of keys that name a file or a folder
+_PLACES = ("root", "weights", "dir", "reference", "cache")  # last parts of keys that name a file or a folder
 _PAIRS = {"[": "]", "(": ")", "{": "}"}
 
 

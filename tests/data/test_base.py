@@ -44,8 +44,8 @@ OF_ANYBODY = {
     "folder_captions": (PictureFolder, "data.root"),
     "folder_latents": (Latents, "data.pictures.root"),
     "folder_captions_latents": (TextLatents, "data.pictures.root"),
-    "hub": (HubDataset, "data.source"),
-    "hub_captions": (HubDataset, "data.source"),
+    "hub": (HubDataset, "data.name"),
+    "hub_captions": (HubDataset, "data.name"),
     "emoji": (Emoji, ""),
     "emoji_classes": (Emoji, ""),
 }

@@ -24,12 +24,12 @@ _IMAGES, _LABELS = ("image", "img", "picture"), ("label", "labels", "fine_label"
 class HubDataset(Decoded):
     """Pictures of a dataset of `datasets`, whose columns are known by their kinds: an Image, a ClassLabel, a text.
 
-    `source` is a name of the hub, whose files `datasets` keeps in a cache of its own, a folder that `save_to_disk`
+    `name` is one of the hub, whose files `datasets` keeps in a cache of its own, a folder that `save_to_disk`
     wrote, or one of Parquet files or pictures as `load_dataset` reads it. The split `train` is trained on and
     `validation` or `test` held out; without one, `val_fraction` of the rows. No dataset runs code.
 
     Arguments:
-        source: what is loaded.
+        name: what is loaded; the dataset's own name is its last part.
         config: a configuration of the dataset, where it has several.
         revision: a certain version of it; None is the newest.
         image, label, caption: names of the columns; None finds them.
@@ -44,7 +44,7 @@ class HubDataset(Decoded):
 
     def __init__(
         self,
-        source: str,
+        name: str,
         *,
         config: str | None = None,
         revision: str | None = None,
@@ -57,12 +57,12 @@ class HubDataset(Decoded):
         super().__init__(**others)
         if not 0 < val_fraction < 1:
             raise ValueError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}")
-        self.source = source
+        self.source = name
         self.config = config
         self.revision = revision
         self.columns = {"image": image, "label": label, "caption": caption}
         self.val_fraction = val_fraction
-        self.name = Path(source).name
+        self.name = Path(name).name
 
     def list_pictures(self) -> Listing:
         names = self._class_names()
@@ -102,7 +102,7 @@ class HubDataset(Decoded):
         except Exception as error:  # of a dozen packages below: no such name, no network, a damaged file
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise DataError(
-                f"the dataset {self.source} cannot be loaded ({reason}): check data.source and the network, give a "
+                f"the dataset {self.source} cannot be loaded ({reason}): check data.name and the network, give a "
                 f"folder that save_to_disk wrote, {INSTEAD}"
             ) from error
 

@@ -95,7 +95,7 @@ def test_a_damaged_picture_is_named_by_its_row(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_had_ends_in_a_sentence(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"nobody/nothing cannot be loaded .*check data\.source and the network"):
+    with pytest.raises(DataError, match=r"nobody/nothing cannot be loaded .*check data\.name and the network"):
         opened("nobody/nothing", tmp_path)
     with pytest.raises(DataError, match=r"has no column picture: it has img, .*\(data\.image\)"):
         opened(saved, tmp_path, image="picture")
