@@ -15,6 +15,7 @@ from flowexp.cli.recipes import (
     Rows,
     dips_by_seed,
     judge_difference,
+    judge_points,
     over_seeds,
     plot_probes,
     summarise_probes,
@@ -92,7 +93,7 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     dominates = [low_share(seed["last"]) - low_share(seed["first"]) for seed in seeds]
     return {
         "ill_posed_objective": judge_difference(excess, 0.02, " in |v - v*|² / d"),
-        "slow_at_low_noise": judge_difference(slower, 0.05, " points", 100),
-        "bottleneck": judge_difference(dominates, 0.01, " points", 100),
-        "degraded_features": judge_difference(dips_by_seed(tables["probe"], "FM"), 0.01, " points", 100),
+        "slow_at_low_noise": judge_points(slower, 0.05),
+        "bottleneck": judge_points(dominates),
+        "degraded_features": judge_points(dips_by_seed(tables["probe"], "FM")),
     }

@@ -15,7 +15,7 @@ from flowexp.cli.recipes import (
     baselines_in,
     clean_by_seed,
     dips_by_seed,
-    judge_difference,
+    judge_points,
     plot_probes,
     summarise_probes,
 )
@@ -48,8 +48,8 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     gains = [lcf - fm for lcf, fm in zip(clean_by_seed(rows, "LCF"), clean_by_seed(rows, "FM"), strict=True)]
     less = [fm - lcf for fm, lcf in zip(dips_by_seed(rows, "FM"), dips_by_seed(rows, "LCF"), strict=True)]
     return {
-        "dip": judge_difference(dips_by_seed(rows, "FM"), POINT, " points", 100),
-        "dip_of_the_papers_probe": judge_difference(dips_by_seed(rows, "FM", "paper"), POINT, " points", 100),
-        "lcf_removes_the_dip": judge_difference(less, POINT, " points", 100),
-        "lcf_has_better_clean_features": judge_difference(gains, POINT, " points", 100),
+        "dip": judge_points(dips_by_seed(rows, "FM")),
+        "dip_of_the_papers_probe": judge_points(dips_by_seed(rows, "FM", "paper")),
+        "lcf_removes_the_dip": judge_points(less),
+        "lcf_has_better_clean_features": judge_points(gains),
     }

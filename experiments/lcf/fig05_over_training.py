@@ -15,11 +15,12 @@ from flowexp.cli.recipes import (
     Lines,
     Rows,
     by_seed,
+    denied,
     dips_by_seed,
     distance_in,
     distances_over_epochs,
-    judge_absence,
-    judge_difference,
+    judge_points,
+    judge_share,
     plot_distances,
     plot_probes,
     summarise_probes,
@@ -65,7 +66,7 @@ def summarise(tables: dict[str, Rows]) -> Rows:
     return table
 
 
-def gains(rows: Rows, steps: list[int]) -> list[float]:
+def saved_at(rows: Rows, steps: list[int]) -> list[float]:
     """Of each seed, by which share LCF's distance lies below FM's, averaged over `steps`."""
     distance = distance_in(rows[0])
     shares = []
@@ -82,8 +83,8 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     steps = sorted({row["step"] for row in distances})
     first, last = (dips_by_seed(probe, probe[place]["method"]) for place in (0, -1))
     return {
-        "sooner": judge_difference(gains(distances, steps), 0.02, " %", 100),
-        "lower_in_the_end": judge_difference(gains(distances, steps[-1:]), 0.02, " %", 100),
-        "no_dip_early": judge_absence(first, 0.01, " points", 100),
-        "dip_emerges": judge_difference([b - a for a, b in zip(first, last, strict=True)], 0.01, " points", 100),
+        "sooner": judge_share(saved_at(distances, steps)),
+        "lower_in_the_end": judge_share(saved_at(distances, steps[-1:])),
+        "no_dip_early": denied(judge_points(first)),
+        "dip_emerges": judge_points([b - a for a, b in zip(first, last, strict=True)]),
     }

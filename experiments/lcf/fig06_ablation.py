@@ -14,14 +14,16 @@ from flowexp.cli.recipes import (
     Rows,
     by_seed,
     clean_by_seed,
+    differences,
     distance_in,
-    distance_name,
-    distances_over_epochs,
-    judge_difference,
+    judge_points,
+    judge_share,
     last_distances,
+    measure_features_and_samples,
     plot_distances,
     plot_probes,
-    summarise_probes,
+    shares_saved,
+    summarise_methods,
 )
 
 
@@ -31,8 +33,7 @@ def measure(lines: Lines) -> dict[str, Rows]:
     members = [
         {"panels": panels, "method": str(name)} for key, panels in groups.items() for name in lines.settings[key]
     ]
-    probe = [row for line in lines.of("probe") for row in line.rows("probe")]
-    return {"probe": probe, "distances": distances_over_epochs(lines.of("distance")), "jumps": jumps, "panels": members}
+    return {**measure_features_and_samples(lines), "jumps": jumps, "panels": members}
 
 
 def methods_of(tables: dict[str, Rows], panels: str) -> list[str]:
@@ -68,18 +69,9 @@ def with_jump(tables: dict[str, Rows], method: str) -> dict[int, float]:
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
-    probes = {row["method"]: row for row in summarise_probes(tables["probe"])}
-    distance, table = distance_name(distance_in(tables["distances"][0])), []
-    for method in dict.fromkeys(row["method"] for row in tables["distances"]):
-        plain, jumped = last_distances(tables["distances"], method), with_jump(tables, method)
-        row = {key: probes.get(method, {}).get(key) for key in ("peak", "clean", "dip")}
-        row |= {distance: _mean(plain), "with a jump from T_min": _mean(jumped)}
-        table.append({"method": method, **row})
-    return table
-
-
-def _mean(values: dict[int, float]) -> float | None:
-    return sum(values.values()) / len(values) if values else None
+    jumped = {row["method"]: with_jump(tables, row["method"]) for row in summarise_methods(tables)}
+    ends = {method: sum(seeds.values()) / len(seeds) if seeds else None for method, seeds in jumped.items()}
+    return [row | {"with a jump from T_min": ends[row["method"]]} for row in summarise_methods(tables)]
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
@@ -90,19 +82,12 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     jumped, others = with_jump(tables, "LCF"), [clean[name] for name in rivals]
     best_rival = [max(seed) for seed in zip(*others, strict=False)]
     lowest = {seed: min(ends[name][seed] for name in rivals) for seed in ends["LCF"]}
-    jump_gain = [1 - jumped[seed] / ends["LCF"][seed] for seed in jumped]
     costs = [ends[large][seed] / ends[small][seed] - 1 for seed in ends[small]]
     return {
-        "larger_t_min_better_features": _points(clean[large], clean[small]),
-        "t_min_trades_generation": judge_difference(costs, 0.02, " %", 100),
-        "cut_off_is_not_enough": _points(clean["LCF"], clean.get("L_FM only", [])),
-        "lcf_has_the_best_features": _points(clean["LCF"], best_rival),
-        "lcf_has_the_best_samples": judge_difference(
-            [1 - ends["LCF"][seed] / lowest[seed] for seed in lowest], 0.02, " %", 100
-        ),
-        "jump_mends_the_distance": judge_difference(jump_gain, 0.02, " %", 100),
+        "larger_t_min_better_features": judge_points(differences(clean[large], clean[small])),
+        "t_min_trades_generation": judge_share(costs),
+        "cut_off_is_not_enough": judge_points(differences(clean["LCF"], clean.get("L_FM only", []))),
+        "lcf_has_the_best_features": judge_points(differences(clean["LCF"], best_rival)),
+        "lcf_has_the_best_samples": judge_share(shares_saved(lowest, ends["LCF"])),
+        "jump_mends_the_distance": judge_share(shares_saved(ends["LCF"], jumped)),
     }
-
-
-def _points(higher: list[float], lower: list[float]) -> Judgement:
-    return judge_difference([a - b for a, b in zip(higher, lower, strict=False)], 0.01, " points", 100)

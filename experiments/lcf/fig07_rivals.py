@@ -6,41 +6,26 @@ ours is an approximation (docs/ledger.md).
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
-
 from flowexp.cli.recipes import (
     Judgement,
-    Lines,
     Rows,
     clean_by_seed,
+    denied,
+    differences,
     dips_by_seed,
-    distance_beside,
-    distances_over_epochs,
-    judge_absence,
-    judge_difference,
+    draw_features_and_samples,
+    judge_points,
+    judge_share,
     last_distances,
+    measure_features_and_samples,
     peaks_by_seed,
-    plot_distances,
-    plot_probes,
     shares_saved,
-    summarise_probes,
+    summarise_methods,
 )
 
 RIVALS = ("Dispersive Loss", "DDAE++")
 
-
-def measure(lines: Lines) -> dict[str, Rows]:
-    probe = [row for line in lines.of("probe") for row in line.rows("probe")]
-    return {"probe": probe, "distances": distances_over_epochs(lines.of("distance"))}
-
-
-def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"probe": plot_probes(tables["probe"]), "distance": plot_distances(tables["distances"])}
-
-
-def summarise(tables: dict[str, Rows]) -> Rows:
-    rows = summarise_probes(tables["probe"])
-    return [{**row, **distance_beside(tables["distances"], row["method"], None)} for row in rows]
+measure, draw, summarise = measure_features_and_samples, draw_features_and_samples, summarise_methods
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
@@ -53,16 +38,10 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     peaks = {name: peaks_by_seed(probe, name) for name in ("FM", *RIVALS)}
     dips = (dips_by_seed(probe, name) for name in ("FM", "DDAE++"))
     return {
-        "dispersive_no_better_features": judge_absence(
-            _less(peaks["Dispersive Loss"], peaks["FM"]), 0.01, " points", 100
-        ),
-        "ddaepp_better_peak": judge_difference(_less(peaks["DDAE++"], peaks["FM"]), 0.01, " points", 100),
-        "ddaepp_keeps_the_dip": judge_absence(_less(*dips), 0.01, " points", 100),
-        "rivals_better_samples": judge_difference(shares_saved(fm, worse), 0.02, " %", 100),
-        "lcf_best_features": judge_difference(_less(clean_by_seed(probe, "LCF"), best), 0.01, " points", 100),
-        "lcf_sooner": judge_difference(shares_saved(better, lcf), 0.02, " %", 100),
+        "dispersive_no_better_features": denied(judge_points(differences(peaks["Dispersive Loss"], peaks["FM"]))),
+        "ddaepp_better_peak": judge_points(differences(peaks["DDAE++"], peaks["FM"])),
+        "ddaepp_keeps_the_dip": denied(judge_points(differences(*dips))),
+        "rivals_better_samples": judge_share(shares_saved(fm, worse)),
+        "lcf_best_features": judge_points(differences(clean_by_seed(probe, "LCF"), best)),
+        "lcf_sooner": judge_share(shares_saved(better, lcf)),
     }
-
-
-def _less(first: list[float], second: list[float]) -> list[float]:
-    return [a - b for a, b in zip(first, second, strict=False)]

@@ -17,15 +17,16 @@ from flowexp.cli.recipes import (
     Lines,
     Rows,
     clean_by_seed,
+    differences,
     dips_by_seed,
-    distance_beside,
-    distances_over_epochs,
-    judge_difference,
+    judge_points,
+    judge_share,
     last_distances,
+    measure_features_and_samples,
     plot_probes,
     published,
     shares_saved,
-    summarise_probes,
+    summarise_methods,
 )
 from flowexp.flow.time_samplers import create_time_sampler
 from flowexp.records.figures import plot_curves
@@ -34,11 +35,8 @@ LAWS = ("m = -0.5", "m = 0", "m = 0.5")
 
 
 def measure(lines: Lines) -> dict[str, Rows]:
-    return {
-        "probe": [row for line in lines.of("probe") for row in line.rows("probe")],
-        "distances": distances_over_epochs(lines.of("distance")),
-        "densities": densities(lines.settings.laws, lines.settings.num_points),
-    }
+    laws = densities(lines.settings.laws, lines.settings.num_points)
+    return {**measure_features_and_samples(lines), "densities": laws}
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
@@ -49,21 +47,18 @@ def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
 
 def summarise(tables: dict[str, Rows]) -> Rows:
     fids = {key.replace("=", " = "): fid for key, fid in published("lcf", "fig8")["fid"].items()}
-    return [
-        {**row, **distance_beside(tables["distances"], row["method"], fids.get(row["method"]))}
-        for row in summarise_probes(tables["probe"])
-    ]
+    return summarise_methods(tables, fids)
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     probe, (low, *others) = tables["probe"], (last_distances(tables["distances"], law) for law in LAWS)
     rival = {seed: min(other[seed] for other in others) for seed in low if all(seed in other for other in others)}
     smallest = [min(seed) for seed in zip(*(dips_by_seed(probe, law) for law in LAWS), strict=False)]
-    clean = zip(clean_by_seed(probe, "m = 0.5"), clean_by_seed(probe, "m = -0.5"), strict=False)
+    clean = (clean_by_seed(probe, law) for law in ("m = 0.5", "m = -0.5"))
     return {
-        "all_degrade": judge_difference(smallest, 0.01, " points", 100),
-        "low_noise_best_samples": judge_difference(shares_saved(rival, low), 0.02, " %", 100),
-        "trade_off": judge_difference([high - low for high, low in clean], 0.01, " points", 100),
+        "all_degrade": judge_points(smallest),
+        "low_noise_best_samples": judge_share(shares_saved(rival, low)),
+        "trade_off": judge_points(differences(*clean)),
     }
 
 

@@ -10,7 +10,7 @@ from statistics import mean
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Judgement, Lines, Rows, judge_absence, judge_difference, over_seeds
+from flowexp.cli.recipes import Judgement, Lines, Rows, denied, judge_difference, over_seeds
 from flowexp.records.figures import plot_curves
 
 NEAR, FAR = 0.0, 0.3  # the levels compared, or the nearest that were measured
@@ -97,9 +97,9 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     gains = zip(change(end, "LCF", "ratio"), change(end, "FM", "ratio"), strict=False)
     bounded = [spread - 1 for spread in spread_over_training(tables["jacobian"], "FM")]
     return {
-        "bounded_over_training": judge_absence(bounded, 1.0),
+        "bounded_over_training": denied(judge_difference(bounded, 1.0)),
         "noise_gain_rises": judge_difference([value - 1 for value in change(end, "FM", "g_noise")], 0.1),
-        "semantic_gain_does_not": judge_absence([value - 1 for value in change(end, "FM", "g_sem")], 0.1),
+        "semantic_gain_does_not": denied(judge_difference([value - 1 for value in change(end, "FM", "g_sem")], 0.1)),
         "share_reallocated": judge_difference([1 - value for value in change(end, "FM", "ratio")], 0.1),
         "share_reallocated_of_all_tokens": judge_difference(
             [1 - value for value in change(tokens, "FM", "ratio")], 0.1

@@ -5,50 +5,35 @@
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
+from collections.abc import Callable
 
 from flowexp.cli.recipes import (
     Judgement,
-    Lines,
     Rows,
     clean_by_seed,
+    denied,
+    differences,
     dips_by_seed,
-    distance_beside,
-    distances_over_epochs,
-    judge_absence,
-    judge_difference,
+    draw_features_and_samples,
+    judge_points,
+    judge_share,
     last_distances,
+    measure_features_and_samples,
     peaks_by_seed,
-    plot_distances,
-    plot_probes,
     published,
     shares_saved,
-    summarise_probes,
+    summarise_methods,
 )
 
 PRINTED = {"FM": "fm", "LCF": "lcf", "ExFM": "exfm", "x-prediction": "x_prediction"}  # keys of the paper's FIDs
 
 
-def measure(lines: Lines) -> dict[str, Rows]:
-    probe = [row for line in lines.of("probe") for row in line.rows("probe")]
-    return {"probe": probe, "distances": distances_over_epochs(lines.of("distance"))}
-
-
-def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"probe": plot_probes(tables["probe"]), "distance": plot_distances(tables["distances"])}
+measure, draw = measure_features_and_samples, draw_features_and_samples
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
-    probes = {row["method"]: row for row in summarise_probes(tables["probe"])}
-    fids, distances = published("lcf", "fig11")["fid"], tables["distances"]
-    return [
-        {
-            "method": method,
-            **{key: probes.get(method, {}).get(key) for key in ("peak", "clean", "dip")},
-            **distance_beside(distances, method, fids[PRINTED[method]]),
-        }
-        for method in dict.fromkeys(row["method"] for row in distances)
-    ]
+    fids = published("lcf", "fig11")["fid"]
+    return summarise_methods(tables, {method: fids[key] for method, key in PRINTED.items()})
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
@@ -61,17 +46,14 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
         min(pair) for pair in zip(_less_than_fm(probe, peaks_by_seed), _less_than_fm(probe, clean_by_seed), strict=True)
     ]
     return {
-        "exfm_keeps_the_dip": judge_absence([a - b for a, b in zip(*dips, strict=False)], 0.01, " points", 100),
-        "exfm_worse_samples": judge_difference(
-            [-share for share in shares_saved(ends["FM"], ends["ExFM"])], 0.02, " %", 100
-        ),
-        "x_weaker_features": judge_difference(weaker, 0.01, " points", 100),
-        "x_worse_samples": judge_difference(shares_saved(ends["x-prediction"], ends["FM"]), 0.02, " %", 100),
-        "lcf_best_of_all": judge_difference(shares_saved(lowest, ends["LCF"]), 0.02, " %", 100),
+        "exfm_keeps_the_dip": denied(judge_points(differences(*dips))),
+        "exfm_worse_samples": judge_share([-share for share in shares_saved(ends["FM"], ends["ExFM"])]),
+        "x_weaker_features": judge_points(weaker),
+        "x_worse_samples": judge_share(shares_saved(ends["x-prediction"], ends["FM"])),
+        "lcf_best_of_all": judge_share(shares_saved(lowest, ends["LCF"])),
     }
 
 
-def _less_than_fm(probe: Rows, number: object) -> list[float]:
+def _less_than_fm(probe: Rows, number: Callable[[Rows, str], list[float]]) -> list[float]:
     """By how much x-prediction lies below FM, of each seed, in one number of the curve."""
-    assert callable(number)
-    return [fm - x for fm, x in zip(number(probe, "FM"), number(probe, "x-prediction"), strict=False)]
+    return differences(number(probe, "FM"), number(probe, "x-prediction"))

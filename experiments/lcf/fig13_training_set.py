@@ -12,9 +12,9 @@ from flowexp.cli.recipes import (
     Judgement,
     Lines,
     Rows,
+    denied,
     dips_by_seed,
-    judge_absence,
-    judge_difference,
+    judge_points,
     plot_probes,
     summarise_probes,
 )
@@ -50,8 +50,8 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
         sizes = sorted(dict.fromkeys(row["method"] for row in rows), key=_images)
         small, large = (dips_by_seed(rows, sizes[place]) for place in (0, -1))
         grows = [b - a for a, b in zip(small, large, strict=True)]
-        judgements[f"small_sets_no_dip{end or '_equal_steps'}"] = judge_absence(small, 0.01, " points", 100)
-        judgements[f"dip_grows_with_the_set{end}"] = judge_difference(grows, 0.01, " points", 100)
+        judgements[f"small_sets_no_dip{end or '_equal_steps'}"] = denied(judge_points(small))
+        judgements[f"dip_grows_with_the_set{end}"] = judge_points(grows)
     return judgements
 
 

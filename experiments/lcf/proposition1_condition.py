@@ -11,7 +11,7 @@ from statistics import linear_regression
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Judgement, Lines, Rows, by_seed, judge_absence, judge_difference, over_seeds
+from flowexp.cli.recipes import Judgement, Lines, Rows, by_seed, denied, judge_difference, judge_share, over_seeds
 from flowexp.records.figures import plot_curves
 
 KAPPAS = {"noise_target": "target", "noise_network": "network"}
@@ -68,7 +68,7 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     network, target = (cleanest(rows, "FM", column) for column in ("noise_network", "noise_target"))
     lcf = cleanest(rows, "LCF", "noise_network")
     return {
-        "demand_diverges": judge_absence([abs(slope + 1) for slope in slopes(rows)], 0.05, " from -1"),
+        "demand_diverges": denied(judge_difference([abs(slope + 1) for slope in slopes(rows)], 0.05, " from -1")),
         "network_follows": judge_difference([network[seed] / target[seed] - 0.5 for seed in network], 0.0),
-        "lcf_relieves": judge_difference([1 - lcf[seed] / network[seed] for seed in lcf], 0.1, " %", 100),
+        "lcf_relieves": judge_share([1 - lcf[seed] / network[seed] for seed in lcf], 0.1),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Judgement, Lines, Rows, judge_difference, over_seeds
+from flowexp.cli.recipes import Judgement, Lines, Rows, judge_points, over_seeds
 from flowexp.records.figures import plot_curves
 
 LOW = 0.1  # noise levels up to here are low
@@ -68,7 +68,7 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     more = [low_share(seed, last) - part for seed in seeds]
     slower = [fall(seed, 0.5) - fall(seed, 0.0) for seed in seeds]
     return {
-        "low_noise_takes_the_gradient": judge_difference(grows, 0.01, " points", 100),
-        "more_than_its_levels": judge_difference(more, 0.01, " points", 100),
-        "slower_at_low_noise": judge_difference(slower, 0.05, " points", 100),
+        "low_noise_takes_the_gradient": judge_points(grows),
+        "more_than_its_levels": judge_points(more),
+        "slower_at_low_noise": judge_points(slower, 0.05),
     }

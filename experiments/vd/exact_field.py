@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowexp.cli.assembly.building import build_datamodule
-from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_difference, plot_cells
+from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_share, plot_cells
 from flowexp.cli.recipes.runs import compose_run
 from flowexp.flow.interpolants import Linear
 from flowexp.flow.losses import ExactField
@@ -107,7 +107,7 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
 
     def gain(field: str, sampler: str) -> Judgement:
         cell = {"field": field, "sampler": sampler, "network calls": calls}
-        return judge_difference(gains(rows, cell | {"SSC": "none"}, cell | {"SSC": "1.1 to 1"}), 0.02, " %", 100)
+        return judge_share(gains(rows, cell | {"SSC": "none"}, cell | {"SSC": "1.1 to 1"}))
 
     return {
         "ssc_gains_on_exact_images": gain("images", "euler_maruyama"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Judgement, Lines, Rows, judge_difference, over_seeds
+from flowexp.cli.recipes import Judgement, Lines, Rows, denied, judge_difference, judge_share, over_seeds
 from flowexp.records.figures import plot_curves
 
 VALUES = ["velocity", "velocity_sd", "target", "target_sd", "exact", "exact_sd", "noise", "data", "mean_image",
@@ -93,12 +93,12 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     trained = [after / before - 1 for after, before in zip(_mean_length(last), _mean_length(earlier), strict=True)]
     ratio = _at(last, noise, lambda row: 1 - row["velocity"] / row["exact"])
     return {
-        "deficit_at_noise": judge_difference(_at(last, noise, lambda row: row["deficit"]), 2 * PERCENT, " %", 100),
-        "deficit_at_data": judge_difference(_at(last, data, lambda row: row["deficit"]), 2 * PERCENT, " %", 100),
-        "networks_deficit_at_noise": judge_difference(ratio, PERCENT, " %", 100),
-        "monotonic_decay": _reversed(judge_difference(rise, PERCENT, " % of rise on the way", 100)),
-        "larger_is_longer": judge_difference(longer if len(methods) > 1 else [], PERCENT, " %", 100),
-        "longer_training_is_not_longer": _reversed(judge_difference(trained, PERCENT, " % longer", 100)),
+        "deficit_at_noise": judge_share(_at(last, noise, lambda row: row["deficit"]), 2 * PERCENT),
+        "deficit_at_data": judge_share(_at(last, data, lambda row: row["deficit"]), 2 * PERCENT),
+        "networks_deficit_at_noise": judge_share(ratio, PERCENT),
+        "monotonic_decay": denied(judge_difference(rise, PERCENT, " % of rise on the way", 100)),
+        "larger_is_longer": judge_share(longer if len(methods) > 1 else [], PERCENT),
+        "longer_training_is_not_longer": denied(judge_difference(trained, PERCENT, " % longer", 100)),
     }
 
 
@@ -113,9 +113,3 @@ def _mean_length(rows: Rows) -> list[float]:
     seeds = sorted({row.get("seed", 0) for row in rows})
     of = [[row["velocity"] for row in rows if row.get("seed", 0) == seed] for seed in seeds]
     return [sum(lengths) / len(lengths) for lengths in of]
-
-
-def _reversed(judgement: Judgement) -> Judgement:
-    """Of the claim that there is no such difference."""
-    ends = {"supported": "refuted", "refuted": "supported"}
-    return Judgement(ends.get(judgement.state, judgement.state), judgement.evidence)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from flowexp.cli.recipes import (
     distance_in,
     distance_name,
     gains,
-    judge_difference,
+    judge_share,
     over_seeds,
     published,
 )
@@ -59,7 +59,7 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
         """Of `scale` at 50 network calls against no scale at `calls`."""
         plain = {"sampler": sampler, "SSC": "none", CALLS: calls}
         found = gains(tables["grid"], plain, {"sampler": sampler, "SSC": scale, CALLS: 50})
-        return judge_difference(found, MATTERS, " %", 100)
+        return judge_share(found, MATTERS)
 
     return {
         "ssc_gains_at_50": gain("Euler-Maruyama", 50),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_difference, plot_cells, published
+from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_share, plot_cells, published
 
 MODEL = "SiT-S/2"  # the paper's smallest, beside ours
 
@@ -42,7 +42,7 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     corrected = {"method": "FM", "SSC": "1.1 to 1"}
 
     def judged(worse: dict[str, str], better: dict[str, str]) -> Judgement:
-        return judge_difference(gains(tables["scores"], worse, better), 0.02, " %", 100)
+        return judge_share(gains(tables["scores"], worse, better))
 
     return {
         "mafm_lowers_the_distance": judged(plain, mafm),

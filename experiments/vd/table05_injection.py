@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_difference, plot_cells, published
+from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_share, plot_cells, published
 
 KEYS = ["sampler", "SSC"]
 NAMES = {(1.0, 1.0): "none", (1.1, 1.0): "1.1 to 1", (1.0, 1.1): "1 to 1.1", (1.05, 1.05): "constant 1.05"}
@@ -29,7 +29,7 @@ def summarise(tables: dict[str, Rows]) -> Rows:
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     def early_against(other: str, matters: float) -> Judgement:
         plain, early = ({"sampler": "Euler-Maruyama", "SSC": scale} for scale in (other, "1.1 to 1"))
-        return judge_difference(gains(tables["scores"], plain, early), matters, " %", 100)
+        return judge_share(gains(tables["scores"], plain, early), matters)
 
     return {
         "early_gains": early_against("none", 0.02),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_difference, plot_cells, published
+from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_share, plot_cells, published
 
 MODEL = "SiT-S/2"  # the paper's smallest, beside ours
 CELLS = {
@@ -43,7 +43,7 @@ def summarise(tables: dict[str, Rows]) -> Rows:
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     def judged(worse: tuple[str, str], better: tuple[str, str], matters: float = 0.01) -> Judgement:
         plain, other = (dict(zip(("method", "SSC"), cell, strict=True)) for cell in (worse, better))
-        return judge_difference(gains(tables["scores"], plain, other), matters, " %", 100)
+        return judge_share(gains(tables["scores"], plain, other), matters)
 
     return {
         "mafm_alone": judged(("FM", "none"), ("MAFM, lambda 1", "none"), 0.02),

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from flowexp.cli.recipes import find_recipes, judge_absence, read_recipe, shares_saved
+from flowexp.cli.recipes import denied, find_recipes, judge_difference, read_recipe, shares_saved
 from flowexp.cli.recipes.probe_curves import at_best_taps, clean_by_seed, dips_by_seed, peaks_by_seed
 
 Row = dict[str, object]
@@ -38,7 +38,7 @@ def test_a_curve_is_that_of_the_methods_best_tap_and_its_dip_that_of_each_seed()
 
 
 def test_a_claim_that_denies_a_difference_ends_the_other_way_round() -> None:
-    states = [judge_absence(values, 0.01).state for values in ([0.001] * 3, [0.05, 0.06, 0.07], [0.001])]
+    states = [denied(judge_difference(values, 0.01)).state for values in ([0.001] * 3, [0.05, 0.06, 0.07], [0.001])]
     assert states == ["supported", "refuted", "not testable at this scale"]
     assert shares_saved({0: 10.0, 1: 8.0}, {0: 5.0}) == [0.5]
 

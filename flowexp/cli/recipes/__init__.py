@@ -8,13 +8,26 @@ A recipe is a yaml with budgets, and a Python file of the same name beside it wi
     judge(tables) -> judgements        {"dip": Judgement(...), ...}, for the `claims` of the yaml
 """
 
-from flowexp.cli.recipes.claims import Claim, Judgement, decide, judge_absence, judge_difference
+from flowexp.cli.recipes.claims import (
+    Claim,
+    Judgement,
+    decide,
+    denied,
+    differences,
+    judge_difference,
+    judge_points,
+    judge_share,
+)
 from flowexp.cli.recipes.distances import (
-    distance_beside,
     distances_over_epochs,
     last_distances,
     plot_distances,
     shares_saved,
+)
+from flowexp.cli.recipes.features_and_samples import (
+    draw_features_and_samples,
+    measure_features_and_samples,
+    summarise_methods,
 )
 from flowexp.cli.recipes.lines import Line, Lines, Rows
 from flowexp.cli.recipes.probe_curves import (
@@ -51,19 +64,23 @@ __all__ = [
     "clean_by_seed",
     "compare_scores",
     "decide",
+    "denied",
+    "differences",
     "dips",
     "dips_by_seed",
-    "distance_beside",
     "distance_in",
     "distance_name",
     "distances_over_epochs",
+    "draw_features_and_samples",
     "find_recipes",
     "gains",
     "interval_in",
-    "judge_absence",
     "judge_difference",
+    "judge_points",
+    "judge_share",
     "last_distances",
     "markdown_table",
+    "measure_features_and_samples",
     "network_rows",
     "over_seeds",
     "peaks_by_seed",
@@ -74,5 +91,6 @@ __all__ = [
     "read_recipe",
     "score_columns",
     "shares_saved",
+    "summarise_methods",
     "summarise_probes",
 ]

@@ -61,11 +61,25 @@ def judge_difference(values: Sequence[float], matters: float, unit: str = "", sc
     return Judgement(UNTESTABLE, f"because {said} neither shows nor excludes {scale * matters:g}{unit}")
 
 
-def judge_absence(values: Sequence[float], matters: float, unit: str = "", scale: float = 1.0) -> Judgement:
-    """Whether there is no difference of `matters`: the opposite of `judge_difference`, of a claim that denies one."""
-    judged = judge_difference(values, matters, unit, scale)
+def judge_points(values: Sequence[float], matters: float = 0.01) -> Judgement:
+    """`judge_difference` of accuracies or other shares, one for each seed, told in points."""
+    return judge_difference(values, matters, " points", 100)
+
+
+def judge_share(values: Sequence[float], matters: float = 0.02) -> Judgement:
+    """`judge_difference` of relative differences, such as the share by which a distance is lower, told in percent."""
+    return judge_difference(values, matters, " %", 100)
+
+
+def denied(judgement: Judgement) -> Judgement:
+    """The end of a claim that there is no such difference: what supports the difference refutes the claim."""
     opposite: dict[State, State] = {"supported": "refuted", "refuted": "supported"}
-    return Judgement(opposite.get(judged.state, judged.state), judged.evidence)
+    return Judgement(opposite.get(judgement.state, judgement.state), judgement.evidence)
+
+
+def differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    """The first numbers less the second ones, of the seeds that both have."""
+    return [a - b for a, b in zip(first, second, strict=False)]
 
 
 def decide(claims: Mapping[str, Mapping[str, Any]], judgements: Mapping[str, Judgement]) -> list[Claim]:

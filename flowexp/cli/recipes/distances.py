@@ -35,10 +35,3 @@ def last_distances(rows: Sequence[Row], method: str) -> dict[Any, float]:
 def shares_saved(before: Mapping[Any, float], after: Mapping[Any, float]) -> list[float]:
     """By which share `after` lies below `before`, of each seed that both have."""
     return [1 - after[seed] / before[seed] for seed in before if seed in after]
-
-
-def distance_beside(rows: Sequence[Row], method: str, paper: float | None) -> dict[str, Any]:
-    """The columns of a summary: ours at the end, averaged over seeds, and the paper's FID of its own scale."""
-    ends = last_distances(rows, method)
-    ours = sum(ends.values()) / len(ends) if ends else None
-    return {distance_name(distance_in(rows[0])): ours, "paper (CIFAR-10, FID)": paper}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from flowexp.cli.recipes.distances import shares_saved
 from flowexp.cli.recipes.tables import by_seed, distance_in, distance_name, over_seeds
 from flowexp.records.score_name import ScoreName
 
@@ -30,7 +31,7 @@ def gains(rows: Sequence[Row], plain: Row, other: Row, score: str | None = None)
     """
     column = score or distance_in(rows[0])
     before, after = (by_seed(rows, column, **dict(cell)) for cell in (plain, other))
-    return [1 - after[seed] / before[seed] for seed in before if seed in after]
+    return shares_saved(before, after)
 
 
 def compare_scores(
