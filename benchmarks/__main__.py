@@ -22,7 +22,7 @@ from benchmarks.cases import CASES
 from benchmarks.report import describe, write_report
 from benchmarks.sizes import BUDGETS, CPU, Size
 from benchmarks.table import Result
-from flowexp.cli.assembly.building import resolve_device
+from flowexp.cli.assembly.hardware import resolve_device
 from flowexp.flow.choices import nearest
 from flowexp.records import atomic
 

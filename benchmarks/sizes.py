@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from flowexp.backbones import Backbone, create_backbone
-from flowexp.cli.assembly.building import resolve_device, resolve_precision
+from flowexp.cli.assembly.hardware import resolve_device, resolve_precision
 from flowexp.measuring.callbacks.autocast import autocast
 
 CPU = torch.device("cpu")

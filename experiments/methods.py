@@ -18,7 +18,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from flowexp.cli.assembly.building import build_datamodule, build_module, resolve_precision
+from flowexp.cli.assembly.building import build_datamodule, build_module
+from flowexp.cli.assembly.hardware import resolve_precision
 from flowexp.cli.recipes import Recipe, markdown_table
 from flowexp.cli.recipes.runs import compose_run, measurement_of, protocol_of, run_of
 from flowexp.data import ImageDataModule, Pick

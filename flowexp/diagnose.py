@@ -22,7 +22,7 @@ SHORTHANDS = {"probe": "callbacks=probe_only", "ssc": "callbacks=ssc_calibration
 
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Measures `config.run` with the diagnostics of `config.callbacks`; writes curves, verdicts and report.html."""
-    from flowexp.cli.assembly import building
+    from flowexp.cli.assembly import building, hardware
     from flowexp.cli.assembly.autoguidance import guided_by
     from flowexp.cli.summary import summarise
     from flowexp.measuring.callbacks.monitor import Monitor
@@ -34,7 +34,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     module, datamodule, step = _load(config, monitors)
     module.choose_weights(config.ema)
     module.sampler = building.build(config.sampler)
-    module.to(building.resolve_device(config.device))
+    module.to(hardware.resolve_device(config.device))
     with guided_by(module, config.guide, config.guide_checkpoint) as guide:
         folder.begin(config)
         recorder = Recorder(folder.path, building.build_loggers(config, folder))
@@ -53,13 +53,13 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
 def _load(config: DictConfig, monitors: list[Any]) -> tuple[FlowMatching, ImageDataModule, int]:
     """The module of the run with its dataset, or with that of `data=`, in the shape that the network takes."""
-    from flowexp.cli.assembly import building
+    from flowexp.cli.assembly import building, rebuilding
     from flowexp.data.sets.resized import fitted
 
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
     if "data" not in config:
-        return building.load_run(Path(config.run), checkpoint)
-    module, own, step = building.load_run(Path(config.run), checkpoint, with_data=False)
+        return rebuilding.load_run(Path(config.run), checkpoint)
+    module, own, step = rebuilding.load_run(Path(config.run), checkpoint, with_data=False)
     other = building.build_datamodule(config)
     if other.name != own.name and module.backbone.takes != "nothing":
         _check_that_labels_are_not_needed(module, own.name, other.name, monitors)

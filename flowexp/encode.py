@@ -26,7 +26,7 @@ _CAPTIONS_AT_ONCE = 256
 
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Encodes this process's share of the shards that are not there yet."""
-    from flowexp.cli.assembly import building
+    from flowexp.cli.assembly import building, hardware
     from flowexp.data import LatentCache
 
     rank, num_shares = share_of(config.shard)
@@ -35,7 +35,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
             raise ValueError(f"{key} must be at least 1, got {config[key]}")
     datamodule = building.build_datamodule(config)
     vae = building.build(config.vae)
-    cache, device = LatentCache(config.output), _device(building.resolve_device(config.device))
+    cache, device = LatentCache(config.output), _device(hardware.resolve_device(config.device))
     folder.begin(config)
     cache.begin(describe(datamodule, vae, config.shard_size, device), _small_arrays(datamodule, device))
     own = [shard for shard in list(cache.shards())[rank::num_shares] if not cache.has(shard)]

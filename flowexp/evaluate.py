@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 def run(config: DictConfig, folder: RunFolder) -> None:
     """Measures `config.run` with the monitors of `config.callbacks` and writes the results into `folder`."""
-    from flowexp.cli.assembly import building
+    from flowexp.cli.assembly import building, hardware, rebuilding
     from flowexp.cli.assembly.autoguidance import guided_by
     from flowexp.measuring.callbacks.monitor import Monitor
     from flowexp.measuring.callbacks.monitor_runs import tell_failures
 
     if config.seed is not None and not 0 <= config.seed < 2**32:
         raise ValueError(f"seed must lie in 0..{2**32 - 1}, or be null for the run's own; got {config.seed}")
-    device, is_first = building.device_of_processes(config.device, config.devices)
+    device, is_first = hardware.device_of_processes(config.device, config.devices)
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
-    module, datamodule, step = building.load_run(Path(config.run), checkpoint)
+    module, datamodule, step = rebuilding.load_run(Path(config.run), checkpoint)
     module.choose_weights(config.ema)
     module.sampler = building.build(config.sampler)
     module.seed = module.seed if config.seed is None else config.seed

@@ -27,16 +27,16 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     """Writes the network of `config.run` into `config.to`."""
     from pathlib import Path
 
-    from flowexp.cli.assembly import building
+    from flowexp.cli.assembly import building, hardware, rebuilding
     from flowexp.cli.assembly.publishing import publish
 
     to = Path(config.to)
     _check(config, to)
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
-    module, datamodule, step = building.load_run(Path(config.run), checkpoint, with_data=False)
+    module, datamodule, step = rebuilding.load_run(Path(config.run), checkpoint, with_data=False)
     module.choose_weights(config.ema)
     module.sampler = building.build(config.sampler)
-    module.to(building.resolve_device(config.device))
+    module.to(hardware.resolve_device(config.device))
     model = publish(config, module, datamodule, step)
     if config.format == "diffusers":
         from flowexp.integrations.diffusers import save_pipeline

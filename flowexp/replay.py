@@ -56,7 +56,7 @@ def main() -> int:
 def _print(path: Path, parts: str | None = None) -> None:
     from rich.table import Table
 
-    from flowexp.cli.assembly import building
+    from flowexp.cli.assembly import building, rebuilding
     from flowexp.cli.terminal import console
     from flowexp.cli.trust import vouch_for_folder
     from flowexp.records.run_folder import RunFolder
@@ -64,7 +64,7 @@ def _print(path: Path, parts: str | None = None) -> None:
 
     vouch_for_folder(parts)
     incident = _read(path)
-    config = building.stored_config(RunFolder(path.parent))
+    config = rebuilding.stored_config(RunFolder(path.parent))
     module = building.build_module(config, building.build_datamodule(config))
     found = replay(incident, module)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in incident.losses.items())

@@ -18,20 +18,20 @@ def run(config: DictConfig, folder: RunFolder) -> None:
     """Draws images; writes `samples.png` (a grid), `samples.npz` (N x H x W x 3, for ADM) and `summary.json`."""
     from pathlib import Path
 
-    from flowexp.cli.assembly import building
+    from flowexp.cli.assembly import building, hardware, rebuilding
     from flowexp.cli.assembly.autoguidance import guided_by
     from flowexp.records import atomic
 
     _check(config)
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
-    module, datamodule, step = building.load_run(Path(config.run), checkpoint, with_data=False)
+    module, datamodule, step = rebuilding.load_run(Path(config.run), checkpoint, with_data=False)
     if config.prompts is not None:
         module.conditions = _prompted(module, datamodule, list(config.prompts))
     elif module.backbone.takes == "text":
         datamodule.setup()  # the captions
     module.choose_weights(config.ema)
     module.sampler = building.build(config.sampler)
-    module.to(building.resolve_device(config.device))
+    module.to(hardware.resolve_device(config.device))
     with guided_by(module, config.guide, config.guide_checkpoint) as guide:
         folder.begin(config)
         nfe = _draw(module, datamodule, config, folder)

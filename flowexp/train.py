@@ -240,7 +240,8 @@ def _fit(
     config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datamodule: Any, checkpoint: Path | None
 ) -> int:
     """Trains, or restores the run that already trained this. Returns the step that was reached."""
-    from flowexp.cli.assembly.building import restore, trained
+    from flowexp.cli.assembly.building import trained
+    from flowexp.cli.assembly.rebuilding import restore
     from flowexp.measuring.callbacks.monitor_runs import MeasuringError
     from flowexp.records import atomic
 

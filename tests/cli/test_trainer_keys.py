@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from flowexp.cli.assembly.building import resolve_precision
+from flowexp.cli.assembly.hardware import resolve_precision
 from flowexp.cli.composing import Configs, config_folder
 from flowexp.cli.trainer_keys import INSTEAD, TAKEN, check_trainer, limited
 from flowexp.data import Digits

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flowexp.backbones import create_backbone
-from flowexp.cli.assembly.building import load_run
+from flowexp.cli.assembly.rebuilding import load_run
 
 pytestmark = pytest.mark.slow
 

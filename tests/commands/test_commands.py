@@ -12,7 +12,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from flowexp.cli.assembly.building import load_run
+from flowexp.cli.assembly.rebuilding import load_run
 from flowexp.training.checkpoints import list_checkpoints, load_checkpoint
 
 

@@ -13,7 +13,7 @@ from conftest import Shell
 from safetensors.torch import load_file
 
 import flowexp
-from flowexp.cli.assembly.building import load_run
+from flowexp.cli.assembly.rebuilding import load_run
 from flowexp.training.checkpoints import latest_checkpoint, load_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from witnesses import Losses
 
-from flowexp.cli.assembly.building import load_run
+from flowexp.cli.assembly.rebuilding import load_run
 
 pytestmark = pytest.mark.slow
 

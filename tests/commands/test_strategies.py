@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from flowexp.cli.assembly.building import load_run
+from flowexp.cli.assembly.rebuilding import load_run
 from flowexp.training.checkpoints import list_checkpoints, step_of
 
 pytestmark = pytest.mark.slow

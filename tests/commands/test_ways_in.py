@@ -14,7 +14,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli import jobs, trust
-from flowexp.cli.assembly.building import build, stored_config
+from flowexp.cli.assembly.building import build
+from flowexp.cli.assembly.rebuilding import stored_config
 from flowexp.cli.composing import Configs
 from flowexp.records.run_folder import CONFIG, RunFolder
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from flowexp.backbones import Backbone, create_backbone
-from flowexp.cli.assembly.building import build_datamodule, build_module, resolve_precision
+from flowexp.cli.assembly.building import build_datamodule, build_module
+from flowexp.cli.assembly.hardware import resolve_precision
 from flowexp.cli.recipes.runs import compose_run
 from flowexp.objectives import FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
 from flowexp.objectives.terms import Dispersive

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flowexp.cli.assembly.building import load_run
+from flowexp.cli.assembly.rebuilding import load_run
 from flowexp.objectives import FlowMatching
 
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
-import torch
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from flowexp.backbones import Backbone
+from flowexp.cli.assembly.hardware import resolve_accelerator, resolve_devices, resolve_precision
 from flowexp.cli.loggers import chosen_loggers
-from flowexp.cli.trainer_keys import limited, precision_of
-from flowexp.cli.trust import check_stored, check_targets
+from flowexp.cli.trainer_keys import limited
+from flowexp.cli.trust import check_targets
 from flowexp.cli.validate import check_values
 from flowexp.data import DataError, ImageDataModule
 from flowexp.measuring.callbacks.monitor import Monitor
@@ -35,10 +32,9 @@ from flowexp.records.commit import git_commit
 from flowexp.records.csv_log import CsvLog
 from flowexp.records.keys import chosen_callbacks, monitor_key, training_key
 from flowexp.records.run_folder import RunFolder
-from flowexp.training.checkpoints import AtomicCheckpointIO, latest_checkpoint, load_checkpoint, step_of
+from flowexp.training.checkpoints import AtomicCheckpointIO
 from flowexp.training.lr_schedules import MakeSchedule, RunLength, create_schedule
 from flowexp.training.optimization import MakeOptimizer, check_optimizer
-from flowexp.training.parallel.work import rank_and_world_size, start_processes
 
 
 def build(config: DictConfig, **parts: Any) -> Any:
@@ -287,131 +283,3 @@ def _build_logger(config: DictConfig, offered: dict[str, Any]) -> Logger:
     if "settings" not in takes:
         logger.log_hyperparams(offered["settings"])
     return logger
-
-
-def resolve_accelerator(accelerator: str) -> str:
-    """`auto` is a CUDA GPU where there is one, else the CPU: MPS has no float64, which sums of many numbers need."""
-    if accelerator != "auto":
-        return accelerator
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def resolve_devices(devices: Any, accelerator: str) -> Any:
-    """`devices` as plain containers. Raises ValueError for a CPU's that is no number of processes."""
-    devices = OmegaConf.to_container(devices) if OmegaConf.is_config(devices) else devices
-    if accelerator == "cpu" and devices != "auto" and not str(devices).isdigit():
-        raise ValueError(f"trainer.devices counts the processes of a CPU: give a number, got {devices}")
-    return devices
-
-
-def resolve_precision(precision: str, accelerator: str) -> str:
-    """`auto` is bf16-mixed where the hardware multiplies in bf16, else 32-true; any other by its long name."""
-    if precision != "auto":
-        return precision_of(precision)
-    on_gpu = resolve_accelerator(accelerator) in ("gpu", "cuda")
-    fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else cpu_multiplies_in_bf16()
-    return "bf16-mixed" if fast else "32-true"
-
-
-def cpu_multiplies_in_bf16() -> bool:
-    """Whether this CPU has AVX512-BF16 or AMX, where bf16 is several times faster than fp32."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def load_run(
-    path: Path, checkpoint: Path | None = None, with_data: bool = True
-) -> tuple[FlowMatching, ImageDataModule, int]:
-    """Rebuilds a trained module from its run folder alone; without `with_data` the dataset is not read.
-
-    A run that measured another one's weights, as jobs of a sweep over training-free keys do, takes them from there.
-    Returns the module with its raw weights and its EMA (`module.averaged()` swaps it in), the dataset and the step.
-    Raises ValueError where the folder has no usable checkpoint.
-    """
-    run = RunFolder(path)
-    config, trained = stored_config(run), run.trained_by()
-    if checkpoint is None:
-        _check_newest(trained)  # before the data are read, which takes time
-    with _named_if_of_another_version(run):
-        datamodule = build_datamodule(config) if with_data else build(config.data)
-        module = build_module(config, datamodule)
-    return module, datamodule, restore(module, checkpoint) if checkpoint else _restore_newest(module, trained)
-
-
-def stored_config(run: RunFolder) -> DictConfig:
-    """The config of a training run, to be built. It is data, whoever wrote it, and may call parts of flowexp only.
-
-    Raises:
-        ValueError: as `RunFolder.trained_config`, or it would run other code, see `flowexp.cli.trust`.
-    """
-    config = run.trained_config()
-    with _named_if_of_another_version(run):
-        check_stored(config)
-    return config
-
-
-@contextmanager
-def _named_if_of_another_version(run: RunFolder) -> Iterator[None]:
-    """A config that this flowexp cannot build is refused with the version that wrote it."""
-    try:
-        yield
-    except (DataError, OSError):
-        raise
-    except ValueError as error:  # of a value, or of something that is not here: the version may be why
-        about = run.made_by() if run.is_of_another_version() else f"in {run.config_file}"
-        raise ValueError(f"{error} ({about})") from error
-    except (TypeError, KeyError, AttributeError, HydraException, OmegaConfBaseException) as error:
-        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        reason = " ".join(str(cause).split())
-        raise ValueError(
-            f"{run.config_file} cannot be built ({reason}): it is damaged, or of another version ({run.made_by()})"
-        ) from error
-
-
-def _check_newest(run: RunFolder) -> None:
-    """Raises ValueError where a run has no usable checkpoint; warns where it is not that of the training's end."""
-    if (file := latest_checkpoint(run.checkpoints)) is None:
-        raise ValueError(f"{run.checkpoints} holds no usable checkpoint: none is saved yet, or all are damaged")
-    if (step := run.trained_step()) not in (None, step_of(file)):
-        rank_zero_warn(
-            f"{run.path} has trained {step} steps, and its newest whole checkpoint is that of step {step_of(file)}: "
-            "this older one is taken"
-        )
-
-
-def _restore_newest(module: FlowMatching, run: RunFolder) -> int:
-    """Restores the newest checkpoint; chosen again where a training removes it between the choice and the reading."""
-    while (file := latest_checkpoint(run.checkpoints)) is not None:
-        with suppress(FileNotFoundError):
-            return restore(module, file)
-    raise ValueError(f"{run.checkpoints} holds no usable checkpoint any more")
-
-
-def restore(module: FlowMatching, file: Path) -> int:
-    """Puts the weights and the EMA of a checkpoint into `module`; returns its step."""
-    content = load_checkpoint(file)
-    module.load_state_dict(content["state_dict"])
-    module.on_load_checkpoint(content)
-    return int(content["global_step"])
-
-
-def device_of_processes(device: str, num: int) -> tuple[torch.device, bool]:
-    """The device of this one of `num` processes, which are started where there are several; whether it is the first.
-
-    Raises:
-        ValueError: a device that torch does not know or does not find, or fewer than one process.
-    """
-    chosen = resolve_device(device) if num == 1 else start_processes(device, num)
-    return chosen, rank_and_world_size()[0] == 0
-
-
-def resolve_device(device: str) -> torch.device:
-    """`auto` as in `resolve_accelerator`. Raises ValueError for a device that torch does not know or does not find."""
-    try:
-        found = torch.device(str(resolve_accelerator(device)))
-    except RuntimeError:
-        found = None
-    if found is None or found.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device} needs a CUDA GPU, and torch finds none: take device=cpu or auto")
-    return found

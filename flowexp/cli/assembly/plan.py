@@ -11,13 +11,8 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_warn
 from rich.table import Table
 
-from flowexp.cli.assembly.building import (
-    build_strategy,
-    resolve_accelerator,
-    resolve_devices,
-    resolve_precision,
-    steps_per_epoch,
-)
+from flowexp.cli.assembly.building import build_strategy, steps_per_epoch
+from flowexp.cli.assembly.hardware import resolve_accelerator, resolve_devices, resolve_precision
 from flowexp.cli.launcher_ranks import num_processes
 from flowexp.cli.terminal import console
 from flowexp.data import ImageDataModule

@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from flowexp.backbones import Backbone
-from flowexp.cli.assembly.building import build, load_run
+from flowexp.cli.assembly.building import build
+from flowexp.cli.assembly.rebuilding import load_run
 from flowexp.integrations.starting_weights import Fitted, Source, fit, in_lines, read_source, source_of
 from flowexp.records.run_folder import RunFolder
 from flowexp.training.checkpoints import list_checkpoints

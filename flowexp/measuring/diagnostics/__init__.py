@@ -27,16 +27,14 @@ from flowexp.measuring.diagnostics.noise_levels import (
 )
 from flowexp.measuring.diagnostics.probe import (
     PROTOCOLS,
-    ProbeCurve,
     ProbeProtocol,
     ProbeResult,
     create_protocol,
     extract_features,
     fit_converged,
     fit_probes,
-    paired_se,
-    probe_curves,
 )
+from flowexp.measuring.diagnostics.probe_curve import ProbeCurve, paired_se, probe_curves
 from flowexp.measuring.diagnostics.projection import Projection, create_projection
 from flowexp.measuring.diagnostics.ssc_calibration import (
     ControlledSampler,

@@ -15,7 +15,7 @@ from flowexp.measuring.diagnostics.curve import Curve
 from flowexp.measuring.diagnostics.gradient_share import LevelGradient
 from flowexp.measuring.diagnostics.integration_lag import WINDOW, LevelLag
 from flowexp.measuring.diagnostics.jacobian import LevelJacobian
-from flowexp.measuring.diagnostics.probe import ProbeCurve
+from flowexp.measuring.diagnostics.probe_curve import ProbeCurve
 from flowexp.measuring.diagnostics.ssc_calibration import (
     MEAN,
     PLAIN,

@@ -10,7 +10,8 @@ import torch
 from omegaconf import OmegaConf
 
 from flowexp.backbones import create_backbone
-from flowexp.cli.assembly.building import build, build_backbone, resolve_accelerator, resolve_device, steps_per_epoch
+from flowexp.cli.assembly.building import build, build_backbone, steps_per_epoch
+from flowexp.cli.assembly.hardware import resolve_accelerator, resolve_device
 from flowexp.cli.trust import TARGETS
 from flowexp.data import Digits
 from flowexp.objectives import FlowMatching
