@@ -168,8 +168,8 @@ def row_of(run: RunFolder, trains: bool) -> Row:
         return samples
     return samples | {
         LOSSES: ", ".join(f"{term} {value:.3g}" for term, value in last_losses(run).items()),
-        "probe at t = 0": found.get("probe/at_clean"),
-        "probe at its peak": found.get("probe/peak"),
+        "probe at t = 0": found.get("probe_paper/at_clean"),
+        "probe at its peak": found.get("probe_paper/peak"),
         "|v| / |v*|": found.get("noise_levels/velocity_ratio"),
     }
 
