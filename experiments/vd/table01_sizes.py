@@ -7,21 +7,26 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_share, plot_cells, published
+from flowexp.cli.recipes import (
+    Judgement,
+    Rows,
+    compare_scores,
+    gains,
+    judge_share,
+    measure_scores,
+    plot_cells,
+    published,
+)
 
 MODEL = "SiT-S/2"  # the paper's smallest, beside ours
 
+KEYS = ("panel", "method", "SSC")  # what tells its lines apart
 
-def measure(lines: Lines) -> dict[str, Rows]:
-    return {"scores": [line.scores() for line in lines]}
+measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"sizes": plot_cells(tables["scores"], keys_of(tables["scores"]), "FM, MAFM and SSC, 50 network calls")}
-
-
-def keys_of(rows: Rows) -> list[str]:
-    return [key for key in ("panel", "method", "SSC") if key in rows[0]]
+    return {"sizes": plot_cells(tables["scores"], KEYS, "FM, MAFM and SSC, 50 network calls")}
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
@@ -34,7 +39,7 @@ def summarise(tables: dict[str, Rows]) -> Rows:
         elif row["model"] == MODEL:
             paper[cell] = row["fid"]
     scale = "400,000 steps" if "panel" in rows[0] else f"{MODEL}, 400,000 steps"
-    return compare_scores(rows, keys_of(rows), {"method": "FM", "SSC": "none"}, paper, scale)
+    return compare_scores(rows, KEYS, {"method": "FM", "SSC": "none"}, paper, scale)
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Lines, Rows, compare_scores, plot_cells, published
+from flowexp.cli.recipes import Rows, compare_scores, measure_scores, plot_cells, published
 
 SCALES = {"FM": "none", "SSC": "1.1 to 1"}
 
+KEYS = ("method", "CFG", "SSC")  # what tells its lines apart
 
-def measure(lines: Lines) -> dict[str, Rows]:
-    return {"scores": [line.scores() for line in lines]}
+measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"converged": plot_cells(tables["scores"], keys_of(tables["scores"]), "SSC and guidance, 50 network calls")}
-
-
-def keys_of(rows: Rows) -> list[str]:
-    return [key for key in ("method", "CFG", "SSC") if key in rows[0]]
+    return {"converged": plot_cells(tables["scores"], KEYS, "SSC and guidance, 50 network calls")}
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
@@ -33,6 +29,4 @@ def summarise(tables: dict[str, Rows]) -> Rows:
         if row["method"] in SCALES
         for method in names[row["model"]]
     }
-    return compare_scores(
-        tables["scores"], keys_of(tables["scores"]), {"SSC": "none"}, paper, "SiT-XL/2, 7M steps, REPA 4M"
-    )
+    return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "SiT-XL/2, 7M steps, REPA 4M")

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Lines, Rows, compare_scores, plot_cells, published
+from flowexp.cli.recipes import Rows, compare_scores, measure_scores, plot_cells, published
 
 CELLS = {"REPA": ("REPA", "none"), "MAFM": ("MAFM", "none"), "SSC": ("REPA", "1.1 to 1")}
 
+KEYS = ("panel", "method", "SSC")  # what tells its lines apart
 
-def measure(lines: Lines) -> dict[str, Rows]:
-    return {"scores": [line.scores() for line in lines]}
+measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"repa": plot_cells(tables["scores"], keys_of(tables["scores"]), "REPA with MAFM and SSC, 50 network calls")}
-
-
-def keys_of(rows: Rows) -> list[str]:
-    return [key for key in ("panel", "method", "SSC") if key in rows[0]]
+    return {"repa": plot_cells(tables["scores"], KEYS, "REPA with MAFM and SSC, 50 network calls")}
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
@@ -33,7 +29,7 @@ def summarise(tables: dict[str, Rows]) -> Rows:
     }
     return compare_scores(
         tables["scores"],
-        keys_of(tables["scores"]),
+        KEYS,
         {"method": "REPA", "SSC": "none"},
         paper,
         "400,000 steps" if sized else "SiT-B/2, 400,000 steps",

@@ -14,6 +14,8 @@ from flowexp.cli.recipes import Lines, Rows, compare_scores, plot_cells, publish
 
 SCALES = {"FM": "none", "SSC": "1.1 to 1"}
 
+KEYS = ("CFG", "SSC")  # what tells its lines apart
+
 
 def sampled(scores: dict[str, Any]) -> dict[str, Any]:
     """Scores with the seed of the samples as the seed that tables average over: one network is trained."""
@@ -25,15 +27,9 @@ def measure(lines: Lines) -> dict[str, Rows]:
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"text": plot_cells(tables["scores"], keys_of(tables["scores"]), "SSC on an MMDiT, 50 network calls")}
-
-
-def keys_of(rows: Rows) -> list[str]:
-    return [key for key in ("CFG", "SSC") if key in rows[0]]
+    return {"text": plot_cells(tables["scores"], KEYS, "SSC on an MMDiT, 50 network calls")}
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
     paper = {(row["cfg"], SCALES[row["method"]]): row["mean"] for row in published("vd", "table12")}
-    return compare_scores(
-        tables["scores"], keys_of(tables["scores"]), {"SSC": "none"}, paper, "MS-COCO, mean of three seeds"
-    )
+    return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "MS-COCO, mean of three seeds")

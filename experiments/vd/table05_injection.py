@@ -7,14 +7,21 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_share, plot_cells, published
+from flowexp.cli.recipes import (
+    Judgement,
+    Rows,
+    compare_scores,
+    gains,
+    judge_share,
+    measure_scores,
+    plot_cells,
+    published,
+)
 
 KEYS = ["sampler", "SSC"]
 NAMES = {(1.0, 1.0): "none", (1.1, 1.0): "1.1 to 1", (1.0, 1.1): "1 to 1.1", (1.05, 1.05): "constant 1.05"}
 
-
-def measure(lines: Lines) -> dict[str, Rows]:
-    return {"scores": [line.scores() for line in lines]}
+measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:

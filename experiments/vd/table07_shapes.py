@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from flowexp.cli.recipes import (
     Judgement,
-    Lines,
     Rows,
     compare_scores,
     distance_in,
     gains,
     judge_difference,
+    measure_scores,
     over_seeds,
     plot_cells,
     published,
@@ -22,9 +22,7 @@ from flowexp.cli.recipes import (
 
 KEYS = ["sampler", "SSC"]
 
-
-def measure(lines: Lines) -> dict[str, Rows]:
-    return {"scores": [line.scores() for line in lines]}
+measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Lines, Rows, compare_scores, plot_cells, published
+from flowexp.cli.recipes import Rows, compare_scores, measure_scores, plot_cells, published
 
+KEYS = ("SSC",)  # what tells its lines apart
 
-def measure(lines: Lines) -> dict[str, Rows]:
-    return {"scores": [line.scores() for line in lines]}
+measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"unet": plot_cells(tables["scores"], keys_of(tables["scores"]), "SSC on a U-Net, 50 network calls")}
-
-
-def keys_of(rows: Rows) -> list[str]:
-    return [key for key in ("SSC",) if key in rows[0]]
+    return {"unet": plot_cells(tables["scores"], KEYS, "SSC on a U-Net, 50 network calls")}
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
@@ -28,4 +24,4 @@ def summarise(tables: dict[str, Rows]) -> Rows:
         (scales.get(row["method"], row["method"].removeprefix("SSC ")),): row["fid"]
         for row in published("vd", "table8")
     }
-    return compare_scores(tables["scores"], keys_of(tables["scores"]), {"SSC": "none"}, paper, "a U-Net of 76M")
+    return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "a U-Net of 76M")

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_share, plot_cells, published
+from flowexp.cli.recipes import (
+    Judgement,
+    Rows,
+    compare_scores,
+    gains,
+    judge_share,
+    measure_scores,
+    plot_cells,
+    published,
+)
 
 MODEL = "SiT-S/2"  # the paper's smallest, beside ours
 CELLS = {
@@ -15,17 +24,13 @@ CELLS = {
     "MAFM+SSC (strong)": ("MAFM", "1.1 to 1"), "MAFM+SSC (moderate)": ("MAFM", "1.05 to 1"),
 }  # fmt: skip
 
+KEYS = ("panel", "method", "SSC")  # what tells its lines apart
 
-def measure(lines: Lines) -> dict[str, Rows]:
-    return {"scores": [line.scores() for line in lines]}
+measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"mafm_and_ssc": plot_cells(tables["scores"], keys_of(tables["scores"]), "MAFM with SSC, 50 network calls")}
-
-
-def keys_of(rows: Rows) -> list[str]:
-    return [key for key in ("panel", "method", "SSC") if key in rows[0]]
+    return {"mafm_and_ssc": plot_cells(tables["scores"], KEYS, "MAFM with SSC, 50 network calls")}
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
@@ -37,7 +42,7 @@ def summarise(tables: dict[str, Rows]) -> Rows:
         if sized or row["model"] == MODEL
     }
     scale = "400,000 steps" if sized else f"{MODEL}, 400,000 steps"
-    return compare_scores(rows, keys_of(rows), {"method": "FM", "SSC": "none"}, paper, scale)
+    return compare_scores(rows, KEYS, {"method": "FM", "SSC": "none"}, paper, scale)
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

@@ -39,7 +39,7 @@ from flowexp.cli.recipes.probe_curves import (
 )
 from flowexp.cli.recipes.published import published
 from flowexp.cli.recipes.recipe import Recipe, find_recipes, read_recipe
-from flowexp.cli.recipes.scores import compare_scores, gains, plot_cells, score_columns
+from flowexp.cli.recipes.scores import compare_scores, gains, measure_scores, plot_cells, score_columns
 from flowexp.cli.recipes.tables import (
     baselines_in,
     by_seed,
@@ -81,6 +81,7 @@ __all__ = [
     "last_distances",
     "markdown_table",
     "measure_features_and_samples",
+    "measure_scores",
     "network_rows",
     "over_seeds",
     "peaks_by_seed",

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from flowexp.cli.recipes.distances import shares_saved
+from flowexp.cli.recipes.lines import Lines, Rows
 from flowexp.cli.recipes.tables import by_seed, distance_in, distance_name, over_seeds
 from flowexp.records.score_name import ScoreName
 
@@ -22,6 +23,11 @@ def score_columns(rows: Sequence[Row]) -> list[str]:
     """The columns that are scores of samples, the Frechet distance first."""
     columns = dict.fromkeys(column for row in rows for column in row)
     return [column for score in SCORES for column in columns if ScoreName.of(column).score == score]
+
+
+def measure_scores(lines: Lines) -> dict[str, Rows]:
+    """The table `scores`: a row for each line, with the numbers that were measured of its samples."""
+    return {"scores": [line.scores() for line in lines]}
 
 
 def gains(rows: Sequence[Row], plain: Row, other: Row, score: str | None = None) -> list[float]:
@@ -45,14 +51,14 @@ def compare_scores(
 
     Arguments:
         rows: a row of scores for each cell and seed.
-        keys: the columns that tell cells apart.
+        keys: the columns that tell cells apart; those that a smaller budget lacks are passed over.
         plain: those of `keys` whose values make a cell's baseline: `{"SSC": "none"}` compares with no SSC, all else
             equal. A cell without baseline, and the baseline itself, has no gain.
         paper: the paper's FID of a cell, by its values of `keys`.
         paper_scale: what the paper's numbers are of, such as "SiT-XL/2, 7M steps", for the head of their column.
     """
     scores, table = score_columns(rows), []
-    distance = scores[0]
+    keys, distance = _present(keys, rows), scores[0]
     for row in over_seeds(rows, keys, scores):
         cell = {key: row[key] for key in keys}
         lowered = gains(rows, cell | dict(plain), cell) if any(cell[key] != plain[key] for key in plain) else []
@@ -69,12 +75,15 @@ def compare_scores(
 
 
 def plot_cells(rows: Sequence[Row], keys: Sequence[str], title: str = "") -> Figure:
-    """The Frechet distance of every cell, one below another: a pale point of each seed, and their mean."""
+    """The Frechet distance of every cell, one below another: a pale point of each seed, and their mean.
+
+    keys: as in `compare_scores`.
+    """
     from matplotlib.figure import Figure
 
     from flowexp.records.figures import COLOURS
 
-    distance = distance_in(rows[0])
+    keys, distance = _present(keys, rows), distance_in(rows[0])
     cells = list(dict.fromkeys(tuple(row[key] for key in keys) for row in rows))
     figure = Figure(figsize=(6, 0.3 * len(cells) + 1.3), dpi=150, layout="constrained")
     axes = figure.subplots()
@@ -89,3 +98,7 @@ def plot_cells(rows: Sequence[Row], keys: Sequence[str], title: str = "") -> Fig
     axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     return figure
+
+
+def _present(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    return [column for column in columns if column in rows[0]]
