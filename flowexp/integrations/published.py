@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HFValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -157,12 +158,19 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> PublishedMod
     """The model in a folder that `python -m flowexp.export` wrote, or of that name at the Hugging Face hub.
 
     Raises:
-        ValueError: the folder holds no export, its config names what flowexp does not have, or the weights are damaged
-            or of another network.
+        ValueError: the folder holds no export, its config names what flowexp does not have, the weights are damaged or
+            of another network, or the hub has no such model, or cannot be reached.
     """
     if (folder := Path(source)).is_dir() and not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} has no {CONFIG}: give a folder that `python -m flowexp.export` has written")
-    return PublishedModel.from_pretrained(str(source)).to(device)
+    try:
+        return PublishedModel.from_pretrained(str(source)).to(device)
+    except (OSError, HFValidationError) as error:  # the hub's errors are of the system's kinds
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{source} is no folder here, and cannot be had from the Hugging Face hub ({reason}): give a folder that "
+            "`python -m flowexp.export` has written, or check the name and the network"
+        ) from error
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

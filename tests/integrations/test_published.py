@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from flowexp.flow.parameterization import Parameterization, VelocityNetwork
 from flowexp.flow.randomness import SampleNoise
 from flowexp.flow.sampler import Sampler
 from flowexp.integrations.published import PublishedModel
+from flowexp.integrations.starting_weights import read_source
 
 BACKBONE = {"name": "dit_nano2", "resolution": 8, "channels": 1, "num_classes": 10, "depth": 2, "width": 32, "heads": 2}
 
@@ -87,8 +89,6 @@ def test_features_are_the_tokens_of_noised_images(folder: Path) -> None:
 
 def test_what_is_pushed_is_what_is_saved(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`push_to_hub` of the mixin writes a folder and uploads it: here the upload is a copy."""
-    import shutil
-
     import huggingface_hub.hub_mixin as hub
 
     class Api:
@@ -107,6 +107,34 @@ def test_what_is_pushed_is_what_is_saved(folder: Path, tmp_path: Path, monkeypat
         assert (tmp_path / "pushed" / name).read_bytes() == (folder / name).read_bytes()
     pulled = flowexp.load(tmp_path / "pushed")
     assert torch.equal(pulled.sample(2).images, flowexp.load(folder).sample(2).images)
+
+
+@pytest.fixture
+def offline_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of the hub on a machine without a network, in the layout that huggingface_hub gives it."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+def test_a_name_at_the_hub_is_a_model_and_a_beginning_of_trainings(folder: Path, offline_hub: Path) -> None:
+    model_folder = offline_hub / "models--somebody--digits"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(folder, model_folder / "snapshots" / commit)
+    (model_folder / "refs").mkdir()
+    (model_folder / "refs/main").write_text(commit)
+    expected = flowexp.load(folder)
+    assert torch.equal(flowexp.load("somebody/digits").sample(2).images, expected.sample(2).images)
+    weights = read_source("hub:somebody/digits").weights
+    assert all(torch.equal(weights[name], value) for name, value in expected.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing", "no such name"])
+@pytest.mark.usefixtures("offline_hub")
+def test_what_the_hub_has_not_is_said_in_a_sentence(name: str) -> None:
+    for load in (flowexp.load, lambda name: read_source(f"hub:{name}")):
+        with pytest.raises(ValueError, match=f"{name} is no folder here, and cannot be had from the Hugging Face hub"):
+            load(name)
 
 
 def damaged(folder: Path, to: Path, **changes: Any) -> Path:
