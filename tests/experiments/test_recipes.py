@@ -106,7 +106,7 @@ def test_figure_4_trains_once_and_finds_its_runs_again(workdir: Path, capfd: pyt
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["vd/fig05", "budget=tiny"], "there is no budget tiny.*Choices: smoke, cpu, gpu, paper"),
+        (["vd/fig05", "budget=tiny"], "budget must be one of smoke, cpu, gpu, paper, got 'tiny'"),
         (["vd/fig05", "bugdet=smoke"], "takes budget=cpu, .*; got bugdet; did you mean budget"),
         (["vd/fig05", "run=outputs/none"], "run=outputs/none is no run folder"),
         (["vd/fig05", "redraw=maybe"], "redraw must be true or false, got maybe"),
@@ -280,3 +280,14 @@ def test_sscs_schedules_add_one_area_and_its_controls_are_what_they_are_called()
         assert sum(of[name]) / len(of[name]) == pytest.approx(1.05, abs=1e-3)
     assert of["linear"][0] == of["cosine"][0] == 1.0 and of["linear"][-1] == pytest.approx(1.1)  # 0 is clean data
     assert of["late"][0] == pytest.approx(1.1) and of["late"][-1] == 1.0 and len(set(of["constant"])) == 1
+
+
+def test_a_budget_like_another_has_its_lines_at_more_steps_without_the_networks_of_two_cores() -> None:
+    cpu, gpu = (read_recipe("lcf/fig05", [f"budget={budget}"]).settings for budget in ("cpu", "gpu"))
+    assert gpu.panels == cpu.panels and "+backbone.width=64" in cpu.shared
+    assert [*gpu.shared] == [
+        "callbacks=none", "checkpoint.keep_every_n_steps=5000", "trainer.max_steps=30000", "trainer.accelerator=gpu"
+    ]  # fmt: skip
+    assert [*gpu.measurements.distance.grid.step] == [10 * step for step in cpu.measurements.distance.grid.step]
+    assert gpu.measurements.distance.measured[-1] == "callbacks.frechet.num_samples=10000"
+    assert read_recipe("lcf/fig07", ["budget=gpu"]).seeds == 3

@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.composing import config_folder
+from flowexp.cli.recipes.budgets import read_budget
 from flowexp.flow.choices import nearest
 from flowexp.records.run_folder import RunFolder
 
@@ -176,10 +177,7 @@ def read_recipe(name: str, arguments: Sequence[str] = ()) -> Recipe:
     config = read_yaml(file)
     given = _given(arguments, config.get("takes", TAKES))
     budget = str(given.get("budget", "cpu"))
-    if "budgets" not in config or budget not in config.budgets:
-        budgets = list(config.get("budgets", {}))
-        raise ValueError(f"there is no budget {budget}{nearest(budget, budgets)}. Choices: {', '.join(budgets)}")
-    settings = config.budgets[budget]
+    settings = read_budget(config, budget)
     minutes = given.get("minutes", settings.get("minutes"))
     if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes <= 0):
         raise ValueError(f"minutes is the most that the recipe may take, such as 25, got {minutes}")
