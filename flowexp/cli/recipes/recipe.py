@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.composing import config_folder
+from flowexp.cli.named_runs import named_run
 from flowexp.flow.choices import nearest
 from flowexp.records.run_folder import RunFolder
 
@@ -232,7 +233,7 @@ def _run(arguments: Sequence[str]) -> Path | None:
     """The folder that `run=` names, in whatever characters. Raises ValueError where it is no run, or is damaged."""
     if (path := _path("run", arguments)) is None:
         return None
-    run = RunFolder(path)
+    run = RunFolder(named_run(str(path)))
     if not run.config_file.exists():
         raise ValueError(f"run={run.path} is no run folder: give the one that a training or `adopt` printed at its end")
     run.trained_config(), run.origin()
