@@ -1,7 +1,7 @@
 """`python -m flowexp.report run=FOLDER`: a page of a run's results: numbers, curves and pictures.
 
-run=FOLDER             a training run, an evaluation or a sweep: writes report.html into it
-runs=[A,B,C]           several runs side by side: writes report.html here
+run=FOLDER             a training run, an evaluation or a sweep: writes report.html into it; run=last is the newest run
+run=A,B or "run=X/*"   several runs side by side, as runs=[A,B] does: writes report.html here
 output=FILE            writes the page there instead
 pictures=12            at most so many pictures of each measurement
 wandb=ENTITY/PROJECT   saves the W&B workspace of this code there instead (flowexp[dashboards])
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from flowexp.cli.composing import Configs, config_folder
 from flowexp.cli.errors import check_added, sentence_for
+from flowexp.cli.named_runs import named_run
 from flowexp.cli.overrides import is_override, listed, places, read, readable
 from flowexp.cli.terminal import unbreakable
 from flowexp.cli.validate import check_like
@@ -24,6 +25,8 @@ from flowexp.records import atomic
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+_PATTERN = frozenset("*?[")  # letters that make a name stand for several
 
 
 def run(config: DictConfig) -> str:
@@ -36,7 +39,7 @@ def run(config: DictConfig) -> str:
         from flowexp.reporting.workspace import save_workspace
 
         return save_workspace(str(config.wandb))
-    folders = _matching([str(folder) for folder in config.runs]) or [Path(config.run)]
+    folders = [named_run(str(folder)) for folder in _matching([*map(str, config.runs)]) or [config.run]]
     return str(write_report(folders, config.output and Path(config.output), config.pictures))
 
 
@@ -47,7 +50,7 @@ def _matching(names: list[str]) -> list[Path]:
     """
     folders: list[Path] = []
     for name in names:
-        if Path(name).exists() or not set("*?[") & {*name}:
+        if Path(name).exists() or not _PATTERN & {*name}:
             folders.append(Path(name))
             continue
         matching = [Path(path) for path in sorted(glob(name)) if _holds_something(Path(path))]
@@ -62,7 +65,7 @@ def _holds_something(folder: Path) -> bool:
 
 
 def _with_runs_as_lists(arguments: list[str]) -> list[str]:
-    """`runs=A`, `runs=A,B` and `run=[A,B]` are `runs=[A,B]`; a folder's own name may have any characters."""
+    """`runs=A`, `run=A,B` and `run=A*` are `runs=[...]`; a folder's own name may have any characters."""
     return [_as_list(argument) for argument in arguments]
 
 
@@ -72,7 +75,8 @@ def _as_list(argument: str) -> str:
     if key not in ("run", "runs") or (key == "run" and is_there):
         return argument
     names = [expanduser(text)] if is_there else places(text)
-    return argument if key == "run" and len(names) < 2 and names == [text] else listed("runs", names)
+    is_one = key == "run" and names == [text] and not _PATTERN & {*text}
+    return argument if is_one else listed("runs", names)
 
 
 def write_report(folders: list[Path], output: Path | None = None, most_pictures: int = 12) -> Path:

@@ -10,16 +10,17 @@ from io import StringIO
 Door = Callable[[str, Sequence[str]], int]
 
 
-def complete(arguments: Sequence[str], commands: Sequence[str], door: Door) -> int:
+def complete(arguments: Sequence[str], commands: Sequence[str], door: Door, others: Sequence[str] = ()) -> int:
     """Answers `-sc install=SHELL`, and `-sc query=SHELL` for the line in COMP_LINE. Returns the exit code.
 
-    commands: those of `flowexp`. door: composes the config of a command, see `flowexp.cli.launch`.
+    commands: those of `flowexp` whose keys Hydra completes. door: composes the config of a command, see
+    `flowexp.cli.launch`. others: commands that are completed by name alone.
     """
     words = os.environ.get("COMP_LINE", "").split(" ")
     if not any(argument.startswith("query=") for argument in arguments):
         return _install(arguments, commands[0], door)
     if len(words) < 3:
-        print(" ".join(commands))
+        print(" ".join((*commands, *others)))
         return 0
     if words[1] not in commands:
         return 0

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from omegaconf import DictConfig
 
@@ -152,10 +152,10 @@ def _name_of(run: RunFolder) -> Any:
     return None
 
 
-def say(sentence: str) -> None:
-    """Prints a line, once where a launcher has started several processes."""
+def say(sentence: str, file: TextIO | None = None) -> None:
+    """Prints a line to `file`, by default stdout, once where a launcher has started several processes."""
     if all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "SLURM_PROCID", "LOCAL_RANK")):
-        print(sentence, flush=True)
+        print(sentence, file=file, flush=True)
 
 
 # --- trained_run -----------------------------------------------------------------------------------------------------

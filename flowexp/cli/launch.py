@@ -27,10 +27,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from flowexp.cli.commands import COMMANDS, DEMO, WITHOUT_A_JOB, overview, version
 from flowexp.cli.completion import complete
 from flowexp.cli.composing import Configs, config_folder
 from flowexp.cli.errors import check_added, sentence_for
 from flowexp.cli.help import help_page
+from flowexp.cli.named_runs import with_runs_named
 from flowexp.cli.overrides import folder as folder_override
 from flowexp.cli.overrides import in_any_sampler, is_override, key_of, last_of, read, readable
 from flowexp.cli.resolve import OF_A_RUN, check_sweep, settle, unused_folder
@@ -43,8 +45,6 @@ from flowexp.records.origin import SAID
 from flowexp.records.run_folder import CONFIG, RunFolder
 from flowexp.training import signals
 
-COMMANDS = ("train", "encode", "sample", "evaluate", "diagnose", "adopt", "export")
-_WITHOUT_A_JOB = ("report", "replay", "reproduce")  # they make no run folder of their own
 _TRAINS = ("train", "adopt")  # commands whose config has the settings of a training
 _SWEPT = {"sample": "samples", "evaluate": "evaluations", "diagnose": "diagnoses", "export": "exports"}
 _GIVEN_BY_A_LAUNCHER = (
@@ -59,14 +59,20 @@ _SPINNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 def main() -> int:
     """The console script: `flowexp train ...` is `python -m flowexp.train ...`."""
-    names = (*COMMANDS, *_WITHOUT_A_JOB)
-    if sys.argv[1:2] in (["-sc"], ["--shell-completion"]):
-        return complete(sys.argv[1:], COMMANDS, open_door)
-    if len(sys.argv) < 2 or sys.argv[1] not in names:
-        print(f"usage: flowexp {{{','.join(names)}}} [key=value ...]   (flowexp train --help lists the keys)")
-        return 0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2
-    sys.argv = sys.argv[1:]
-    return int(importlib.import_module(f"flowexp.{sys.argv[0]}").main())
+    command, *others = sys.argv[1:] or ["--help"]
+    if command in ("-sc", "--shell-completion"):
+        return complete(sys.argv[1:], COMMANDS, open_door, ("demo", *WITHOUT_A_JOB))
+    if command in ("-h", "--help") or "--version" in (command, *others):
+        print(overview() if "--version" not in (command, *others) else version())
+        return 0
+    if command == "demo":
+        command, others = "reproduce", [*DEMO, *others]
+    if command not in (names := (*COMMANDS, *WITHOUT_A_JOB)):
+        hint = nearest(command, [*names, "demo"])
+        print(f"error: there is no command {command}{hint or '.'} `flowexp --help` lists them", file=sys.stderr)
+        return 2
+    sys.argv = [command, *others]
+    return int(importlib.import_module(f"flowexp.{command}").main())
 
 
 def open_door(command: str, arguments: Sequence[str]) -> int:
@@ -81,6 +87,9 @@ def _open_door(command: str, arguments: Sequence[str]) -> int:
     ordered = sorted(arguments, key=is_override)
     sys.argv = [f"flowexp.{command}", *ordered]
     configs = Configs()
+    if "--version" in arguments:
+        print(version())
+        return 0
     try:
         ordered = _with_yamls_of_parts(ordered)
         configs = Configs.of(ordered)
@@ -128,6 +137,7 @@ def _as_hydra_reads_them(command: str, arguments: Sequence[str], configs: Config
     spelt = [accept_averages(command, _accept_both_spellings(word)) for word in filter(is_override, arguments)]
     overrides = [readable(word, sweeps) for word in spelt]
     read(overrides)
+    overrides = with_runs_named(overrides)
     if command in OF_A_RUN:
         overrides = [*map(in_any_sampler, overrides)]
     if sweeps:
