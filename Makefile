@@ -5,7 +5,7 @@ BUDGET ?= cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types fast-tests format bench reproduce-fig4 reproduce-list reproduce-all methods replication catalogue lock clean
+.PHONY: help demo test check lint types fast-tests format bench reproduce-fig4 reproduce-list reproduce-all methods replication catalogue docs notebooks release-check lock clean
 
 # Nothing of the caller's own environment reaches the one built here.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX UV_PYTHON UV_SYSTEM_PYTHON UV_PROJECT_ENVIRONMENT \
@@ -78,6 +78,15 @@ replication: $(READY)  ## write docs/replication.md from the results of recipes:
 
 catalogue: $(READY)  ## write docs/experiments.md, the list of all experiments with their cost
 	$(PY) -m experiments.catalogue
+
+docs: $(READY)  ## build the site into build/site, open build/site/index.html; a warning or a dead link is an error
+	$(PY) -m tools.site
+
+notebooks: $(READY)  ## write docs/notebooks as .ipynb files into build/notebooks
+	$(PY) -m jupytext --quiet --to ipynb --output-dir build/notebooks docs/notebooks/*.py
+
+release-check: $(READY)  ## build sdist and wheel into dist/ and check both; publishes nothing
+	$(PY) -m tools.release
 
 lock: $(READY)  ## choose the newest versions that pyproject.toml allows and write requirements.lock
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-emit-index-url --no-annotate --generate-hashes \

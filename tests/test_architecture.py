@@ -96,7 +96,7 @@ def test_the_library_knows_nothing_of_recipes_tests_and_benchmarks():
     guilty = {
         place(path): names
         for path in LIBRARY
-        if (names := imported_packages(path) & {"experiments", "tests", "benchmarks"})
+        if (names := imported_packages(path) & {"experiments", "tests", "benchmarks", "tools"})
     }
     assert not guilty
 

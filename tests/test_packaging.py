@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 NEEDED = [*PROJECT["dependencies"], *EXTRAS["latents"], *EXTRAS["hub"], *EXTRAS["dashboards"]]
-FOR_WORK_ON_IT = [requirement for requirement in EXTRAS["dev"] if not requirement.startswith("flowexp")]
+FOR_WORK_ON_IT = [*EXTRAS["docs"], *(each for each in EXTRAS["dev"] if not each.startswith("flowexp"))]
 BRING_ALONG = {"markupsafe": "jinja2"}  # what a dependency promises to bring, and is used with it
 
 

@@ -131,15 +131,15 @@ def _lines(keys: Mapping[str, Any], comments: Comments, place: Place = ()) -> It
         here = (*place, key)
         comment = f"  # {comments[here]}" if comments.get(here) else ""
         below = isinstance(value, dict)
-        yield f"{'  ' * len(place)}{key}:{'' if below else ' ' + _shown(value)}{comment}"
+        yield f"{'  ' * len(place)}{key}:{'' if below else ' ' + shown(value)}{comment}"
         if below:
             yield from _lines(value, comments, here)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as it is typed on the command line."""
     if isinstance(value, list):
-        return f"[{','.join(map(_shown, value))}]"
+        return f"[{','.join(map(shown, value))}]"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(value)
