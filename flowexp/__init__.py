@@ -21,7 +21,7 @@ if sys.argv[:1] == ["-m"]:  # Python's name for a program while `python -m flowe
 def load(source: str | Path, device: str = "cpu") -> PublishedModel:
     """A trained network to sample and to read: `flowexp.integrations.published.load`, without Hydra and Lightning.
 
-    source: a folder that `python -m flowexp.export` wrote, or a name at the Hugging Face hub.
+    source: a folder that `python -m flowexp.export` wrote, `zoo:NAME`, or a name at the Hugging Face hub.
     """
     from flowexp.integrations.published import load
 

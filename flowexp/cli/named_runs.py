@@ -1,4 +1,4 @@
-"""`run=last` and `run=outputs/digits_fm`: the newest run of all, or of a folder, in place of its dated name."""
+"""`run=last`, `run=outputs/digits_fm` and `run=zoo:fashion_fm`: the newest run, of all or of a folder, and the zoo's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 
 from flowexp.cli.continuation import say
 from flowexp.cli.overrides import folder, key_of, listed, read
+from flowexp.cli.zoo import unpack
+from flowexp.records import zoo
 from flowexp.records.search import runs_below
 
 LAST = "last"
@@ -20,10 +22,12 @@ _MARKS = ("config.yaml", "run.json", "sweep.json", "config.json", "checkpoints",
 
 
 def named_run(name: str, key: str = "run") -> Path:
-    """The folder that a name stands for: itself, the newest run below it, or for `last` the newest below outputs.
+    """The folder of a name: itself, the newest run below it, for `last` the newest below outputs, or one of the zoo.
 
-    A choice is announced on stderr. Raises ValueError for `last` where there is no run.
+    A choice is announced on stderr. Raises ValueError for `last` where there is no run, and for a name not of the zoo.
     """
+    if zoo.is_named(name) and key != "init":  # which reads the weights where they are
+        return unpack(name)
     path = Path(name)
     is_last = name == LAST and not path.exists()
     if not is_last and (not path.is_dir() or any((path / mark).exists() for mark in _MARKS)):

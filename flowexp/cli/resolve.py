@@ -152,7 +152,7 @@ def _settle_folder(command: str, config: DictConfig, sweep: Path | None) -> bool
 
 def _settle_init(config: DictConfig) -> None:
     """Names what `init` points to from the root. Raises ValueError where there is nothing, or `ckpt` says it too."""
-    if config.init is None or config.init.startswith("hub:"):
+    if config.init is None or config.init.startswith(("hub:", "zoo:")):
         return
     if config.ckpt not in (None, "auto", "last"):
         raise ValueError(f"init={config.init} and ckpt={config.ckpt} both name weights to begin from: give one of them")

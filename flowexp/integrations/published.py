@@ -23,6 +23,7 @@ from flowexp.flow.interpolants import GVP, SBDMVP, Interpolant, Linear
 from flowexp.flow.parameterization import Parameterization, VelocityNetwork
 from flowexp.flow.randomness import SampleNoise
 from flowexp.flow.sampler import Sampler, Samples
+from flowexp.records import zoo
 
 INTERPOLANTS: dict[str, type[Interpolant]] = {path.name: path for path in (Linear, GVP, SBDMVP)}
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -155,12 +156,13 @@ class PublishedModel(nn.Module, ModelHubMixin, library_name="flowexp", tags=REPO
 
 
 def load(source: str | Path, device: str | torch.device = "cpu") -> PublishedModel:
-    """The model in a folder that `python -m flowexp.export` wrote, or of that name at the Hugging Face hub.
+    """The model in a folder that `python -m flowexp.export` wrote, `zoo:NAME`, or of that name at the Hugging Face hub.
 
     Raises:
         ValueError: the folder holds no export, its config names what flowexp does not have, the weights are damaged or
-            of another network, or the hub has no such model, or cannot be reached.
+            of another network, or the zoo or the hub has no such model, or the hub cannot be reached.
     """
+    source = zoo.find(source) if zoo.is_named(source) else source
     if (folder := Path(source)).is_dir() and not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} has no {CONFIG}: give a folder that `python -m flowexp.export` has written")
     try:

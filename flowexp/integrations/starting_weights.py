@@ -21,7 +21,7 @@ from flowexp.backbones import Backbone
 from flowexp.integrations.dit_weights import from_diffusers
 from flowexp.integrations.published import CONFIG, WEIGHTS, load, read_weights
 from flowexp.integrations.sit_checkpoints import convention_of, in_our_convention, read_official
-from flowexp.records import fingerprint
+from flowexp.records import fingerprint, zoo
 from flowexp.records.json_files import read_object
 
 HUB = "hub:"
@@ -61,11 +61,13 @@ class Fitted:
 
 
 def read_source(where: str) -> Source:
-    """The weights that `where` names: an export's folder, one of diffusers, hub:NAME, a .safetensors or a .pt file.
+    """The weights of `where`: a folder of `export` or of diffusers, zoo:NAME, hub:NAME, a .safetensors or a .pt file.
 
     Raises:
         ValueError: there is nothing there, or nothing that holds weights.
     """
+    if zoo.is_named(where):
+        return _of_model(load(where), where)
     if where.startswith(HUB):
         return _of_model(load(where.removeprefix(HUB)), where)
     path = Path(where)

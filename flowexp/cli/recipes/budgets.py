@@ -20,8 +20,8 @@ def read_budget(config: DictConfig, name: str) -> DictConfig:
     """The settings of one budget of a recipe's yaml.
 
     One that is `{like: OTHER, times: N, ...}` has the lines and measurements of OTHER with N times its steps and
-    samples (at most 10,000), on a GPU, with the experiments' own networks and batches in place of those for two cores. Further
-    keys replace those of OTHER.
+    samples (at most 10,000), on a GPU, with the experiments' own networks and batches in place of those for two
+    cores. Further keys replace those of OTHER.
 
     Raises:
         ValueError: the yaml has no budget of that name.
