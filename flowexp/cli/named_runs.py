@@ -1,4 +1,4 @@
-"""`run=last`, `run=outputs/digits_fm` and `run=zoo:fashion_fm`: the newest run, of all or of a folder, and the zoo's."""
+"""`run=last`, `run=outputs/digits_fm`, `run=zoo:fashion_fm`: the newest run of all or of a folder, one of the zoo."""
 
 from __future__ import annotations
 
