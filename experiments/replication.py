@@ -122,11 +122,18 @@ def report(found: Iterable[Result]) -> str:
     found = list(found)
     states = Counter(claim["state"] for result in found for claim in result.claims.values())
     count = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
-    parts = [HEAD, f"\n**{sum(states.values())} claims: {count}.**\n"]
+    parts = [HEAD, f"\n**{sum(states.values())} claims: {count}.**\n", _refutations(found)]
     for paper, title in (("lcf", "Local Contrastive Flow"), ("vd", "The Velocity Deficit")):
         own = [result for result in found if result.name.startswith(f"{paper}/")]
         parts += [f"\n## {title}\n\n", _claims_table(own), *map(_section, own)]
     return "".join(parts)
+
+
+def _refutations(found: Iterable[Result]) -> str:
+    """The claims that ended with a no, which are what a reader has to know first."""
+    no = [(result, claim) for result in found for claim in result.claims.values() if claim["state"] == "refuted"]
+    lines = [f"* {claim['claim']}: {claim['evidence']} ([{result.name}](#{_anchor(result)}))" for result, claim in no]
+    return "\nRefuted at the scale of these runs:\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
 def _claims_table(found: Iterable[Result]) -> str:
