@@ -11,7 +11,7 @@ from hydra.errors import ConfigCompositionException, HydraException, Instantiati
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from flowexp.cli.composing import Configs
+from flowexp.cli.composing import Configs, top
 from flowexp.cli.overrides import is_override, key_of, read
 from flowexp.cli.trainer_keys import INSTEAD, TAKEN
 from flowexp.flow.choices import nearest
@@ -155,24 +155,13 @@ def check_added(command: str, overrides: Iterable[str], configs: Configs) -> Non
     said = [*overrides]
     added = [each for each in read(said) if each.is_add() or each.is_force_add()]
     unread = [each for each in added if not any(f"${{{each.key_or_group}}}" in text for text in said)]
-    known = _read_by(command, configs) if unread else set()
+    known = configs.keys(command) if unread else set()
     for override in unread:
-        top = _top(override.package or override.key_or_group)
-        if top not in known:
-            hint = f": flowexp.{command} has no {top}." if configs.is_group(top) else nearest(top, known)
+        first = top(override.package or override.key_or_group)
+        if first not in known:
+            hint = f": flowexp.{command} has no {first}." if configs.is_group(first) else nearest(first, known)
             help_ = f"`python -m flowexp.{command} --help` shows all keys"
             raise ValueError(f"nothing reads {override.input_line}{hint or ': leave it out.'} {help_}")
-
-
-def _read_by(command: str, configs: Configs) -> set[str]:
-    """The first parts of the keys that a command reads, and its groups, of which none may be chosen."""
-    config = configs.compose(command, with_hydra=True)
-    return {*map(str, config), *map(_top, map(str, config.hydra.runtime.choices))}
-
-
-def _top(key: str) -> str:
-    """`data` of `data.root`, `data/vae` and `data@data.pictures`."""
-    return re.split(r"[.@/]", key)[0]
 
 
 def _unknown_key(key: str, command: str, config: DictConfig, configs: Configs) -> str:
@@ -183,8 +172,8 @@ def _unknown_key(key: str, command: str, config: DictConfig, configs: Configs) -
     if key in known and configs.is_group(key):
         return f"{key} has other keys: put a plus before it to add these, as in +{key}={{...}}, or choose {key}=NAME"
     group, _, last = key.rpartition(".")
-    if configs.is_group(_top(key)) and _top(key) not in _read_by(command, configs):
-        return f"there is no key {key}: flowexp.{command} has no {_top(key)}"
+    if configs.is_group(top(key)) and top(key) not in configs.keys(command):
+        return f"there is no key {key}: flowexp.{command} has no {top(key)}"
     if group == "trainer" and "trainer" in config and last in {**INSTEAD, **dict.fromkeys(TAKEN)}:
         return _key_of_the_trainer(last)
     if (target := _target_of(config, group)) and last in _ADDED.get(target, ()):

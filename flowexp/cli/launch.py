@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.commands import COMMANDS, DEMO, WITHOUT_A_JOB, overview, version
 from flowexp.cli.completion import complete
-from flowexp.cli.composing import Configs, config_folder
+from flowexp.cli.composing import Configs, config_folder, run_once
 from flowexp.cli.errors import check_added, sentence_for
 from flowexp.cli.help import help_page
 from flowexp.cli.named_runs import with_runs_named
@@ -191,11 +191,15 @@ def _pass_through(command: str) -> tuple[Path, dict[str, str]] | None:
     """
     jobs: list[tuple[Path, dict[str, str]]] = []
     refusals: list[Exception] = []
-    door = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(
-        lambda config: _through(command, config, jobs, refusals)
-    )
+
+    def task(config: DictConfig) -> float | None:
+        return _through(command, config, jobs, refusals)
+
     with _errors_as_exceptions():
-        door()
+        if is_sweep(sys.argv) or not all(map(is_override, sys.argv[1:])):  # an option of Hydra's is Hydra's to read
+            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(task)()
+        else:
+            run_once(command, sys.argv[1:], task)
     if refusals:
         raise refusals[0]
     return jobs[0] if jobs else None
