@@ -1,49 +1,224 @@
-"""FM, LCF and MAFM side by side: samples, probe curve, and errors and norms of the velocity over the noise level.
+"""FM, LCF and MAFM side by side: samples beside real pictures, what a probe reads off features, and how long v is.
 
-`make demo` is `python -m flowexp.reproduce side_by_side budget=digits`.
+`flowexp demo` and `make demo` are `python -m flowexp.reproduce side_by_side budget=digits`.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
+from collections.abc import Sequence
+from statistics import mean
+from typing import Any
 
+import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from flowexp.cli.recipes import Lines, Rows, baselines_in, distance_in, network_rows
+from flowexp.cli.assembly.rebuilding import load_run
+from flowexp.cli.recipes import Line, Lines, Rows, baselines_in, by_seed, network_rows
+from flowexp.cli.recipes.sheets import first_of_each_class, plot_sheet
+from flowexp.data import ImageDataModule
+from flowexp.flow.profiles import scale_schedule
+from flowexp.flow.time import noise_level
 from flowexp.records.figures import plot_curves
 
 T = "noise level t"
+SSC = "FM with SSC"
+SURE = 0.9  # a judge that gives its class more than this is sure
+Z = 2.0  # standard errors beyond which a difference is one
 
 
-def measure(lines: Lines) -> dict[str, Rows | Path]:
-    levels = [row for line in lines for row in line.rows("noise_levels")]
+# --- measured ---------------------------------------------------------------------------------------------------------
+
+
+def measure(lines: Lines) -> dict[str, Rows | Figure]:
+    levels = [row for line in lines for row in line.rows("noise_levels") if row["split"] == "test"]
+    drawn = [Drawn(line, lines.settings) for line in lines]
     return {
         "probe_curve": [row for line in lines for row in line.rows("probe")],
-        "noise_levels": [row for row in levels if row["split"] == "test"],
-        "numbers": [line.scores() for line in lines],
-        **{f"samples_{line.columns['method'].lower()}": line.picture("samples") for line in lines},
+        "noise_levels": [*levels, *scaled(levels, lines.settings.ssc)],
+        "numbers": [line.scores() | each.numbers for line, each in zip(lines, drawn, strict=True)],
+        "samples": sheet(drawn, lines.settings.sheet_rows),
     }
+
+
+class Drawn:
+    """Samples of a line's EMA weights, as pictures, and what a judge of real pictures makes of them.
+
+    Sample i is of class i mod 10 where the network takes classes.
+    """
+
+    def __init__(self, line: Line, settings: Any) -> None:
+        self.method = line.columns["method"]
+        module, self.data, _ = load_run(line.trained.trained_by().path)
+        with module.averaged(), torch.no_grad():
+            samples = module.sample(range(settings.num_samples), seed=module.seed)
+        self.pictures = self.data.to_pictures(samples.images)
+        self.takes_classes = module.backbone.takes == "class"
+        self.numbers = {"tested": len(self.data.test)} | (self._judged() if settings.judge else {})
+
+    def _judged(self) -> dict[str, float]:
+        """Shares of the samples that a support vector machine is sure of, and that it takes for what they should be."""
+        likelihood = torch.from_numpy(judge_of(self.data).predict_proba(as_rows(self.pictures)))
+        wanted = torch.arange(len(self.pictures)) % self.data.num_classes
+        shares = {"sure": (likelihood.max(dim=1).values > SURE).double().mean().item(), "judged": len(wanted)}
+        return shares | {"as asked": (likelihood.argmax(dim=1) == wanted).double().mean().item()}
+
+
+def judge_of(data: ImageDataModule) -> Any:
+    """A support vector machine of all real pictures, which tells how likely a picture is of each class."""
+    from sklearn.svm import SVC
+
+    images = torch.cat([data.train.images, data.test.images])
+    labels = torch.cat([data.train.labels, data.test.labels])
+    return SVC(C=10, gamma=0.001, probability=True, random_state=0).fit(as_rows(images), labels.numpy())
+
+
+def as_rows(pictures: Tensor) -> Any:
+    """Stored pictures as rows of 0 to 16, the scale of scikit-learn's digits."""
+    return (pictures.flatten(1).double() * 16 / 255).cpu().numpy()
+
+
+def sheet(drawn: Sequence[Drawn], rows: int) -> Figure:
+    """The first samples of each method beside real test pictures, a column for each class."""
+    data = drawn[0].data
+    real = data.test.images[first_of_each_class(data.test, rows, data.num_classes)]
+    columns = [str(label) if drawn[0].takes_classes else "" for label in range(data.num_classes)]
+    blocks = {f"real {data.name}": real} | {f"samples of {each.method}": each.pictures for each in drawn}
+    return plot_sheet({name: pictures[: rows * len(columns)] for name, pictures in blocks.items()}, columns)
+
+
+def scaled(levels: Rows, ssc: Any) -> Rows:
+    """The rows of FM with its velocity scaled as SSC scales it in sampling (VD eq. 10): |s v| is s |v|."""
+    scale = scale_schedule(ssc.profile, ssc.s0, ssc.s1)
+    of_fm = [row for row in levels if row["method"] == "FM" and row["velocity_ratio"] is not None]
+    scales = [float(scale(noise_level(torch.tensor(row["t"])))) for row in of_fm]
+    return [
+        {**row, "method": SSC, "loss": None, "velocity_ratio": s * row["velocity_ratio"]}
+        for row, s in zip(of_fm, scales, strict=True)
+    ]
+
+
+# --- drawn ------------------------------------------------------------------------------------------------------------
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
     probe = {"t": f"{T} (linear below 0.01)", "accuracy": "accuracy of a converged probe", "method": ""}
-    curves, across = network_rows(tables["probe_curve"]), {"accuracy": baselines_in(tables["probe_curve"])}
-    velocity = {"t": T, "loss": "velocity error, test images", "velocity_ratio": "|v| / |v*|"}
+    curves, across = network_rows(tables["probe_curve"]), {"accuracy": clean_pixels(tables)}
+    velocity = {"t": T, "loss": "velocity error, test images", "velocity_ratio": "|v| / |v*|", "method": ""}
     return {
         "probe_curve": plot_curves(curves, "t", "accuracy", "method", probe, log_x=True, across=across),
-        "noise_levels": plot_curves(
-            tables["noise_levels"], "t", ["loss", "velocity_ratio"], series="method", names=velocity
-        ),
+        "noise_levels": plot_curves(tables["noise_levels"], "t", ["velocity_ratio", "loss"], "method", velocity),
     }
 
 
+def clean_pixels(tables: dict[str, Rows]) -> dict[str, float]:
+    """Accuracy of the same probe on other features of the clean test images, by its label in the figure."""
+    names = {"pixels": "raw pixels, no noise"}
+    return {names.get(name, name): share for name, share in baselines_in(tables["probe_curve"]).items()}
+
+
+# --- told -------------------------------------------------------------------------------------------------------------
+
+
 def summarise(tables: dict[str, Rows]) -> Rows:
-    """The distance, and what a converged probe reads off features beside the same probe on pixels."""
+    """A row for each number, a column for each method, and which way is better."""
+    numbers, lengths = tables["numbers"], lengths_of(tables)
+    methods = list(dict.fromkeys(row["method"] for row in numbers))
     table = []
-    for row in tables["numbers"]:
-        numbers = {key: row[key] for key in ("method", distance_in(row))}
-        numbers |= {"best probe": row["probe/peak"], "at clean data": row["probe/at_clean"], "dip": row["probe/dip"]}
-        table.append(
-            numbers | {f"probe on {name}": share for name, share in baselines_in(tables["probe_curve"]).items()}
-        )
-    return table
+    for name, column, better in (
+        (f"samples that a judge is {100 * SURE:.0f} % sure of", "sure", "more"),
+        ("... and takes for the class asked for", "as asked", "more"),
+        ("class read off clean images by a probe", "probe/at_clean", "more"),
+        ("lost from the curve's peak to clean images", "probe/dip", "less"),
+    ):
+        if column in numbers[0]:
+            cells = {method: percent(mean(by_seed(numbers, column, method=method).values())) for method in methods}
+            table.append({"": name} | cells | {"better": better})
+    table.append({"": "|v| / |v*|, mean over t"} | {m: f"{lengths[m]:.3f}" for m in methods} | {"better": "nearer 1"})
+    with_ssc = {method: f"{lengths[SSC]:.3f}" if method == "FM" else "" for method in methods}
+    return [*table, {"": "... with SSC, which needs no training"} | with_ssc | {"better": "nearer 1"}]
+
+
+def explain(tables: dict[str, Rows]) -> list[str]:
+    """What the numbers show, and what they do not, a sentence for each question."""
+    told = [about_samples(tables["numbers"]), about_features(tables), about_velocities(tables)]
+    return [sentence for sentence in told if sentence]
+
+
+def about_samples(numbers: Rows) -> str:
+    if "sure" not in numbers[0]:
+        return ""
+    shares, num = shares_of(numbers, "sure"), int(numbers[0]["judged"])
+    errors = {method: share_error(share, num) for method, share in shares.items()}
+    return (
+        f"Samples: a judge trained on the real pictures is more than {100 * SURE:.0f} % sure of {listed(shares)} of "
+        f"{num} samples each; {told_apart(shares, errors)}."
+    )
+
+
+def about_features(tables: dict[str, Rows]) -> str:
+    numbers = tables["numbers"]
+    clean, num = shares_of(numbers, "probe/at_clean"), numbers[0]["tested"]
+    errors = {method: share_error(share, num) for method, share in clean.items()}
+    dips, dip_errors = shares_of(numbers, "probe/dip"), shares_of(numbers, "probe/dip_se")
+    real = [method for method in dips if dips[method] > Z * dip_errors[method]]
+    lost = f"{listed({m: dips[m] for m in real})} are lost from the peak" if real else "none of them falls"
+    pixels = baselines_in(tables["probe_curve"]).get("pixels")
+    beside = "" if pixels is None else f", and off the raw pixels in {percent(pixels)}"
+    return (
+        f"Features: a converged probe reads the class off those of clean test images in {listed(clean)} of {num}"
+        f"{beside}; {told_apart(clean, errors)}, and towards clean images {lost} beyond {Z:g} standard errors."
+    )
+
+
+def about_velocities(tables: dict[str, Rows]) -> str:
+    lengths = lengths_of(tables)
+    changes = "longer" if lengths["MAFM"] > lengths["FM"] else "no longer"
+    seeds = len({row.get("seed", 0) for row in tables["numbers"]})
+    runs = "one training of each, whose scatter is not known" if seeds == 1 else f"means over {seeds} seeds"
+    return (
+        f"Velocities: FM's is {lengths['FM']:.3f} times as long as v* (the mean over all data that fit is shorter by "
+        f"itself), MAFM's with {lengths['MAFM']:.3f} {changes}, FM's with SSC {lengths[SSC]:.3f}; these are {runs}, "
+        "and nothing here speaks for larger networks and pictures."
+    )
+
+
+def lengths_of(tables: dict[str, Rows]) -> dict[str, float]:
+    """|v| / |v*| of each method, averaged over the levels and seeds."""
+    rows = [row for row in tables["noise_levels"] if isinstance(row["velocity_ratio"], int | float)]
+    methods = dict.fromkeys(row["method"] for row in rows)
+    return {method: mean(row["velocity_ratio"] for row in rows if row["method"] == method) for method in methods}
+
+
+def shares_of(numbers: Rows, column: str) -> dict[str, float]:
+    """A number of each method, averaged over its seeds."""
+    return {row["method"]: mean(by_seed(numbers, column, method=row["method"]).values()) for row in numbers}
+
+
+def share_error(share: float, num: int) -> float:
+    """Standard error of a share of `num` pictures; of none or all of them, that of one picture."""
+    return math.sqrt(max(share * (1 - share), 1 / num) / num)
+
+
+def told_apart(shares: dict[str, float], errors: dict[str, float]) -> str:
+    """Which of the shares differ by more than chance in the pictures."""
+    apart = [
+        f"{one} is above {other}"
+        for one in shares
+        for other in shares
+        if shares[one] - shares[other] > Z * math.hypot(errors[one], errors[other])
+    ]
+    points = 100 * max(errors.values())
+    return f"{' and '.join(apart) or 'no two differ'} beyond chance (standard error at most {points:.1f} points)"
+
+
+def listed(shares: dict[str, float]) -> str:
+    """`81 % (FM), 78 % (LCF) and 80 % (MAFM)`."""
+    *others, last = [f"{percent(share)} ({method})" for method, share in shares.items()]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def percent(share: float) -> str:
+    """`81.2 %`."""
+    return f"{100 * share:.1f} %"

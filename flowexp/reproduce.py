@@ -7,6 +7,7 @@ seeds=3                how many seeds every line is trained with; figures show t
 minutes=20             the most that it may take: all lines train fewer steps where they must
 run=FOLDER             a trained run of your own in place of the recipe's one line
 redraw=true            draws again from the tables, without training
+figure.format=pdf      every figure as PDF (or svg) too, in the width of a paper's column
 
 NAME is lcf/fig04_probe_curve, or its beginning: lcf/fig04, lcf/fig4, vd/table1. Recipes lie in experiments/ and in the
 current folder: a yaml and a Python file of the same name, see docs/new_idea. All write to results/NAME/BUDGET.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import ast
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,13 +29,11 @@ from flowexp.cli.errors import sentence_for
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from flowexp.cli.recipes import Recipe
+    from flowexp.cli.recipes import Claim, Recipe
 
 
 def run(recipe: Recipe, module: ModuleType) -> None:
-    """Measures unless it is only to be redrawn, then draws and judges; says where everything lies."""
-    from flowexp.cli.recipes import markdown_table
-    from flowexp.records.atomic import write_text
+    """Measures unless it is only to be redrawn, then draws, judges and tells; the last line is the page's path."""
     from flowexp.records.figures import save_figure, stamp
 
     began = time.perf_counter()
@@ -42,42 +42,90 @@ def run(recipe: Recipe, module: ModuleType) -> None:
     tables, scale = _tables(recipe), _scale(recipe)
     for name, figure in module.draw(tables).items():
         save_figure(stamp(figure, scale), recipe.results / f"{name}.png")
-    if hasattr(module, "summarise"):
-        table = markdown_table(module.summarise(tables))
-        write_text(recipe.results / "table.md", table)
-        print(f"\n{table}")
-    _judge(recipe, module, tables)
+    rows = _summarise(recipe, module, tables)
+    sentences = list(module.explain(tables)) if hasattr(module, "explain") else []
+    print("".join(f"\n{_wrapped(sentence)}" for sentence in sentences))
+    claims = _judge(recipe, module, tables)
     minutes = (time.perf_counter() - began) / 60
     if not recipe.redraw:
         _note(recipe, minutes)
-    print(f"figures, tables and protocol: {recipe.results} (after {minutes:.1f} minutes)")
+    print(f"figures, tables and protocol: {recipe.results} (after {minutes:.1f} minutes); the page:")
+    print(_write_page(recipe, module, rows, sentences, claims))
 
 
-def _judge(recipe: Recipe, module: ModuleType, tables: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Writes claims.json and prints how each claim of the yaml ended."""
+def _summarise(recipe: Recipe, module: ModuleType, tables: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Prints the table that tells the whole, and writes it to table.md; none where the recipe has none."""
+    from flowexp.cli.recipes import markdown_table
+    from flowexp.cli.shown_table import print_rows
+    from flowexp.records.atomic import write_text
+
+    if not hasattr(module, "summarise"):
+        return []
+    rows: list[dict[str, Any]] = module.summarise(tables)
+    write_text(recipe.results / "table.md", markdown_table(rows))
+    print()
+    print_rows(rows)
+    return rows
+
+
+def _wrapped(sentence: str) -> str:
+    """A sentence in lines that fit the terminal, the first with a mark."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    return textwrap.fill(sentence, width, initial_indent="* ", subsequent_indent="  ", break_long_words=False)
+
+
+def _write_page(
+    recipe: Recipe, module: ModuleType, rows: list[dict[str, Any]], sentences: list[str], claims: Sequence[Claim]
+) -> Path:
+    """Writes report.html beside the figures, the pictures of samples before the curves."""
+    from flowexp.records.atomic import write_text
+    from flowexp.reporting.recipe_page import RecipePage
+
+    pictures = sorted(recipe.results.glob("*.png"), key=lambda file: (not file.stem.startswith("samples"), file.stem))
+    page = RecipePage(
+        title=(module.__doc__ or recipe.name).splitlines()[0].rstrip("."),
+        scale=_scale(recipe),
+        sentences=sentences,
+        claims=[(claim.state, claim.claim, claim.evidence) for claim in claims],
+        table=rows,
+        pictures=pictures,
+        made=_made(recipe),
+    )
+    write_text(recipe.results / "report.html", page.render())
+    return recipe.results / "report.html"
+
+
+def _judge(recipe: Recipe, module: ModuleType, tables: Mapping[str, list[dict[str, Any]]]) -> Sequence[Claim]:
+    """Writes claims.json and prints how each claim of the yaml ended, which it returns."""
     from flowexp.cli.recipes import Judgement, decide
     from flowexp.cli.recipes.claims import UNTESTABLE
     from flowexp.records.atomic import write_json
 
     if not recipe.claims:
-        return
+        return []
     judgements = module.judge(tables) if hasattr(module, "judge") else {}
     if recipe.budget == "smoke":
         judgements = dict.fromkeys(judgements, Judgement(UNTESTABLE, "because nothing is learned at budget=smoke"))
     claims = decide(recipe.claims, judgements)
     write_json(recipe.results / "claims.json", {claim.name: claim.data() for claim in claims})
     for claim in claims:
-        print(f"* {claim.state}: {claim.claim} [{claim.evidence}]")
+        print(_wrapped(f"{claim.state}: {claim.claim} [{claim.evidence}]"))
+    return claims
 
 
 def _scale(recipe: Recipe) -> str:
     """How much was trained, for every figure; empty where nothing was."""
+    return str(_made(recipe).get("scale", ""))
+
+
+def _made(recipe: Recipe) -> dict[str, Any]:
+    """How the results came about, as far as that is kept beside them."""
     from flowexp.records.json_files import read_object
 
     try:
-        return str(read_object(recipe.results / "made.json").get("scale", ""))
+        return read_object(recipe.results / "made.json")
     except OSError:
-        return ""
+        return {}
 
 
 def _note(recipe: Recipe, minutes: float) -> None:

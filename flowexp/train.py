@@ -136,7 +136,7 @@ def _train_and_measure(
     with folder.held() if trainer.is_global_zero else nullcontext(), until_saved:
         check_same_training(folder, config)  # again: another process may have trained here since the door looked
         checkpoint = _checkpoint_to_take(config, folder, module, datamodule, origin["num_steps"])
-        trainer.loggers = building.build_loggers(config, folder)
+        trainer.loggers = building.build_loggers(config, folder, _about(origin, module))
         if trainer.is_global_zero:
             atomic.remove_partials(folder.path)
             plan.print_plan(origin["plan"])
@@ -146,6 +146,15 @@ def _train_and_measure(
         if trainer.is_global_zero:
             _finish(config, folder, trainer, step, measured)
     tell_failures(measuring)
+
+
+def _about(origin: dict[str, Any], module: Any) -> dict[str, Any]:
+    """What dashboards filter runs by beside their settings: commit, machine, and how many weights are trained."""
+    known = {key: origin[key] for key in ("commit", "training_key", "machine", "versions", "num_steps")}
+    return {
+        **known,
+        "parameters": sum(weight.numel() for weight in module.backbone.parameters() if weight.requires_grad),
+    }
 
 
 def _measure(monitors: list[Any], trainer: Any, module: Any, datamodule: Any, step: int) -> dict[str, Measurement]:

@@ -105,6 +105,10 @@ def _of_hydra(error: BaseException, command: str) -> str:
         return f"{key}={value} are several values: add -m to sweep over them, or write '{key}=[{value}]' for a list"
     if key := _quoted(r"An item is already at '([^']+)'", error):
         return f"there is a key {key} already: leave the plus out, or give two, ++{key}=..., where not all have it"
+    if "Error resolving interpolation '${data}'" in text:
+        return (
+            "data cannot be left out: choose data=NAME; a yaml of your own beside parts=FOLDER is one (docs/new_idea)"
+        )
     if key := _quoted(r"Could not delete from config\. '([^']+)'", error):
         return f"there is no key {key} to leave out: `python -m flowexp.{command} --help` shows all keys"
     return text
@@ -128,6 +132,8 @@ def _of_a_library(error: BaseException) -> str | None:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "MisconfigurationException" in kinds:
         return f"Lightning cannot train so: {' '.join(str(error).split())}"
+    if "Could not detect" in str(error) and "srun" in str(error):  # of submitit
+        return "no srun here: start the sweep on a login node of the cluster, or take hydra/launcher=submitit_local"
     if isinstance(error, MemoryError) or "t allocate memory" in str(error):
         return f"this machine has too little memory ({' '.join(str(error).split()[-12:])}): lower a size or the batch"
     if "OutOfMemoryError" in kinds:

@@ -128,7 +128,7 @@ def _say_where_it_stopped(stop: BaseException, command: str, run: RunFolder) -> 
 
 def _quiet() -> None:
     """Hides messages of Lightning that appear in every run and need no action."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.showwarning = _show_warning
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")  # resumed
     warnings.filterwarnings(
@@ -140,6 +140,13 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*")  # of torch, for the Jacobian
     for name in _SAID_BY:
         logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(_SAID_IN_EVERY_RUN))
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A line of its own above the bars that are open."""
+    from tqdm import tqdm
+
+    tqdm.write(f"warning: {message}", file=sys.stderr)
 
 
 def _sentence(error: Exception, command: str) -> str | None:

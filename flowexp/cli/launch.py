@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from flowexp.cli import sweep_jobs
 from flowexp.cli.commands import COMMANDS, DEMO, WITHOUT_A_JOB, overview, version
 from flowexp.cli.completion import complete
 from flowexp.cli.composing import Configs, config_folder, run_once
@@ -100,12 +101,12 @@ def _open_door(command: str, arguments: Sequence[str]) -> int:
             print(help_page(command, overrides, configs))
             return 0
         check_added(command, overrides, configs)
-        if is_sweep(ordered):
+        if sweeps := is_sweep(ordered):
             signals.work_begins()
             check_sweep(overrides)
             sys.argv += _folder_of_sweep(command, overrides, configs)
             check_subfolders(command, overrides, configs)
-        with _alone_in_its_folder(sys.argv[1:]):
+        with _alone_in_its_folder(sys.argv[1:]), sweep_jobs.announced(overrides) if sweeps else nullcontext():
             job = _pass_through(command)
     except Exception as error:
         sentence = None if shows_errors_in_full else sentence_for(error, command, ordered, configs)
@@ -278,6 +279,7 @@ def _said(command: str) -> str:
 def _run_swept_job(command: str, config: DictConfig) -> float | None:
     """One job of a sweep. A failure is noted, not raised: the other jobs go on."""
     own, overrides = Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
+    sweep_jobs.tell(int(HydraConfig.get().job.num), overrides)
     try:
         config, run = _run_folder(command, config, Path(HydraConfig.get().sweep.dir))
     except Exception as error:
@@ -288,6 +290,7 @@ def _run_swept_job(command: str, config: DictConfig) -> float | None:
     inherited = (*_GIVEN_BY_A_LAUNCHER, "HYDRA_FULL_ERROR")  # the latter is this door's, see _errors_as_exceptions
     environment = {key: value for key, value in os.environ.items() if key not in inherited}
     environment |= _environment(command, config)
+    environment |= sweep_jobs.environment_of_job(Path(HydraConfig.get().sweep.dir), overrides)
     code = _wait_for(subprocess.Popen(_job_command(command, run.path), env=environment))
     result = JobResult(run=str(run.path), overrides=overrides, exit_code=code)
     result.write(own)

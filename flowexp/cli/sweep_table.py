@@ -9,11 +9,9 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
 from flowexp.cli.overrides import key_of, read
-from flowexp.cli.terminal import console
+from flowexp.cli.shown_sweep import print_sweep
 from flowexp.records import atomic
 from flowexp.records.job_table import JobRow, JobTable
 from flowexp.records.json_files import read_object
@@ -82,8 +80,9 @@ class JobResult:
 def print_table(sweep: Path) -> int:
     """Prints and writes (`sweep.csv`, `sweep.json`) one row per job, and returns the exit code.
 
-    Settings that all jobs share are not printed. Beside or below a number stands the hash of its card; numbers of one
-    name and cards that differ in more than what is swept are warned of, and the reasons of refused jobs stand below.
+    The screen has what differs among the jobs, by short names and to three digits, as many numbers as it has room for,
+    with the best of each marked. Numbers of one name and cards that differ in more than what is swept are warned of,
+    and the reasons of refused jobs stand below.
     """
     jobs = {name: JobResult.read(sweep / name) for name in sorted(job_names(sweep), key=_job_number)}
     if not jobs:
@@ -91,8 +90,7 @@ def print_table(sweep: Path) -> int:
         return 1
     table = JobTable(tuple(_row(name, job) for name, job in jobs.items()))
     in_csv = table.write(sweep)
-    console().print(_fitting(console(), f"sweep {sweep}", table))
-    print(f"the same as CSV: {in_csv}")
+    print_sweep(table, in_csv)
     for refusal in dict.fromkeys(job.refusal for job in jobs.values() if job.refusal):
         refused = ", ".join(name for name, job in jobs.items() if job.refusal == refusal)
         print(f"error: job {refused}: {refusal}", file=sys.stderr)
@@ -100,34 +98,6 @@ def print_table(sweep: Path) -> int:
     for sentence in keeps_apart({f"job {name}": job.summary for name, job in jobs.items()}, varied=varied):
         print(f"warning: {sentence}", file=sys.stderr)
     return 1 if not all(row.is_finished for row in table.rows) else 0
-
-
-def _fitting(console: Console, title: str, jobs: JobTable) -> Table:
-    """A line per job, or a column per job where only that fits the screen without breaking words."""
-    turned = _table(title, [list(line) for line in zip(*_lines(jobs, "{}\n{}"), strict=True)])
-    table = _table(title, _lines(jobs, "{} ({})"))
-    unbounded = console.options.update(max_width=10_000)
-    widths = [console.measure(each, options=unbounded).maximum for each in (table, turned)]
-    return turned if widths[1] <= console.width < widths[0] else table
-
-
-def _lines(jobs: JobTable, with_card: str) -> list[list[str]]:
-    """The head of the table and a line per job, without the settings that all jobs share."""
-    varied = [key for key in jobs.settings if key not in jobs.shared]
-    lines = [["job", *varied, *jobs.numbers, "status"]]
-    for row in jobs.rows:
-        numbers = [_shown(row.numbers.get(name), row.cards.get(name), with_card) for name in jobs.numbers]
-        lines.append([row.job, *(row.settings.get(key, "") for key in varied), *numbers, row.status])
-    return lines
-
-
-def _table(title: str, lines: list[list[str]]) -> Table:
-    table = Table(title=title)
-    for name in lines[0]:
-        table.add_column(name, overflow="fold")
-    for line in lines[1:]:
-        table.add_row(*line)
-    return table
 
 
 def _row(name: str, job: JobResult) -> JobRow:
@@ -151,8 +121,3 @@ def _value_of(override: str) -> str:
 
 def _job_number(name: str) -> tuple[int, str]:
     return (int(name), "") if name.isdigit() else (1 << 30, name)
-
-
-def _shown(value: float | None, card: str | None, with_card: str) -> str:
-    text = "" if value is None else f"{value:.4g}"
-    return text if card is None else with_card.format(text, card)

@@ -60,7 +60,7 @@ def check_subfolders(command: str, overrides: Sequence[str], configs: Configs) -
     subfolder = last_of("hydra.sweep.subdir", overrides)
     if subfolder is None:
         return
-    named = Counter(_subfolder(command, job, number, configs) for number, job in enumerate(_jobs(overrides)))
+    named = Counter(_subfolder(command, job, number, configs) for number, job in enumerate(jobs_of(overrides)))
     for name, jobs in named.items():
         if name is not None and jobs > 1:
             raise ValueError(
@@ -69,7 +69,7 @@ def check_subfolders(command: str, overrides: Sequence[str], configs: Configs) -
             )
 
 
-def _jobs(overrides: Sequence[str]) -> list[list[str]]:
+def jobs_of(overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each job; none where a sweeper of another kind decides them."""
     try:
         batches = BasicSweeper.split_arguments(read(overrides), None)

@@ -20,6 +20,7 @@ def wandb_logger(
     folder: Path,
     name: str,
     settings: dict[str, Any],
+    sweep: str | None = None,
     project: str = "flowexp",
     entity: str | None = None,
     group: str | None = None,
@@ -34,11 +35,12 @@ def wandb_logger(
 
     Arguments:
         folder, name, settings: the run's folder, name and resolved config.
+        sweep: folder of the sweep whose job this is; the group where `group` is None.
         project, entity, group, tags: where it stands on the dashboard.
         offline: True and False force it; None is offline without a key.
     """
     offline = not has_key() if offline is None else offline
-    about: dict[str, Any] = dict(project=project, entity=entity, group=group, tags=tags, config=settings)
+    about: dict[str, Any] = dict(project=project, entity=entity, group=group or sweep, tags=tags, config=settings)
     about |= dict(name=name, id=_run_id(folder), save_dir=folder)
     if offline:
         rank_zero_info(f"W&B: offline; `wandb sync {folder}/wandb/offline-run-*` sends this run")

@@ -32,7 +32,7 @@ def render_runs(runs: Sequence[Run], most_pictures: int = 12, pages: Sequence[st
     """
     groups = group_numbers(runs)
     histories = [value.history for group in groups for values in group.numbers.values() for value in values]
-    return _template("runs.html.jinja").render(
+    return template("runs.html.jinja").render(
         title=" · ".join(run.label for run in runs),
         runs=runs,
         verdicts=verdicts_of(runs),
@@ -50,10 +50,11 @@ def render_runs(runs: Sequence[Run], most_pictures: int = 12, pages: Sequence[st
 def render_sweep(sweep: Sweep) -> str:
     """The page of a sweep as HTML: its table with a link to each job, and each number over the settings."""
     title = f"sweep {sweep.folder.resolve().name}"
-    return _template("sweep.html.jinja").render(title=title, sweep=sweep, charts=sweep_charts(sweep))
+    return template("sweep.html.jinja").render(title=title, sweep=sweep, charts=sweep_charts(sweep))
 
 
-def _template(name: str) -> Any:
+def template(name: str) -> Any:
+    """A template of this folder, with what all of them use."""
     folder = Path(__file__).parent / "templates"
     environment = Environment(
         loader=FileSystemLoader(folder),
@@ -64,8 +65,9 @@ def _template(name: str) -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"cell": show_cell, "spark": sparkline, "words": words, "capital": capital, "digits": show}
+    environment.filters["plainly"] = plainly
     environment.globals["MISSING"] = MISSING
-    return environment.get_template(name)
+    return environment.gettemplate(name)
 
 
 def side_by_side(tables: Sequence[Any]) -> dict[str, list[str]]:
@@ -97,6 +99,13 @@ def show_cell(cells: Cells, column: str) -> str:
     if not text or (math.isnan(value) and text.lower() != "nan"):
         return text or MISSING
     return show(value)
+
+
+def plainly(value: Any) -> str:
+    """A cell of a recipe's table; a number with four digits, a dash for nothing."""
+    if value is None or value == "":
+        return MISSING
+    return show(value) if isinstance(value, float) else str(value)
 
 
 def words(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from flowexp.backbones import Backbone
 from flowexp.cli.assembly.hardware import resolve_accelerator, resolve_devices, resolve_precision
 from flowexp.cli.loggers import chosen_loggers
+from flowexp.cli.sweep_jobs import of_this_job
 from flowexp.cli.trainer_keys import limited
 from flowexp.cli.trust import check_targets
 from flowexp.cli.validate import check_values
@@ -245,9 +246,8 @@ def build_callbacks(
 ) -> list[pl.Callback]:
     """The monitors, the training curves, the progress bar, and the checkpoints, which come last."""
     give_folders(monitors, str(run.path / "best"))
-    callbacks: list[pl.Callback] = [StepLog(config.log_every_n_steps), *monitors]
-    if config.progress_bar:
-        callbacks.append(Progress(num_steps, config.log_every_n_steps))
+    progress = Progress(num_steps, config.log_every_n_steps, as_bar=None if config.progress_bar else False)
+    callbacks: list[pl.Callback] = [StepLog(config.log_every_n_steps), *monitors, progress]
 
     def note_end(trainer: pl.Trainer) -> None:
         atomic.write_json(run.trained_file, trained(config, trainer))
@@ -261,20 +261,25 @@ def trained(config: DictConfig, trainer: pl.Trainer) -> dict[str, Any]:
     return {"step": trainer.global_step, **early}
 
 
-def build_loggers(config: DictConfig, run: RunFolder) -> list[Logger]:
+def build_loggers(config: DictConfig, run: RunFolder, about: Mapping[str, Any] | None = None) -> list[Logger]:
     """CSV always, and those of `logger`.
 
-    What a logger's signature takes and its yaml leaves out is given: `save_dir`, or `folder`, `name` and `settings`.
+    What a logger's signature takes and its yaml leaves out is given: `save_dir`, or `folder`, `name` and `settings`. A
+    job of a sweep is named by what is swept, and a logger with groups has the sweep's folder as one.
+
+    about: what is known of the run beside its settings, for dashboards to filter by; they have it below `origin`.
     """
-    settings = cast("dict[str, Any]", OmegaConf.to_container(config))
-    offered = {"save_dir": str(run.path), "folder": run.path, "name": config.name, "settings": settings}
+    swept, sweep = of_this_job()
+    settings = cast("dict[str, Any]", OmegaConf.to_container(config)) | ({"origin": dict(about)} if about else {})
+    offered = {"save_dir": str(run.path), "folder": run.path, "name": f"{config.name} {swept}".rstrip()}
+    offered |= {"settings": settings, "sweep": sweep}
     further = [_build_logger(node, offered) for node in chosen_loggers(config).values()]
     return [CsvLog(run.path), *further]
 
 
 def _build_logger(config: DictConfig, offered: dict[str, Any]) -> Logger:
     takes = inspect.signature(build_partial(config)).parameters
-    wanted = ("folder", "name", "settings") if "settings" in takes else ("save_dir",)
+    wanted = ("folder", "name", "settings", "sweep") if "settings" in takes else ("save_dir",)
     parts = {name: offered[name] for name in wanted if name in takes and name not in config}
     try:
         logger = build(config, **parts)

@@ -15,11 +15,13 @@ from tqdm import tqdm
 from flowexp.cli.recipes.minutes import fit_to_minutes
 from flowexp.cli.recipes.recipe import Recipe
 from flowexp.cli.recipes.runs import measurement_of, protocol_of, run_of
+from flowexp.cli.recipes.together import train_together
 from flowexp.records.recording import read_history
 from flowexp.records.run_folder import RunFolder
 from flowexp.records.tables import read_csv
 
 Rows = list[dict[str, Any]]
+Place = tuple[tuple[str, ...], int]  # a line's label and seed
 Columns = dict[str, Any]  # what tells a line from another: panel, method, and a value for each setting of the grid
 
 
@@ -105,7 +107,8 @@ class Lines(Sequence[Line]):
 def lines_of(recipe: Recipe) -> Lines:
     """Trains what is not trained yet, measures what is not measured yet, and gives the lines of the figure.
 
-    Every line is trained with each of the recipe's seeds, those that `one_seed` of the yaml names with the first alone.
+    Every line is trained with each of the recipe's seeds, those that `one_seed` of the yaml names with the first alone;
+    `side_by_side` says how many train at a time, where one leaves cores idle.
     `measured` in the yaml has each run measured by `flowexp.evaluate` (or what `measured_by` names) with these
     overrides, once for every combination of the values in `grid`, or in each of a list of grids. There `step` means the
     weights of that training step, whose checkpoint the run must keep, and a mapping has the overrides of each value.
@@ -154,13 +157,34 @@ def _trained(recipe: Recipe) -> list[tuple[Columns, RunFolder]]:
     once = recipe.settings.get("one_seed", [])
     seeds = {label: 1 if label[-1] in once else recipe.seeds for label in lines}
     wanted = [(label, seed) for seed in range(recipe.seeds) for label in lines if seed < seeds[label]]
-    runs, began = {}, time.perf_counter()
-    for number, (label, seed) in enumerate(wanted):
-        if len(wanted) > 1:
-            print(f"\n{progress(number, len(wanted), time.perf_counter() - began)}: {', '.join(label)}, seed {seed}")
-        runs[label, seed] = run_of([*fitted[", ".join(label)], *([f"seed={seed}"] if seed else [])])
+    overrides = {(label, seed): [*fitted[", ".join(label)], *_seeded(seed)] for label, seed in wanted}
+    most = int(recipe.settings.get("side_by_side", 1))
+    runs = _one_by_one(overrides) if most == 1 else _together(overrides, most, recipe)
     ordered = [(label, seed) for label in lines for seed in range(seeds[label])]
     return [(_columns(label) | _seed(recipe, seed), runs[label, seed]) for label, seed in ordered]
+
+
+def _seeded(seed: int) -> list[str]:
+    return [f"seed={seed}"] if seed else []
+
+
+def _one_by_one(overrides: Mapping[Place, list[str]]) -> dict[Place, RunFolder]:
+    """Trains one line after the other, with the time left where there are several."""
+    runs, began = {}, time.perf_counter()
+    for number, ((label, seed), words) in enumerate(overrides.items()):
+        if len(overrides) > 1:
+            print(f"\n{progress(number, len(overrides), time.perf_counter() - began)}: {', '.join(label)}, seed {seed}")
+        runs[label, seed] = run_of(words)
+    return runs
+
+
+def _together(overrides: Mapping[Place, list[str]], most: int, recipe: Recipe) -> dict[Place, RunFolder]:
+    """Trains `most` lines at a time."""
+    named = {(label, seed): ", ".join([*label, *([f"seed {seed}"] if seed else [])]) for label, seed in overrides}
+    logs = recipe.results / "logs"
+    print(f"training {', '.join(named.values())}, {most} at a time (all that they print: {logs})", flush=True)
+    runs = train_together({named[place]: words for place, words in overrides.items()}, most, logs)
+    return {place: runs[name] for place, name in named.items()}
 
 
 def scale_of(lines: Sequence[Line], seeds: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -22,19 +22,26 @@ RUNS = Path("outputs/recipes")  # all recipes look for their runs here, so that 
 _composing = Lock()  # Hydra composes one config at a time
 
 
-def run_of(overrides: Sequence[str]) -> RunFolder:
+def run_of(
+    overrides: Sequence[str], train: Callable[[list[str]], None] | None = None, tell: Callable[[str], None] = print
+) -> RunFolder:
     """The finished run of `flowexp.train` with these overrides: found where it exists, else trained by the command.
 
     A run that was trained alike but measured otherwise is measured again, not trained again, unless something is
     measured on the way.
+
+    Arguments:
+        train: runs the command with its overrides; None shows it, and all that it prints.
+        tell: shows which run is there already.
     """
     config = compose_run(overrides)
     training, measuring = training_key(config), measuring_key(config)
     if run := _finished(training, measuring):
-        print(f"found {run.path}, trained and measured as needed")
+        tell(f"found {run.path}, trained and measured as needed")
         return run
     begins = _begins_alone(training, measuring) if measured_while_training(config) else _begins(training)
-    call("train", [*_in_runs(overrides), *begins])
+    words = [*_in_runs(overrides), *begins]
+    train(words) if train else call("train", words)
     run = _finished(training, measuring)
     assert run is not None
     return run

@@ -1,0 +1,49 @@
+"""The page of a recipe: what it shows in sentences, its figures, its table, and how it was made."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowexp.reporting.page import template
+
+
+@dataclass(frozen=True)
+class RecipePage:
+    """What a recipe's page has.
+
+    Arguments:
+        title: what it shows, in a line.
+        scale: how much was trained, in a line; empty where nothing was.
+        sentences: what the numbers show and what they do not.
+        claims: (how it ended, the claim, the evidence), of each claim.
+        table: its rows.
+        pictures: PNG files, those of samples first.
+        made: where it comes from, by name: command, minutes, commit.
+    """
+
+    title: str
+    scale: str
+    sentences: Sequence[str]
+    claims: Sequence[tuple[str, str, str]]
+    table: Sequence[Mapping[str, Any]]
+    pictures: Sequence[Path]
+    made: Mapping[str, Any]
+
+    def render(self) -> str:
+        """A single HTML file that needs nothing beside it."""
+        pictures = [(words_of(file), embedded(file)) for file in self.pictures]
+        return str(template("recipe.html.jinja").render(page=self, title=self.title, pictures=pictures))
+
+
+def words_of(file: Path) -> str:
+    """`probe curve` of probe_curve.png."""
+    return file.stem.replace("_", " ")
+
+
+def embedded(file: Path) -> str:
+    """A PNG as a data URI: a page that is mailed keeps its pictures."""
+    return f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
