@@ -61,7 +61,7 @@ def _dry_run(config: DictConfig, folder: RunFolder) -> None:
         left = (
             f"about {seconds * num_steps / 60:.1f} minutes of training" if seconds else f"not timed: {lacks or missing}"
         )
-        about = plan.describe(config, module, datamodule)
+        about = plan.describe(config, module, datamodule) | plan.on_many_gpus(config, module, datamodule)
         plan.warn_of_the_warmup(config, datamodule)
         plan.print_plan({**about, "time left": left})
         timing = {"num_steps": num_steps, "seconds_per_step": seconds, "lacks": lacks, "missing_data": missing}

@@ -66,7 +66,7 @@ class Configs:
 
     def keys(self, command: str) -> set[str]:
         """The first parts of the keys that a command reads, and its groups, of which none may be chosen."""
-        config = OmegaConf.load(config_folder() / f"{command}.yaml")
+        config = DictConfig(OmegaConf.load(config_folder() / f"{command}.yaml"))
         names = {"hydra", *map(str, config)} - {"defaults"}
         for entry in config.get("defaults", ()):
             if isinstance(entry, DictConfig):  # a group: averaging@ema, override hydra/job_logging

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_warn
 from rich.table import Table
+from torch import Tensor
 
 from flowexp.cli.assembly.building import build_strategy, steps_per_epoch
 from flowexp.cli.assembly.hardware import resolve_accelerator, resolve_devices, resolve_precision
@@ -20,7 +21,10 @@ from flowexp.data.loader import check_batch_size
 from flowexp.objectives import FlowMatching
 from flowexp.training.lr_schedules import RunLength, steps_of
 from flowexp.training.optimization import describe_optimizer
+from flowexp.training.parallel.scale import StepSize, share_of
 from flowexp.training.steps import ends_a_step
+
+MANY = (8, 64)  # GPUs for which a dry run estimates a step
 
 
 def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, Any]:
@@ -59,6 +63,32 @@ def _weights(module: FlowMatching) -> str:
     decays = module.averaging.decays
     further = f"; {', '.join(f'{decay:g}' for decay in decays[1:])} beside it" if decays[1:] else ""
     return f"EMA, decay {decays[0]:g}{further}" if decays else "as trained, no EMA"
+
+
+def on_many_gpus(config: DictConfig, module: FlowMatching, datamodule: ImageDataModule) -> dict[str, str]:
+    """What a step would take on 8 and on 64 GPUs, by both strategies, as rows of a dry run's plan."""
+    backbone, batch = module.backbone, datamodule.batch_size
+    bf16 = "bf16" in _precision(config)
+    step = StepSize.of(backbone, _one_label(module, datamodule), batch, bf16, len(module.averaging.decays))
+    nums = [num for num in MANY if batch % num == 0]
+    return {f"on {num} H100, estimated": "; ".join(_share(step, num, name) for name in ("DDP", "FSDP")) for num in nums}
+
+
+def _share(step: StepSize, num: int, strategy: str) -> str:
+    share = share_of(step, num, sharded=strategy == "FSDP")
+    return (
+        f"{strategy}: {share.memory / 1e9:.3g} GB each, {share.moved / 1e9:.2g} GB sent a step, computes "
+        f"{100 * share.efficiency:.0f} % of the time"
+    )
+
+
+def _one_label(module: FlowMatching, datamodule: ImageDataModule) -> Tensor | None:
+    """A label of one image, as the network takes it."""
+    device = module.device
+    if module.backbone.takes == "text":
+        assert datamodule.text_shape is not None
+        return torch.zeros(1, *datamodule.text_shape, device=device)
+    return torch.zeros(1, dtype=torch.int64, device=device) if module.backbone.takes == "class" else None
 
 
 def _batch(config: DictConfig, datamodule: ImageDataModule) -> str:
