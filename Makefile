@@ -15,6 +15,21 @@ PY := .venv/bin/python
 UV := .venv/bin/uv
 READY := .venv/.ready
 
+# PyPI's torch for Linux brings CUDA. CPU=1 takes torch and torchvision of the same versions from PyTorch's CPU index, whose
+# files have other hashes than the lock's, and all else by its hash.
+SYNC := $(UV) pip sync --quiet --require-hashes --compile-bytecode --python $(PY)
+OF_CUDA := ^(torch|torchvision|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)==
+ifdef CPU
+SIZE := about 1.5 GB, without CUDA
+INSTALL = awk '/^[^ ]/ { wanted = !/$(OF_CUDA)/ } wanted' requirements.lock > .venv/cpu.txt && $(SYNC) .venv/cpu.txt && \
+    { $(UV) pip install --quiet --compile-bytecode --python $(PY) --torch-backend cpu --no-deps \
+        $$(awk '/^torch(vision)?==/ { print $$1 }' requirements.lock) || \
+      { echo "there is no CPU build of torch at this package index: leave CPU=1 out"; exit 1; }; }
+else
+SIZE := 6.6 GB, most of it CUDA for PyTorch; 'make $(MAKECMDGOALS) CPU=1' takes a quarter of that, where the index has PyTorch for CPUs
+INSTALL = $(SYNC) requirements.lock
+endif
+
 help:  ## list every target
 	@awk -F ':.*## ' '/^[a-zA-Z0-9_.%-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -26,14 +41,15 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	    { echo "'$(PYTHON)' cannot make virtual environments: install the package python3-venv, or give another PYTHON=..."; exit 1; }
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	awk '/^[^ ]/ { listed = /^uv==/ } listed' requirements.lock > .venv/uv.txt
-	$(PY) -m pip install --quiet --require-hashes --requirement .venv/uv.txt
-	$(UV) pip sync --require-hashes --compile-bytecode --python $(PY) requirements.lock
-	$(UV) pip install --python $(PY) --no-deps --no-build-isolation --editable .
-	touch $@
+	@awk '/^[^ ]/ { listed = /^uv==/ } listed' requirements.lock > .venv/uv.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
+	@echo "installing into .venv: $(SIZE)"
+	@$(INSTALL)
+	@$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
+	@touch $@
 
-demo: $(READY)  ## train FM, LCF and MAFM on real digits, and show them side by side: about two minutes
-	$(PY) -m flowexp.reproduce side_by_side budget=digits
+demo: $(READY)  ## train FM, LCF and MAFM on real digits, and show them side by side: under four minutes (CPU=1: torch without CUDA)
+	@$(PY) -m flowexp demo
 
 test: $(READY)  ## run every test
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadgroup

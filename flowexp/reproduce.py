@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 def run(recipe: Recipe, module: ModuleType) -> None:
     """Measures unless it is only to be redrawn, then draws, judges and tells; the last line is the page's path."""
-    from flowexp.records.figures import save_figure, stamp
+    from flowexp.records.figures import also_save_as, save_figure, stamp
 
     began = time.perf_counter()
+    also_save_as(recipe.figure_format)
     if not recipe.redraw:
         _measure(recipe, module)
     tables, scale = _tables(recipe), _scale(recipe)

@@ -50,7 +50,7 @@ def draw_network(rows: Rows, title: str) -> Figure:
         for time in dict.fromkeys(row["progress"] for row in rows)
         for share in [closer(rows, name, time)]
     ]
-    names = {"progress": "progress of sampling, VD's t (0 = noise)", "FLD": "Frechet latent distance", "line": "",
+    names = {"progress": "progress of sampling, VD's t (0 = noise)", "FLD": "Fréchet latent distance", "line": "",
              "closer": "closer than FM, %"}  # fmt: skip
     return plot_curves(points, "progress", ["FLD", "closer"], "line", names, title, band=("low", "high"))
 

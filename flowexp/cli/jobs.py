@@ -61,6 +61,8 @@ def _run() -> int:
         check_targets(config)
         importlib.import_module("flowexp.cli.assembly.building")  # torch, with which it takes seconds
         signals.work_begins()
+        if "figure" in config:
+            importlib.import_module("flowexp.records.figures").also_save_as(config.figure.format, config.figure.width)
         importlib.import_module(f"flowexp.{command}").run(config, run)
     except (KeyboardInterrupt, SystemExit) as stop:
         return _say_where_it_stopped(stop, command, run)

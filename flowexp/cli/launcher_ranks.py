@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+from contextlib import suppress
+from datetime import datetime
 
 from omegaconf import DictConfig, ListConfig
 
@@ -31,6 +35,8 @@ def name_in_common() -> str | None:
     if (num := _num_of("SLURM_NTASKS", "WORLD_SIZE")) == 1:
         return None
     job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if _is_of_no_name(job) and os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE", ""):
+        return _start_of_parent() or f"job_{job}"
     if job == "none":
         raise ValueError(
             f"{num} processes were started that have no name in common: add run_dir=FOLDER, or to torchrun "
@@ -38,6 +44,23 @@ def name_in_common() -> str | None:
         )
     step = os.environ.get("SLURM_STEP_ID", "0")  # srun counts its calls in a job, anew where it is requeued
     return f"job_{job}" if step == "0" else f"job_{job}_{step}"
+
+
+def _is_of_no_name(job: str) -> bool:
+    """Whether torchrun named the job by itself, which sorts and tells nothing."""
+    return "SLURM_JOB_ID" not in os.environ and (job == "none" or re.fullmatch(r"[0-9a-f-]{36}", job) is not None)
+
+
+def _start_of_parent() -> str | None:
+    """The second in which torchrun was started, as other runs' folders are named; None where `ps` cannot tell.
+
+    All processes of one machine have it in common, and those that torchrun starts again.
+    """
+    command = ["ps", "-o", "lstart=", "-p", str(os.getppid())]
+    with suppress(OSError, subprocess.SubprocessError, ValueError):
+        told = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "LC_ALL": "C"})
+        return f"{datetime.strptime(told.stdout.strip(), '%a %b %d %H:%M:%S %Y'):%Y-%m-%d_%H-%M-%S}"
+    return None
 
 
 def check_sweeps_alone() -> None:

@@ -86,12 +86,7 @@ def _number(row: JobRow, key: str, is_best: bool) -> str:
 
 
 def _best_of(jobs: JobTable, key: str) -> JobRow | None:
-    """The one job with the best number; None of a tie, of one job, and where neither way is better."""
-    way, having = better(key), [row for row in jobs.rows if row.numbers.get(key) == row.numbers.get(key, float("nan"))]
-    if way is None or len(having) < 2:
-        return None
-    ends = sorted(having, key=lambda row: row.numbers[key], reverse=way == "more")
-    return ends[0] if ends[0].numbers[key] != ends[1].numbers[key] else None
+    return jobs.best_of(key, better(key))
 
 
 def _best_job(jobs: JobTable, keys: Sequence[str]) -> str:

@@ -30,6 +30,9 @@ FEW_LEVEL_TICKS = (0.0, 0.005, 0.02, 0.1, 0.3, 1.0)  # of a narrow one
 PANEL = (4.8, 3.4)  # inches of one panel, and of what below it is no legend
 NARROW = 4.0  # inches
 LEGEND_ROW = 0.19  # inches
+COLUMN = 3.25  # inches, of a column of ICML
+SMALLEST_LETTERS = 6.5  # points in print
+VECTORS = ("pdf", "svg")
 
 Row = Mapping[str, Any]
 Cells = Mapping[Any, float]  # a value by (step, noise level), or by what else lies across and up
@@ -68,6 +71,7 @@ def plot_curves(
                 value, color="0.35", linestyle=("--", ":", "-.")[place % 3], linewidth=1, label=label, zorder=0
             )
         _dress(axes, names.get(x, x), names.get(column, column), log_x, log_y, size[0])
+        _from_zero_if_flat(axes)
     _add_legends(figure, size, 1 if series else 2, names.get(series, series) if series else "")
     figure.suptitle(title)
     return figure
@@ -178,6 +182,13 @@ def _dress(axes: Axes, x: str, y: str, log_x: bool, log_y: bool, width: float = 
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _from_zero_if_flat(axes: Axes) -> None:
+    """Draws what does not change from 0 on: enlarged, its rounding would look like a curve."""
+    values = [float(value) for line in axes.get_lines() for value in line.get_ydata()]  # type: ignore[union-attr]
+    if values and max(values) > 0 and max(values) - min(values) < 1e-6 * max(values):
+        axes.set_ylim(0, 1.25 * max(values))
+
+
 def _between(value: float, low: float, high: float) -> str:
     """What stands at a small tick of a logarithmic axis: 2 and 5 where it has few large ones."""
     return f"{value:g}" if high < 100 * low and f"{value:e}"[0] in "25" else ""
@@ -256,9 +267,74 @@ def stamp(figure: Figure, words: str) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a matplotlib figure in the format of its suffix, whole or not at all."""
+    """Writes a matplotlib figure in the format of its suffix, whole or not at all.
+
+    After `also_save_as("pdf")` a PNG has a PDF of the same name beside it, as a column of a paper takes it.
+    """
     with atomic.replacing(path) as partial:
         figure.savefig(partial, format=path.suffix[1:])
+    if _vector["format"] and path.suffix == ".png":
+        save_for_paper(figure, path.with_suffix(f".{_vector['format']}"), float(_vector["width"]))
+
+
+_vector: dict[str, Any] = {"format": None, "width": COLUMN}
+
+
+def also_save_as(vector: str | None, width: float = COLUMN) -> None:
+    """From now on every figure of this process is saved as `vector` (pdf, svg) too; None or png leaves it at PNG.
+
+    Raises:
+        ValueError: another format, or a width of no column.
+    """
+    if vector not in (None, "png", *VECTORS):
+        raise ValueError(f"figure.format must be png, {' or '.join(VECTORS)}, got {vector}")
+    if not 1 <= width <= 20:
+        raise ValueError(f"figure.width is the width of a panel in inches, such as {COLUMN}, got {width}")
+    _vector.update(format=vector if vector in VECTORS else None, width=width)
+
+
+def save_for_paper(figure: Figure, path: Path, width: float = COLUMN) -> None:
+    """Writes a figure as a paper's column takes it: panels `width` inches wide, letters of 7 and 8 points, real text.
+
+    Of a figure with several panels side by side each is as wide, for the page's whole width. The figure itself stays
+    as it is: this is what `figure.format=pdf` does, and in Python `save_for_paper(plot_curves(...), Path("fig.pdf"))`.
+
+    Arguments:
+        path: its suffix is the format, pdf or svg.
+        width: of a panel, in inches: 3.25 is a column of ICML, 5.5 the text of NeurIPS and ICLR.
+    """
+    import matplotlib
+
+    smaller = width / PANEL[0]
+    panels = max(1, round(figure.get_figwidth() / PANEL[0]))
+    size, texts, lines = figure.get_size_inches().copy(), _sizes_of_text(figure), _widths_of_lines(figure)
+    try:
+        figure.set_size_inches(width * panels, size[1] * smaller)
+        for text, points in texts:
+            text.set_fontsize(max(SMALLEST_LETTERS, 0.8 * points))
+        for line, points in lines:
+            line.set_linewidth(0.8 * points)
+        settings = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": path.name}  # fonts that journals take
+        with atomic.replacing(path) as partial, matplotlib.rc_context(settings):
+            no_date = {"CreationDate": None} if path.suffix == ".pdf" else {"Date": None}
+            figure.savefig(partial, format=path.suffix[1:], bbox_inches="tight", pad_inches=0.02, metadata=no_date)
+    finally:
+        figure.set_size_inches(*size)
+        for text, points in texts:
+            text.set_fontsize(points)
+        for line, points in lines:
+            line.set_linewidth(points)
+
+
+def _sizes_of_text(figure: Figure) -> list[tuple[Any, float]]:
+    from matplotlib.text import Text
+
+    figure.draw_without_rendering()  # tick labels exist from here on
+    return [(text, float(text.get_fontsize())) for text in figure.findobj(Text)]
+
+
+def _widths_of_lines(figure: Figure) -> list[tuple[Any, float]]:
+    return [(line, float(line.get_linewidth())) for axes in figure.axes for line in axes.get_lines()]
 
 
 def save_image(image: Tensor, path: Path) -> None:

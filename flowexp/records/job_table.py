@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,6 +62,17 @@ class JobTable:
         """The settings that have one value in all jobs."""
         first = self.rows[0].settings if self.rows else {}
         return {key: value for key, value in first.items() if all(row.settings.get(key) == value for row in self.rows)}
+
+    def best_of(self, name: str, way: str | None) -> JobRow | None:
+        """The one job with the best of a number; None of a tie, of one job, and where neither way is better.
+
+        way: "less", "more", or None.
+        """
+        having = [row for row in self.rows if math.isfinite(row.numbers.get(name, math.nan))]
+        if way is None or len(having) < 2:
+            return None
+        first, second, *_ = sorted(having, key=lambda row: row.numbers[name], reverse=way == "more")
+        return first if first.numbers[name] != second.numbers[name] else None
 
     def write(self, folder: Path) -> Path:
         """Writes both files into the sweep's folder and returns the path of the CSV."""

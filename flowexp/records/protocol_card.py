@@ -11,6 +11,7 @@ from flowexp.records import fingerprint
 
 # What was measured, by whose code and with what luck; numbers that differ in nothing else are those worth comparing.
 NOT_PROTOCOL = ("seed", "commit", "checkpoint_step")
+_RESULTS = ("proposal",)  # of a calibration: what it proposes, for the record
 _OPTIONAL = ("guide", "pictures", "captions")  # parts of sampling: a card without one has the hash of its other fields
 _FROM_SAMPLER = ("nfe", "stochastic", "diffusion", "guidance", "guidance_channels", "ssc")
 _DIGITS = 8  # of a card
@@ -182,7 +183,7 @@ def flatten(protocol: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _is_luck(field: str) -> bool:
     last = field.rpartition(".")[2]
-    return last in (*NOT_PROTOCOL, "card", "short_hash") or field.startswith("cards.")
+    return last in (*NOT_PROTOCOL, "card", "short_hash") or field.partition(".")[0] in ("cards", *_RESULTS)
 
 
 def _is_of_another_metric(field: str, protocols: Sequence[Mapping[str, Any]]) -> bool:

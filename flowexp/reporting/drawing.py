@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from flowexp.records.figures import LOG_COLOURS, draw_map, plot_curves
+from flowexp.records.figures import COLOURS, LOG_COLOURS, draw_map, plot_curves
 from flowexp.reporting.reading import Cells, Measured, number
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 200  # of a line: more are invisible at this size, and weigh
 MOST_PANELS = 4
+LONGEST_WORD = 28  # letters at an axis
 SIZE = (3.6, 2.6)  # inches; a chart is about as wide on the page, so that its letters have their size
 X_NAMES = {"t": "noise level t"}
 KINDS = ("split", "tap", "block", "seed")
@@ -61,6 +62,24 @@ def draw_lines(
     log_y = 0 < min(row[y] for row in shown) * LOG_COLOURS < max(row[y] for row in shown)
     figure = plot_curves(shown, x, y, "line" if series else None, names, log_x=log_x, log_y=log_y, size=SIZE)
     return as_svg(figure, title or f"{y} over {x}")
+
+
+def draw_points(words: Sequence[str], values: Sequence[float | None], title: str) -> Markup | None:
+    """A value for each word, from the top down; None without a finite number."""
+    from matplotlib.figure import Figure
+
+    points = [(plain(word), value) for word, value in zip(words, values, strict=True) if _is_finite(value)]
+    if not points:
+        return None
+    figure = Figure(figsize=(SIZE[0], 0.8 + 0.28 * len(points)), layout="constrained")
+    axes = figure.subplots()
+    places = [*range(len(points), 0, -1)]
+    axes.plot([value for _, value in points], places, "o", color=COLOURS[0])
+    axes.set_yticks(places, [word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}..." for word, _ in points])
+    axes.set_ylim(0.5, len(points) + 0.5)
+    axes.grid(axis="x", alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    return as_svg(figure, title)
 
 
 def thin(rows: Sequence[Row]) -> list[Row]:

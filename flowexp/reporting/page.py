@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from flowexp.records.number_names import short_name
 from flowexp.records.verdict import Verdict
 from flowexp.reporting.drawing import sparkline
 from flowexp.reporting.numbers import MISSING, group_numbers, show
@@ -65,7 +66,7 @@ def template(name: str) -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"cell": show_cell, "spark": sparkline, "words": words, "capital": capital, "digits": show}
-    environment.filters["plainly"] = plainly
+    environment.filters |= {"plainly": plainly, "short": short_name, "last_part": last_part}
     environment.globals["MISSING"] = MISSING
     return environment.gettemplate(name)
 
@@ -99,6 +100,11 @@ def show_cell(cells: Cells, column: str) -> str:
     if not text or (math.isnan(value) and text.lower() != "nan"):
         return text or MISSING
     return show(value)
+
+
+def last_part(key: str) -> str:
+    """`T_min` of objective.T_min."""
+    return key.rpartition(".")[2]
 
 
 def plainly(value: Any) -> str:

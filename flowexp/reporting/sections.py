@@ -17,6 +17,7 @@ from flowexp.reporting.reading import Cells, Measured, Run
 AT_THE_END = ("train/grad_norm", "train/lr", "train/steps_per_second")
 LONGEST = 60  # letters of a setting in the line below a heading
 MOST_SETTINGS = 8
+MOST_LINES = 7  # of a chart: as many as there are colours
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Picture:
     def is_wide(self) -> bool:
         """Whether it has panels side by side, and needs the whole width."""
         return self.width > 1.8 * self.height
+
+    @property
+    def is_very_wide(self) -> bool:
+        """Whether it has three panels or more, whose letters half the width would make unreadable."""
+        return self.width > 2.6 * self.height
 
 
 @dataclass(frozen=True)
@@ -140,20 +146,30 @@ def _level_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
     if len(tables) < 2:
         return []
     columns = columns_over_levels([tables[0][1]])
-    drawn = [(words, _over_levels(column, words, tables)) for column, words in columns.items()]
-    return [Chart(words, svg) for words, svg in drawn if svg]
+    return [chart for column, words in columns.items() for chart in _over_levels(column, words, tables)]
 
 
-def _over_levels(column: str, words: str, tables: Sequence[tuple[Run, Measured]]) -> Markup | None:
-    """One column of several runs' tables, a line for each run and series."""
+def _over_levels(column: str, words: str, tables: Sequence[tuple[Run, Measured]]) -> list[Chart]:
+    """One column of several runs' tables: a line for each run and series, in panels of a series each where many."""
     rows = [
-        row | {"run": f"{run.label} {row['line']}".strip()}
+        row | {"run": run.label}
         for run, entry in tables
         if column in entry.rows[0]
         for row in level_rows(entry.rows, column)
     ]
+    series = list(dict.fromkeys(row["line"] for row in rows))
+    if len({(row["run"], row["line"]) for row in rows}) <= MOST_LINES:
+        together = [row | {"run": f"{row['run']} {row['line']}".strip()} for row in rows]
+        return _level_chart(words, column, together)
+    panels = [(line, [row for row in rows if row["line"] == line]) for line in series]
+    return [chart for line, own in panels for chart in _level_chart(f"{words}, {line}", column, own)]
+
+
+def _level_chart(words: str, column: str, rows: Sequence[Row]) -> list[Chart]:
+    """A line for each `run` of the rows; none without a finite number."""
     log_x = any(0 < row["t"] <= LINEAR_BELOW for row in rows)
-    return draw_lines(rows, "t", column, "run", log_x, title=f"{words} over noise levels")
+    svg = draw_lines(rows, "t", column, "run", log_x, title=f"{words} over noise levels")
+    return [Chart(words, svg)] if svg else []
 
 
 def _map_charts(name: str, runs: Sequence[Run]) -> list[Chart]:

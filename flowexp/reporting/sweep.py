@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowexp.records.job_table import JobTable
-from flowexp.reporting.drawing import draw_lines
+from flowexp.records.number_names import better, by_weight, is_detail, short_name
+from flowexp.reporting.drawing import draw_lines, draw_points
+from flowexp.reporting.numbers import MISSING
 from flowexp.reporting.reading import number
 from flowexp.reporting.sections import Chart
 
@@ -31,6 +33,25 @@ class Sweep:
         return [key for key in self.table.settings if key not in shared]
 
     @property
+    def numbers(self) -> list[str]:
+        """What was measured, with what differs and matters most first."""
+        same = [name for name in self.table.numbers if len({row.numbers.get(name) for row in self.table.rows}) == 1]
+        telling = [name for name in by_weight(self.table.numbers) if name not in same]
+        return [*telling, *by_weight(same)]
+
+    @property
+    def best(self) -> dict[str, str]:
+        """The job with the best value of each number, where one is better and it is known which way is."""
+        found = {name: self.table.best_of(name, better(name)) for name in self.table.numbers}
+        return {name: row.job for name, row in found.items() if row is not None}
+
+    @property
+    def cards(self) -> dict[str, list[str]]:
+        """The different cards of each number that has one."""
+        return {name: list(dict.fromkeys(row.cards[name] for row in self.table.rows if name in row.cards))
+                for name in self.table.cards if not is_detail(name)}  # fmt: skip
+
+    @property
     def alike(self) -> dict[str, str]:
         """The settings that all of several jobs share: a line below the table, and no column."""
         return self.table.shared if len(self.table.rows) > 1 else {}
@@ -47,12 +68,15 @@ def _page_of(folder: Path, job: str) -> str | None:
 
 
 def sweep_charts(sweep: Sweep) -> list[Chart]:
-    """Each number over the one setting that was swept; none where several were, or it is no number."""
+    """Each number over the one setting that was swept, by points where it is no number; none where several were."""
     if len(sweep.varied) != 1:
         return []
     (setting,) = sweep.varied
     rows = [{**row.numbers, setting: number(row.settings.get(setting, ""))} for row in sweep.table.rows]
     if any(math.isnan(row[setting]) for row in rows):
-        return []
-    drawn = [(name, draw_lines(rows, setting, name)) for name in sweep.table.numbers]
-    return [Chart(name, svg) for name, svg in drawn if svg]
+        words = [row.settings.get(setting, MISSING) for row in sweep.table.rows]
+        drawn = [(name, draw_points(words, [row.numbers.get(name) for row in sweep.table.rows], name))
+                 for name in sweep.numbers]  # fmt: skip
+    else:
+        drawn = [(name, draw_lines(rows, setting, name)) for name in sweep.numbers]
+    return [Chart(short_name(name), svg) for name, svg in drawn if svg]

@@ -49,7 +49,7 @@ def sections() -> dict[str, list[Any]]:
             *_pictures(["probe"]),
         ],
         "Samples": _pictures(["samples"]),
-        "Frechet distance and metrics": [_over_steps(FRECHET), _matching("all metrics", METRICS)],
+        "Fréchet distance and metrics": [_over_steps(FRECHET), _matching("all metrics", METRICS)],
         "Low-noise regime": [panel for name in LOW_NOISE for panel in _diagnostic(name)],
         "Velocity deficit": [panel for name in DEFICIT for panel in _diagnostic(name)],
         "Sweep": _comparison(),

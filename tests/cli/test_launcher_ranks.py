@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from flowexp.cli.launcher_ranks import check_sweeps_alone, name_in_common, num_side_by_side
@@ -23,6 +25,15 @@ def test_processes_have_the_name_of_their_job(
 ) -> None:
     start(environment, monkeypatch)
     assert name_in_common() == name
+
+
+@pytest.mark.parametrize("job", ["none", "a76f81a9-2af4-4f0e-8c3b-1f2d3c4b5a69"])
+def test_processes_of_one_machine_without_a_name_are_called_by_their_start(
+    job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start({"TORCHELASTIC_RUN_ID": job, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, monkeypatch)
+    name = name_in_common()
+    assert name is not None and re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", name) and name == name_in_common()
 
 
 def test_processes_that_have_no_name_in_common_are_told_what_to_add(monkeypatch: pytest.MonkeyPatch) -> None:

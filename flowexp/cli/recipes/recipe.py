@@ -48,6 +48,7 @@ class Recipe:
         minutes: time limit, see `flowexp.cli.recipes.minutes`; None is none.
         run: folder of a trained run to measure, for a recipe of one line; None trains the line of the yaml.
         seeds: how many seeds, from 0, every line is trained with.
+        figure_format: that every figure is saved as beside PNG, pdf or svg; None is none.
         pipeline, prompts: folder of a pipeline of diffusers and a file of prompts, for a recipe that draws from them.
     """
 
@@ -62,6 +63,7 @@ class Recipe:
     seeds: int = 1
     pipeline: Path | None = None
     prompts: Path | None = None
+    figure_format: str | None = None
 
     @property
     def results(self) -> Path:
@@ -197,6 +199,7 @@ def read_recipe(name: str, arguments: Sequence[str] = ()) -> Recipe:
         seeds=seeds,
         pipeline=_path("pipeline", arguments),
         prompts=_path("prompts", arguments),
+        figure_format=(given.get("figure") or {}).get("format"),
     )
     if recipe.redraw and not any(recipe.results.glob("*.csv")):
         raise ValueError(f"redraw=true draws the tables in {recipe.results}, and there are none: leave it out once")
@@ -208,7 +211,7 @@ def _given(arguments: Sequence[str], takes: Sequence[str]) -> Mapping[str, Any]:
     given = OmegaConf.to_container(OmegaConf.from_cli([a for a in arguments if a.partition("=")[0] not in paths]))
     assert isinstance(given, dict)
     given |= dict.fromkeys(paths, "")
-    if unknown := [str(key) for key in given if key not in ("budget", *takes)]:
+    if unknown := [str(key) for key in given if key not in ("budget", "figure", *takes)]:
         examples = ", ".join(f"{key}={ARGUMENTS[key]}" for key in takes)
         hint = nearest(unknown[0], ["budget", *takes])
         raise ValueError(f"this recipe takes budget=cpu, {examples}; got {', '.join(unknown)}{hint}")

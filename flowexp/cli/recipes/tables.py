@@ -81,7 +81,7 @@ def distance_in(row: Row) -> str:
 def distance_name(column: str) -> str:
     """The axis label for the column of a Frechet distance: only Inception's is FID."""
     encoder = ScoreName.of(column).encoder
-    return "FID" if encoder == INCEPTION else f"Frechet distance, {encoder}"
+    return "FID" if encoder == INCEPTION else f"Fréchet distance, {encoder}"
 
 
 def interval_in(row: Row) -> tuple[str, str] | None:

@@ -32,10 +32,11 @@ from flowexp.training.parallel.work import collect, rank_and_world_size, share
 LEVELS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8)  # T = 0 to 800 of 1000, dense where LCF's curve bends
 ABOUT = (
     "How well classes can be read off a layer of the frozen network at each noise level (LCF Fig. 4), as the share of "
-    "test images that a probe names correctly. Features that get worse towards clean data (t to 0) are the low-noise "
-    "pathology; the dip is the peak less the value at the cleanest level, at the peak's layer. It is that of a "
-    "logistic regression to convergence; the paper's probe of few updates shows the scale of the features too. Lines "
-    "across are the same probe on raw pixels, and on a frozen encoder's features, of the clean images."
+    "test images that a probe names correctly; a tap is the block whose output is read. Features that get worse "
+    "towards clean data (t to 0) are the low-noise pathology; the dip is the peak less the value at the cleanest "
+    "level, at the peak's layer. It is that of a logistic regression to convergence; the paper's probe of few updates "
+    "shows the scale of the features too. Lines across are the same probe on raw pixels, and on a frozen encoder's "
+    "features, of the clean images."
 )
 NETWORK = "network"  # what `features` says of the network's, beside the baselines' names
 PREFIXES = {"converged": "probe", "paper": "probe_paper", "knn": "knn"}  # of each reading's numbers

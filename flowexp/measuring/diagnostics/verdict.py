@@ -201,7 +201,7 @@ def jacobian_verdict(jacobian: Curve[LevelJacobian]) -> list[Verdict]:
     off_noise = noise * math.hypot(low.g_noise_se / low.g_noise, start.g_noise_se / start.g_noise)
     off_semantic = semantic * math.hypot(low.g_sem_se / low.g_sem, start.g_sem_se / start.g_sem)
     numbers = {"noise": noise, "noise_se": off_noise, "semantic": semantic, "semantic_se": off_semantic}
-    change = f"from t = {start.t:g} to {low.t:g} G_noise changes by {noise:.2f} times, G_sem by {semantic:.2f} times"
+    change = f"from t = {start.t:g} to {low.t:g} G_noise is multiplied by {noise:.3g}, G_sem by {semantic:.3g}"
     if _surely(noise - FLAT, off_noise) and _surely(FLAT - semantic, off_semantic):
         return [Verdict(REALLOCATION, "finding", change, f"{REALLOCATION} to noise directions", numbers)]
     if _surely(FLAT - noise, off_noise) or _surely(semantic - FLAT, off_semantic):
