@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing.spawn
 import os
 import random
+import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,6 +56,35 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, for code that writes beside itself."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[str]:
+    """A program in the place of `sys.executable` that has its imports already; see warm_python.py."""
+    if sys.platform != "linux":
+        yield sys.executable
+        return
+    folder = Path(tempfile.mkdtemp())  # a socket's path is short
+    place, program, file = folder / "server", folder / "python", str(Path(__file__).with_name("warm_python.py"))
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -IS '{file}' '{place}' '{sys.executable}' \"$@\"\n")
+    program.chmod(0o755)
+    words = [sys.executable, file, str(place), str(program), "serve"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdin is not None and server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield str(program)
+        server.stdin.close()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def warm_processes(warm_python: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Commands that the code under test starts, and processes that a test spawns, have their imports already."""
+    monkeypatch.setattr(sys, "executable", warm_python)
+    before = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable(warm_python)
+    yield
+    multiprocessing.set_executable(before)
 
 
 @pytest.fixture(scope="session")

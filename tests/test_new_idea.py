@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,11 +23,19 @@ SHORT = (
 pytestmark = pytest.mark.xdist_group("new_idea")  # one run for all
 
 
-def command(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def command(warm_python: str) -> Command:
     """`python -m flowexp.NAME ...`, started in `folder`."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    whole = [sys.executable, "-m", f"flowexp.{name}", *arguments]
-    return subprocess.run(whole, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+    def run(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        whole = [warm_python, "-m", f"flowexp.{name}", *arguments]
+        return subprocess.run(whole, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+    return run
 
 
 def succeeded(finished: subprocess.CompletedProcess[str]) -> str:
@@ -36,7 +44,7 @@ def succeeded(finished: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
     """A training in which objective, network, term, data, monitor and solver are all from outside; its folder."""
     folder = tmp_path_factory.mktemp("ideas") / "mine"
     shutil.copytree(IDEAS, folder)
@@ -89,7 +97,7 @@ def test_optimizer_schedule_and_logger_from_outside_train_and_write(run: Path):
 
 
 @pytest.mark.slow
-def test_a_run_of_ones_own_is_sampled_where_the_command_line_names_the_folder(run: Path):
+def test_a_run_of_ones_own_is_sampled_where_the_command_line_names_the_folder(run: Path, command: Command):
     said = ("sample", f"run={run}", "num_samples=4", "device=cpu")
     refused = command(*said, folder=run.parent)  # the files lie here, and nobody says that they may be run
     assert refused.returncode == 2 and "would call ralston.Ralston" in refused.stderr, refused.stderr
@@ -99,7 +107,7 @@ def test_a_run_of_ones_own_is_sampled_where_the_command_line_names_the_folder(ru
 
 
 @pytest.mark.slow
-def test_a_figure_from_outside_is_found_in_the_current_folder_and_drawn(run: Path):
+def test_a_figure_from_outside_is_found_in_the_current_folder_and_drawn(run: Path, command: Command):
     said = succeeded(command("reproduce", "velocity_norms", "budget=smoke", folder=run.parent))
     assert "| 32 wide |" in said and "| 64 wide |" in said
     results = run.parent / "results/velocity_norms/smoke"

@@ -80,12 +80,13 @@ class Shell:
 
     folder: Path
     in_process: Callable[..., int]
+    warm_python: Callable[[], str]
 
     def start(self, command: str, *arguments: str, **environment: str) -> Started:
-        source = Path(flowexp.__file__).parent.parent
-        paths = [environment.pop("first_path", ""), str(source), str(HERE), os.environ.get("PYTHONPATH", "")]
+        source, first = Path(flowexp.__file__).parent.parent, environment.pop("first_path", "")
+        paths = [first, str(source), str(HERE), os.environ.get("PYTHONPATH", "")]
         process = subprocess.Popen(
-            [sys.executable, "-m", f"flowexp.{command}", *arguments],
+            [sys.executable if first else self.warm_python(), "-m", f"flowexp.{command}", *arguments],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
             text=True,
@@ -107,8 +108,10 @@ class Shell:
 
 
 @pytest.fixture(scope="session")
-def shell(tmp_path_factory: pytest.TempPathFactory, in_this_process: Callable[..., int]) -> Shell:
-    return Shell(tmp_path_factory.mktemp("commands"), in_this_process)
+def shell(
+    tmp_path_factory: pytest.TempPathFactory, in_this_process: Callable[..., int], request: pytest.FixtureRequest
+) -> Shell:
+    return Shell(tmp_path_factory.mktemp("commands"), in_this_process, lambda: request.getfixturevalue("warm_python"))
 
 
 @pytest.fixture(scope="session")

@@ -92,6 +92,7 @@ def test_a_number_that_the_run_has_under_another_card_is_warned_of(evaluated, sh
     assert "number of samples 30 and 21" in sentence and "evaluations/" in sentence
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_a_sweep_over_runs_has_one_table_and_goes_on_where_one_is_missing(evaluated, in_process, workdir, capsys):
     """Measures nothing: where the jobs and their table go is what is looked at."""
     run = evaluated["run"]

@@ -211,6 +211,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> DictConfig:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_processes")
 def test_a_table_is_made_and_completed(small: DictConfig, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, then the other two beside it, while the first stays as it was."""
     monkeypatch.setenv("PYTHONPATH", str(Path(FILE).parents[1]))

@@ -67,20 +67,22 @@ def counter() -> Iterator[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("objective", "precision"), [("lcf and dispersive", "bf16-mixed"), ("lcf", "32-true"), ("mafm", "32-true")]
+    ("objectives", "precision"), [(["lcf and dispersive"], "bf16-mixed"), (["lcf", "mafm"], "32-true")]
 )
-def test_compiled_blocks_give_the_same_steps_whatever_the_number_of_anchors(
-    objective: str, precision: str, counter: Any
+def test_compiled_blocks_give_the_same_steps_whatever_the_objective_and_the_number_of_anchors(
+    objectives: list[str], precision: str, counter: Any
 ):
-    module = OBJECTIVES[objective](backbone())
-    expected = steps(module, precision)
-    module.backbone.compile_blocks(backend=counter)
+    network = backbone()
+    modules = [OBJECTIVES[objective](network) for objective in objectives]
+    expected = [step for module in modules for step in steps(module, precision)]
+    network.compile_blocks(backend=counter)
     close = {"rtol": 1e-4, "atol": 1e-5} if precision == "32-true" else {"rtol": 0.05, "atol": 0.05}
-    for (loss, gradient), (expected_loss, expected_gradient) in zip(steps(module, precision), expected, strict=True):
+    compiled = [step for module in modules for step in steps(module, precision)]
+    for (loss, gradient), (expected_loss, expected_gradient) in zip(compiled, expected, strict=True):
         torch.testing.assert_close(loss, expected_loss, **close)
         torch.testing.assert_close(gradient, expected_gradient, **close)
     graphs = counter.frame_count
-    steps(module, precision)
+    steps(modules[0], precision)
     assert counter.frame_count == graphs <= 3, "one graph with gradient and one without serve every number of rows"
 
 

@@ -412,6 +412,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_processes")
 def test_two_processes_stop_together_though_only_one_is_asked_and_do_not_report_success(tmp_path: Path):
     both = [SPAWN.Process(target=fit_together, args=(rank, tmp_path)) for rank in range(2)]
     try:

@@ -88,6 +88,7 @@ def test_alone_everything_is_ones_own():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not dist.is_available(), reason="needs gloo")
+@pytest.mark.usefixtures("warm_processes")
 def test_two_processes_measure_what_one_does(tmp_path):
     for world_size in (1, 2):
         mp.spawn(measure_everything, (world_size, tmp_path), nprocs=world_size)

@@ -181,6 +181,7 @@ def test_the_protocol_names_the_options_of_the_chosen_metrics_only():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not dist.is_available(), reason="needs gloo")
+@pytest.mark.usefixtures("warm_processes")
 def test_two_processes_measure_what_one_does(tmp_path):
     measure(0, 1, tmp_path)
     mp.spawn(measure, (2, tmp_path), nprocs=2)
