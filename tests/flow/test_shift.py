@@ -66,7 +66,7 @@ def test_the_grid_is_that_of_diffusers_for_the_same_levels(shift: float) -> None
 
 
 def test_diffusers_own_levels_end_where_ours_do_not() -> None:
-    """Left to itself its last step is from 1/1000, which it shifts twice: docs/other_software.md says so."""
+    """Left to itself its last step is from 1/1000, which it shifts twice: docs/ssc_elsewhere.md says so."""
     diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install 'flowexp[diffusers]'")
     for shift in (1.0, 3.0):
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)

@@ -23,15 +23,54 @@ def write_pages(folder: Path = PAGES) -> None:
     stage(folder)
     write_keys(folder / "reference")
     write_objects(folder / "reference")
+    write_index(folder / "reference")
     write_notebooks(folder / "notebooks")
+
+
+def write_index(folder: Path) -> None:
+    """The reference's first page: a line for each page below it."""
+    parts = [
+        ("commands", "Commands", "What `flowexp COMMAND --help` prints of a command's own keys."),
+        ("keys", "Keys", "Each group of `conf/`: `group=name` chooses, `group.key=value` changes."),
+        ("objects", "Python", "Public functions and classes, from their docstrings."),
+    ]
+    text = "# Reference\n"
+    for name, title, about in parts:
+        pages = sorted((folder / name).glob("*.md"))
+        links = " · ".join(f"[{path.read_text().splitlines()[0][2:]}]({name}/{path.name})" for path in pages)
+        text += f"\n## {title}\n\n{about}\n\n{links}\n"
+    (folder / "index.md").write_text(text)
+
+
+def write_config(pages: Path = PAGES) -> Path:
+    """Zensical's configuration beside the pages, with the generated ones in its navigation; returns its path."""
+    places = {
+        "NOTEBOOKS": "notebooks/*.md",
+        "COMMANDS": "reference/commands/*.md",
+        "KEYS": "reference/keys/*.md",
+        "OBJECTS": "reference/objects/*.md",
+        "DIAGNOSTICS": "diagnostics/*.md",
+        "METRICS": "metrics/*.md",
+        "RESULTS": "results/*/index.md",
+    }
+    text = Path(__file__).with_name("zensical.toml").read_text()
+    for name, pattern in places.items():
+        found = [path.relative_to(pages) for path in sorted(pages.glob(pattern))]
+        chosen = [path for path in found if path.name != "index.md" or pattern.endswith("index.md")]
+        listed = ", ".join(f'"{path}"' for path in chosen)
+        text = text.replace(f'"{name}"', listed)
+    config = pages.parent / "zensical.toml"
+    config.write_text(text)
+    return config
 
 
 def warnings_of_the_build() -> list[str]:
     """Makes HTML of the pages; the lines in which Zensical or the reader of docstrings complains."""
-    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", "zensical.toml"]
+    config = str(write_config())
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", config]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     said = re.sub(r"\x1b\[[\d;]*m", "", built.stdout + built.stderr)
-    complaints = [line for line in said.splitlines() if re.search(r"^griffe|warning|error", line, re.I)]
+    complaints = [line for line in said.splitlines() if re.search(r"^griffe|warning|error|\[ \S+\.md:\d+", line, re.I)]
     return complaints or ([said] if built.returncode else [])
 
 
