@@ -1,4 +1,7 @@
-"""Transformer blocks and heads: timm's attention and MLP between our modulation (DiT's adaLN-zero), or without it."""
+"""Transformer blocks and heads: attention and MLP between a modulation (DiT's adaLN-zero), or without it.
+
+Layers and their names in the state dict are those of timm, from which DiT and SiT take them.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ import math
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import Attention, Mlp
-from timm.layers.activations import GELUTanh
 from torch import Tensor, nn
 
 
@@ -42,8 +43,42 @@ def draw_as_pytorch(network: nn.Module) -> None:
             reset()
 
 
-class SelfAttention(Attention):
-    """timm's attention, with the kernel chosen where the tokens are."""
+class PatchEmbed(nn.Module):
+    """Pictures (B, C, H, W) to one token per square patch, row by row: (B, N, width)."""
+
+    def __init__(self, resolution: int, patch: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.proj = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:] != (self.resolution, self.resolution):
+            raise ValueError(f"pictures must have {self.resolution} x {self.resolution} pixels, got {tuple(x.shape)}")
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class Mlp(nn.Module):
+    """Linear, tanh-GELU, Linear: (B, N, D) to (B, N, D) by way of `hidden` features."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        # PyTorch's tanh-GELU is as fast on CPUs as x sigmoid(2u) written out, and four times as accurate in bf16
+        self.act = nn.GELU("tanh")
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class SelfAttention(nn.Module):
+    """Attention of tokens (B, N, D) to each other in several heads."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
@@ -72,10 +107,9 @@ class PlainBlock(nn.Module):
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.norm1 = layer_norm(width)
-        self.attn = SelfAttention(width, heads, qkv_bias=True)
+        self.attn = SelfAttention(width, heads)
         self.norm2 = layer_norm(width)
-        # PyTorch's tanh-GELU is as fast on CPUs as x sigmoid(2u) written out, and four times as accurate in bf16
-        self.mlp = Mlp(width, int(width * mlp_ratio), act_layer=GELUTanh)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
         tokens = tokens + self.attn(self.norm1(tokens))

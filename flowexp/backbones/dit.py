@@ -9,11 +9,18 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from flowexp.backbones.base import Backbone, State
-from flowexp.backbones.blocks import AdaLNHead, AdaLNZeroBlock, PlainBlock, PlainHead, check_sizes, unpatchify
+from flowexp.backbones.blocks import (
+    AdaLNHead,
+    AdaLNZeroBlock,
+    PatchEmbed,
+    PlainBlock,
+    PlainHead,
+    check_sizes,
+    unpatchify,
+)
 from flowexp.backbones.embedders import (
     Conditioning,
     LabelEmbedder,

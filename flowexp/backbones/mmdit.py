@@ -11,13 +11,13 @@ from typing import Literal
 
 import torch
 from einops import rearrange
-from timm.layers import Mlp, PatchEmbed
-from timm.layers.activations import GELUTanh
 from torch import Tensor, nn
 
 from flowexp.backbones.base import Backbone, State
 from flowexp.backbones.blocks import (
     AdaLNHead,
+    Mlp,
+    PatchEmbed,
     attend,
     check_sizes,
     draw_as_pytorch,
@@ -46,7 +46,7 @@ class Stream(nn.Module):
             return
         self.proj = nn.Linear(width, width)
         self.norm2 = layer_norm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio), act_layer=GELUTanh)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def project(self, tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """Queries, keys and values of the tokens (B, N, D), side by side: (3, B, heads, N, D / heads)."""

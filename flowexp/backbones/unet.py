@@ -56,7 +56,7 @@ class UNetBlock(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
         self.attention_norm = group_norm(outputs) if plan.heads else None
-        self.attention = SelfAttention(outputs, plan.heads, qkv_bias=True) if plan.heads else None
+        self.attention = SelfAttention(outputs, plan.heads) if plan.heads else None
 
     def forward(self, hidden: Tensor, condition: Tensor | None = None) -> Tensor:
         """The map (B, outputs, H, W) after the block; the last channels of `hidden` are those of the skip."""

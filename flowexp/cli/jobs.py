@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.composing import config_folder
 from flowexp.cli.errors import sentence_for
+from flowexp.cli.quick_imports import quick_imports
 from flowexp.cli.terminal import unbreakable
 from flowexp.cli.trust import check_targets, use_parts
 from flowexp.cli.validate import check_like
@@ -59,11 +60,13 @@ def _run() -> int:
         check_like(config, _defaults(command))
         use_parts(config.get("parts"))
         check_targets(config)
-        importlib.import_module("flowexp.cli.assembly.building")  # torch, with which it takes seconds
+        with quick_imports():
+            importlib.import_module("flowexp.cli.assembly.building")  # torch, with which it takes seconds
+            work = importlib.import_module(f"flowexp.{command}")
         signals.work_begins()
         if "figure" in config:
             importlib.import_module("flowexp.records.figures").also_save_as(config.figure.format, config.figure.width)
-        importlib.import_module(f"flowexp.{command}").run(config, run)
+        work.run(config, run)
     except (KeyboardInterrupt, SystemExit) as stop:
         return _say_where_it_stopped(stop, command, run)
     except Exception as error:

@@ -1,10 +1,10 @@
-"""The door between a command line and a job: Hydra composes a config, a fresh process runs it.
+"""The door between a command line and a job: Hydra composes a config, and this process or a fresh one runs it.
 
-Every job is a process that reads its resolved config from its environment. No Hydra and no `-m` is left in
-its command line, and processes which Lightning starts beside it (DDP) inherit the same: a sweep cannot give two ranks
-different settings (hydra #2070, Lightning #11300). The run's folder gets the config when the work really begins: a job
-that is refused, or finds another at work, leaves the folder as it was. torch is imported by the job, not here: `--help`
-is quick.
+Every job reads its resolved config from its environment: a single one in the process that composed it, those of a sweep
+each in its own. No Hydra and no `-m` is left in its command line, and processes which Lightning starts beside it (DDP)
+inherit the same: a sweep cannot give two ranks different settings (hydra #2070, Lightning #11300). The run's folder
+gets the config when the work really begins: a job that is refused, or finds another at work, leaves the folder as it
+was. torch is imported by the job, not here: `--help` is quick.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from datetime import datetime
 from pathlib import Path
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -331,12 +332,18 @@ def _wait_for(job: subprocess.Popen[bytes]) -> int:
 
 
 def _become_job(command: str, folder: Path, environment: dict[str, str]) -> int:
-    """Replaces this process by the job, so that signals reach it."""
-    os.environ.update(environment)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    argv = _job_command(command, folder)
-    os.execv(argv[0], argv)
+    """Runs the job in this process, which from here on is what `python -m flowexp.cli.jobs COMMAND FOLDER` starts.
+
+    Lightning starts the other processes of DDP by the command line and the name of the main module, and as Hydra would
+    where it finds Hydra at work.
+    """
+    os.environ.update(environment)  # before torch is imported: libgomp reads it then
+    HydraConfig.instance().cfg = None
+    GlobalHydra.instance().clear()
+    jobs = importlib.import_module("flowexp.cli.jobs")
+    sys.argv = [str(jobs.__file__), command, str(folder)]
+    sys.modules["__main__"].__spec__ = jobs.__spec__
+    return int(jobs.main())
 
 
 def _job_command(command: str, folder: Path) -> list[str]:

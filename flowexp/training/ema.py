@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Parameter
 
 
@@ -133,13 +132,21 @@ class ExponentialMovingAverage:
 
 def whole(value: Tensor) -> Tensor:
     """A tensor that processes share, gathered to its full shape; all must call this. Any other is returned as it is."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return value.full_tensor() if _is_shared(value) else value  # type: ignore[attr-defined]
+
+
+def _is_shared(value: Tensor) -> bool:
+    """Whether it is a DTensor; told by a method of those, since their package takes half a second to import."""
+    return hasattr(value, "full_tensor")
 
 
 def _split_like(reference: Tensor, value: Tensor) -> Tensor:
     """`value`, which every process holds, as the share that this process has of `reference`."""
-    if not isinstance(reference, DTensor):
+    if not _is_shared(reference):
         return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(reference, DTensor)
     value = value.to(reference.device)
     return distribute_tensor(value, reference.device_mesh, reference.placements, src_data_rank=None)
 

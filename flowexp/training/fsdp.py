@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.optim import Optimizer
 
 from flowexp.backbones import Backbone
@@ -38,6 +37,12 @@ class FullySharded(ModelParallelStrategy):
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads and verifies the whole file on every process, and splits what is in it."""
+        from torch.distributed.checkpoint.state_dict import (
+            StateDictOptions,
+            set_model_state_dict,
+            set_optimizer_state_dict,
+        )
+
         assert self.model is not None
         checkpoint = self.checkpoint_io.load_checkpoint(self.broadcast(checkpoint_path))
         whole = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
@@ -62,13 +67,18 @@ def _renamed(state: dict[str, Any], names: dict[Any, Any]) -> dict[str, Any]:
 
 def is_sharded(network: nn.Module) -> bool:
     """Whether the weights are split over processes by FSDP."""
-    return isinstance(network, FSDPModule)
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # which most runs do not import: it takes half a second
+    return fsdp is not None and isinstance(network, fsdp.FSDPModule)
 
 
 def shard_terms(terms: Iterable[Term], mesh: DeviceMesh | None) -> None:
     """Shards the parameters of loss terms over `mesh["data_parallel"]`; without a mesh it does nothing."""
+    if mesh is None:
+        return
+    from torch.distributed.fsdp import fully_shard
+
     for term in terms:
-        if mesh is not None and not is_sharded(term) and any(p.requires_grad for p in term.parameters()):
+        if not is_sharded(term) and any(p.requires_grad for p in term.parameters()):
             fully_shard(term, mesh=mesh["data_parallel"])
 
 
@@ -80,6 +90,8 @@ def shard_backbone(backbone: Backbone, mesh: DeviceMesh | None) -> None:
     """
     if mesh is None or is_sharded(backbone):
         return
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
     data_parallel = mesh["data_parallel"]
     for block in backbone.blocks:
         fully_shard(block, mesh=data_parallel)

@@ -14,7 +14,7 @@ from flowexp.backbones.blocks import AdaLNZeroBlock, PlainBlock, SelfAttention, 
 
 @pytest.fixture
 def attention() -> SelfAttention:
-    return SelfAttention(24, 3, qkv_bias=True)
+    return SelfAttention(24, 3)
 
 
 def test_attention_is_timms(attention: SelfAttention):

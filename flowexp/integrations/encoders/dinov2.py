@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from flowexp.integrations.encoders.base import FeatureNet
@@ -89,6 +87,9 @@ def load_dinov2(weights: str | Path | None = None) -> tuple[nn.Module, str]:
 
     Positions, trained on a grid of 37, are resampled to that of the picture (bicubic, antialiased), as REPA does.
     """
+    import timm
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
     path = _download() if weights is None else Path(weights).expanduser()
     if not path.is_file():
         raise ValueError(f"there are no DINOv2 weights at {path}: give the file of {MODEL}, or null to fetch it")

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,6 +70,8 @@ def load_lite0() -> tuple[nn.Module, str]:
     They were converted from TensorFlow's release, hence timm's tf_ variant: padding "same", normalisation eps 1e-3 and
     inputs in [-1, 1]. The package names its tensors otherwise but keeps them in timm's order.
     """
+    import timm
+
     saved, weights = read_state_dict(find_weights())
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     network.load_state_dict(match_in_order(saved, network.state_dict()))
