@@ -156,12 +156,13 @@ def _draw_line(axes: Axes, points: Sequence[tuple[Any, Any]], place: int, label:
     if not points:
         return
     across, up = zip(*sorted(points), strict=True)
-    marker = MARKERS[place % len(MARKERS)] if len(points) <= MOST_MARKERS else ""
+    again, place = divmod(place, len(COLOURS))  # behind the last colour they begin anew, dashed and with other markers
+    marker = MARKERS[(place + again) % len(MARKERS)] if len(points) <= MOST_MARKERS else ""
     if exact:
         axes.plot(across, up, label=label, color="0.8", linewidth=5, solid_capstyle="round", zorder=1)
         return
-    colour = COLOURS[place % len(COLOURS)]
-    axes.plot(across, up, label=label, color=colour, marker=marker, markersize=3.5, linewidth=1.4)
+    style = {"color": COLOURS[place], "marker": marker, "linestyle": ("-", "--", ":")[again % 3]}
+    axes.plot(across, up, label=label, markersize=3.5, linewidth=1.4, **style)  # type: ignore[arg-type]
 
 
 def _dress(axes: Axes, x: str, y: str, log_x: bool, log_y: bool, width: float = PANEL[0]) -> None:

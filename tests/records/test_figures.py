@@ -107,3 +107,9 @@ def test_a_saved_picture_has_the_same_pixels(tmp_path):
 def test_figures_can_be_imported_without_loading_matplotlib():
     command = "import sys, flowexp.records.figures; print({'matplotlib', 'PIL'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", command], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_lines_look_different_where_there_are_more_than_colours():
+    rows = [{"x": x, "y": line, "line": str(line)} for line in range(10) for x in range(2)]
+    lines = plot_curves(rows, "x", "y", "line").axes[0].get_lines()
+    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}) == 10
