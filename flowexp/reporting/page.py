@@ -68,7 +68,7 @@ def template(name: str) -> Any:
     environment.filters |= {"cell": show_cell, "spark": sparkline, "words": words, "capital": capital, "digits": show}
     environment.filters |= {"plainly": plainly, "short": short_name, "last_part": last_part}
     environment.globals["MISSING"] = MISSING
-    return environment.gettemplate(name)
+    return environment.get_template(name)
 
 
 def side_by_side(tables: Sequence[Any]) -> dict[str, list[str]]:
