@@ -20,13 +20,13 @@ READY := .venv/.ready
 SYNC := $(UV) pip sync --quiet --require-hashes --compile-bytecode --python $(PY)
 OF_CUDA := ^(torch|torchvision|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)==
 ifdef CPU
-SIZE := about 1.5 GB, without CUDA
+SIZE := about 2 GB, without CUDA
 INSTALL = awk '/^[^ ]/ { wanted = !/$(OF_CUDA)/ } wanted' requirements.lock > .venv/cpu.txt && $(SYNC) .venv/cpu.txt && \
     { $(UV) pip install --quiet --compile-bytecode --python $(PY) --torch-backend cpu --no-deps \
         $$(awk '/^torch(vision)?==/ { print $$1 }' requirements.lock) || \
       { echo "there is no CPU build of torch at this package index: leave CPU=1 out"; exit 1; }; }
 else
-SIZE := 6.6 GB, most of it CUDA for PyTorch; 'make $(MAKECMDGOALS) CPU=1' takes a quarter of that, where the index has PyTorch for CPUs
+SIZE := 6.6 GB, most of it CUDA for PyTorch; 'make $(MAKECMDGOALS) CPU=1' takes a third of that, where the index has PyTorch for CPUs
 INSTALL = $(SYNC) requirements.lock
 endif
 

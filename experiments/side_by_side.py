@@ -16,8 +16,8 @@ from torch import Tensor
 
 from flowexp.cli.assembly.rebuilding import load_run
 from flowexp.cli.recipes import Line, Lines, Rows, baselines_in, by_seed, network_rows
+from flowexp.cli.recipes.judge import Judge
 from flowexp.cli.recipes.sheets import first_of_each_class, plot_sheet
-from flowexp.data import ImageDataModule
 from flowexp.flow.profiles import scale_schedule
 from flowexp.flow.time import noise_level
 from flowexp.records.figures import plot_curves
@@ -26,6 +26,13 @@ T = "noise level t"
 SSC = "FM with SSC"
 SURE = 0.9  # a judge that gives its class more than this is sure
 Z = 2.0  # standard errors beyond which a difference is one
+CAPTIONS = {
+    "samples": "Real pictures beside the first samples of each method; a column for each class where they have one.",
+    "probe_curve": "How well a converged probe reads the class off frozen features of noised test images. Across: the same "
+    "probe on clean raw pixels.",
+    "noise_levels": "Left: the length of the velocity beside its target's, with SSC's scale on FM's; of the mean over all "
+    "data that fit, which no network can beat, it is below 1 too. Right: the squared error.",
+}
 
 
 # --- measured ---------------------------------------------------------------------------------------------------------
@@ -58,25 +65,19 @@ class Drawn:
         self.numbers = {"tested": len(self.data.test)} | (self._judged() if settings.judge else {})
 
     def _judged(self) -> dict[str, float]:
-        """Shares of the samples that a support vector machine is sure of, and that it takes for what they should be."""
-        likelihood = torch.from_numpy(judge_of(self.data).predict_proba(as_rows(self.pictures)))
+        """Shares of samples, and of real test pictures, that a judge is sure of and takes for what they should be."""
+        judge, test = Judge(self.data.train.images, self.data.train.labels), self.data.test
         wanted = torch.arange(len(self.pictures)) % self.data.num_classes
-        shares = {"sure": (likelihood.max(dim=1).values > SURE).double().mean().item(), "judged": len(wanted)}
-        return shares | {"as asked": (likelihood.argmax(dim=1) == wanted).double().mean().item()}
+        of_real = {f"{name} of real": share for name, share in told(judge, test.images, test.labels).items()}
+        return {"judged": len(wanted)} | told(judge, self.pictures, wanted) | of_real
 
 
-def judge_of(data: ImageDataModule) -> Any:
-    """A support vector machine of all real pictures, which tells how likely a picture is of each class."""
-    from sklearn.svm import SVC
-
-    images = torch.cat([data.train.images, data.test.images])
-    labels = torch.cat([data.train.labels, data.test.labels])
-    return SVC(C=10, gamma=0.001, probability=True, random_state=0).fit(as_rows(images), labels.numpy())
-
-
-def as_rows(pictures: Tensor) -> Any:
-    """Stored pictures as rows of 0 to 16, the scale of scikit-learn's digits."""
-    return (pictures.flatten(1).double() * 16 / 255).cpu().numpy()
+def told(judge: Judge, pictures: Tensor, labels: Tensor) -> dict[str, float]:
+    """The shares of pictures that the judge is sure of, and that it takes for their labels."""
+    likelihoods = torch.from_numpy(judge.likelihoods(pictures))
+    surest, taken_for = likelihoods.max(dim=1)
+    shares = {"sure": surest > SURE, "as asked": taken_for == labels.cpu()}
+    return {name: share.double().mean().item() for name, share in shares.items()}
 
 
 def sheet(drawn: Sequence[Drawn], rows: int) -> Figure:
@@ -122,22 +123,30 @@ def clean_pixels(tables: dict[str, Rows]) -> dict[str, float]:
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
-    """A row for each number, a column for each method, and which way is better."""
+    """A row for each number, a column for each method and for real pictures, and which way is better."""
     numbers, lengths = tables["numbers"], lengths_of(tables)
-    methods = list(dict.fromkeys(row["method"] for row in numbers))
-    table = []
-    for name, column, better in (
-        (f"samples that a judge is {100 * SURE:.0f} % sure of", "sure", "more"),
-        ("... and takes for the class asked for", "as asked", "more"),
-        ("class read off clean images by a probe", "probe/at_clean", "more"),
-        ("lost from the curve's peak to clean images", "probe/dip", "less"),
-    ):
-        if column in numbers[0]:
-            cells = {method: percent(mean(by_seed(numbers, column, method=method).values())) for method in methods}
-            table.append({"": name} | cells | {"better": better})
-    table.append({"": "|v| / |v*|, mean over t"} | {m: f"{lengths[m]:.3f}" for m in methods} | {"better": "nearer 1"})
-    with_ssc = {method: f"{lengths[SSC]:.3f}" if method == "FM" else "" for method in methods}
-    return [*table, {"": "... with SSC, which needs no training"} | with_ssc | {"better": "nearer 1"}]
+    pixels = baselines_in(tables["probe_curve"]).get("pixels")
+    rows: dict[str, dict[str, str]] = {}
+    if "sure" in numbers[0]:
+        names = {"sure": f"a judge is {100 * SURE:.0f} % sure", "as asked": "a judge sees the right class"}
+        for column, name in names.items():
+            rows[name] = in_percent(numbers, column) | {"real": percent(numbers[0][f"{column} of real"])}
+    clean = {"real": percent(pixels)} if pixels is not None else {}
+    rows["a probe reads it at t = 0"] = in_percent(numbers, "probe/at_clean") | clean
+    rows["... less than at its peak by"] = in_percent(numbers, "probe/dip")
+    rows["|v| / |v*|, mean over t"] = {m: f"{lengths[m]:.3f}" for m in shares_of(numbers, "probe/dip")}
+    rows["with SSC, without training"] = {"FM": f"{lengths[SSC]:.3f}"}
+    columns = [*shares_of(numbers, "probe/dip"), "real"]
+    better = ["more"] * (len(rows) - 3) + ["less", "nearer 1", "nearer 1"]
+    return [
+        {"": name, **{column: cells.get(column, "") for column in columns}, "better": way}
+        for (name, cells), way in zip(rows.items(), better, strict=True)
+    ]
+
+
+def in_percent(numbers: Rows, column: str) -> dict[str, str]:
+    """A number of each method."""
+    return {method: percent(share) for method, share in shares_of(numbers, column).items()}
 
 
 def explain(tables: dict[str, Rows]) -> list[str]:
@@ -152,23 +161,24 @@ def about_samples(numbers: Rows) -> str:
     shares, num = shares_of(numbers, "sure"), int(numbers[0]["judged"])
     errors = {method: share_error(share, num) for method, share in shares.items()}
     return (
-        f"Samples: a judge trained on the real pictures is more than {100 * SURE:.0f} % sure of {listed(shares)} of "
-        f"{num} samples each; {told_apart(shares, errors)}."
+        f"Samples: a judge that has seen real training pictures alone is more than {100 * SURE:.0f} % sure of "
+        f"{listed(shares)} of {num} samples each, and of {percent(numbers[0]['sure of real'])} of real test pictures; "
+        f"{told_apart(shares, errors)}."
     )
 
 
 def about_features(tables: dict[str, Rows]) -> str:
     numbers = tables["numbers"]
-    clean, num = shares_of(numbers, "probe/at_clean"), numbers[0]["tested"]
+    clean, num = shares_of(numbers, "probe/at_clean"), int(numbers[0]["tested"])
     errors = {method: share_error(share, num) for method, share in clean.items()}
     dips, dip_errors = shares_of(numbers, "probe/dip"), shares_of(numbers, "probe/dip_se")
     real = [method for method in dips if dips[method] > Z * dip_errors[method]]
-    lost = f"{listed({m: dips[m] for m in real})} are lost from the peak" if real else "none of them falls"
+    lost = f"{listed({m: dips[m] for m in real})} are lost from the curve's peak" if real else "no curve falls"
     pixels = baselines_in(tables["probe_curve"]).get("pixels")
     beside = "" if pixels is None else f", and off the raw pixels in {percent(pixels)}"
     return (
         f"Features: a converged probe reads the class off those of clean test images in {listed(clean)} of {num}"
-        f"{beside}; {told_apart(clean, errors)}, and towards clean images {lost} beyond {Z:g} standard errors."
+        f"{beside}; {told_apart(clean, errors)}, and towards clean images {lost} by more than {Z:g} standard errors."
     )
 
 
@@ -210,7 +220,8 @@ def told_apart(shares: dict[str, float], errors: dict[str, float]) -> str:
         if shares[one] - shares[other] > Z * math.hypot(errors[one], errors[other])
     ]
     points = 100 * max(errors.values())
-    return f"{' and '.join(apart) or 'no two differ'} beyond chance (standard error at most {points:.1f} points)"
+    words = f"beyond chance in the pictures, {' and '.join(apart)}" if apart else "no two methods differ beyond chance"
+    return f"{words} (standard error at most {points:.1f} points)"
 
 
 def listed(shares: dict[str, float]) -> str:

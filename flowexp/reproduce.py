@@ -72,7 +72,9 @@ def _summarise(recipe: Recipe, module: ModuleType, tables: Mapping[str, list[dic
 def _wrapped(sentence: str) -> str:
     """A sentence in lines that fit the terminal, the first with a mark."""
     width = min(shutil.get_terminal_size().columns, 100)
-    return textwrap.fill(sentence, width, initial_indent="* ", subsequent_indent="  ", break_long_words=False)
+    whole = sentence.replace(" %", "\u00a0%")  # stays with its number
+    lines = textwrap.fill(whole, width, initial_indent="* ", subsequent_indent="  ", break_long_words=False)
+    return lines.replace("\u00a0", " ")
 
 
 def _write_page(
@@ -83,13 +85,16 @@ def _write_page(
     from flowexp.reporting.recipe_page import RecipePage
 
     pictures = sorted(recipe.results.glob("*.png"), key=lambda file: (not file.stem.startswith("samples"), file.stem))
+    captions = getattr(module, "CAPTIONS", {})
     page = RecipePage(
         title=(module.__doc__ or recipe.name).splitlines()[0].rstrip("."),
         scale=_scale(recipe),
         sentences=sentences,
         claims=[(claim.state, claim.claim, claim.evidence) for claim in claims],
         table=rows,
-        pictures=pictures,
+        pictures={
+            file: getattr(module, "CAPTIONS", {}).get(file.stem, file.stem.replace("_", " ")) for file in pictures
+        },
         made=_made(recipe),
     )
     write_text(recipe.results / "report.html", page.render())

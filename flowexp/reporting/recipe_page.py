@@ -21,7 +21,7 @@ class RecipePage:
         sentences: what the numbers show and what they do not.
         claims: (how it ended, the claim, the evidence), of each claim.
         table: its rows.
-        pictures: PNG files, those of samples first.
+        pictures: captions of PNG files; the first stands above the table where it shows samples.
         made: where it comes from, by name: command, minutes, commit.
     """
 
@@ -30,18 +30,16 @@ class RecipePage:
     sentences: Sequence[str]
     claims: Sequence[tuple[str, str, str]]
     table: Sequence[Mapping[str, Any]]
-    pictures: Sequence[Path]
+    pictures: Mapping[Path, str]
     made: Mapping[str, Any]
 
     def render(self) -> str:
         """A single HTML file that needs nothing beside it."""
-        pictures = [(words_of(file), embedded(file)) for file in self.pictures]
-        return str(template("recipe.html.jinja").render(page=self, title=self.title, pictures=pictures))
-
-
-def words_of(file: Path) -> str:
-    """`probe curve` of probe_curve.png."""
-    return file.stem.replace("_", " ")
+        shown = [(file.stem.startswith("samples"), caption, embedded(file)) for file, caption in self.pictures.items()]
+        samples = [(caption, source) for is_of_samples, caption, source in shown if is_of_samples]
+        figures = [(caption, source) for is_of_samples, caption, source in shown if not is_of_samples]
+        page = template("recipe.html.jinja")
+        return str(page.render(page=self, title=self.title, samples=samples, figures=figures))
 
 
 def embedded(file: Path) -> str:
