@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from flowexp.cli.composing import Configs
 
@@ -84,7 +84,7 @@ def _comments_in(file: Path | None, place: Place, configs: Configs) -> Comments:
     found: Comments = {}
     if file is None:
         return found
-    content = cast(DictConfig, OmegaConf.load(file))
+    content = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file), resolve=False))
     for entry in content.get("defaults", []):
         found |= _comments_of_base(entry, file, place, configs)
     around: list[tuple[int, str]] = []  # indent and key of the groups that a line is in, and of its own key

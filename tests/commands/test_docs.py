@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +18,28 @@ from flowexp.cli.overrides import readable
 from flowexp.cli.recipes.recipe import find_recipe
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "results" not in path.parts)]
+OF_THE_ROOT = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
+PAGES = [*OF_THE_ROOT, *sorted(path for path in (ROOT / "docs").rglob("*.md") if "results" not in path.parts)]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 WITH_CODE = [str(page.relative_to(ROOT)) for page in PAGES if "```python" in page.read_text()]
-SHORTER = {"max_steps=200": "max_steps=2", "range(16)": "range(2)"}  # what a test need not wait for
+SHORTER = {"model.sample(16, seed=0": "model.sample(2, seed=0"}  # what a test need not wait for
+NOT_RUN = {  # first lines of blocks that no test runs as they are, and why
+    "from diffusers import StableDiffusion3Pipeline": "downloads 15 GB; docs/notebooks/ssc_diffusers.py runs such",
+    "import flowexp\n\nmodel = flowexp.load(DIR)": "DIR is an export of the reader; test_whole_way.py loads one",
+    "import flowexp.integrations.diffusers  #": "DIR is an export; test_dit_of_diffusers.py loads one",
+}
+NOT_TRIED = {  # beginnings of lines in command blocks that need more than a test has, and why
+    "git clone https://github.com/flowexp/flowexp": "the network",
+    "apt-get install ": "a system's packages; .ci/run installs them",
+    "pip install hydra-submitit-launcher": "a plugin of Hydra, for a cluster",
+    "pip install hydra-optuna-sweeper": "a plugin of Hydra",
+    "source .venv/bin/activate": "the reader's shell",
+    "pre-commit install": "a tool of the reader's",
+    "python -c ": "run by test_whole_way.py",
+    "#!/bin/bash": "a job's script",
+    "#SBATCH": "SLURM",
+    "[ $? -eq 143 ] && scontrol": "SLURM",
+}
 EXPERIMENTS = {path.stem for path in (config_folder() / "experiment").glob("*.yaml")}
 FIGURES = {  # that each paper has
     "Local Contrastive Flow": [*(f"{n}" for n in range(1, 16)), "Tables 1 to 3"],
@@ -29,7 +48,9 @@ FIGURES = {  # that each paper has
 
 
 def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    """The code in a page's fences of a language, a regular expression; "" is a fence that names none."""
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [body for name, body in fences if re.fullmatch(language, name)]
 
 
 def commands(text: str) -> Iterator[list[str]]:
@@ -59,6 +80,7 @@ def composed(words: list[str]) -> str:
         if ("=" in word or word[0] == "~") and not word.startswith("hydra")
     ]
     overrides = [readable(accept_averages(words[0], override), sweeps="-m" in words) for override in overrides]
+    overrides = [re.sub(r"=.*interval\(([^,]+),.*", r"=\1", override) for override in overrides]  # Optuna's
     if "-m" in words:
         overrides = [re.sub(r"=([^\[\]{},]+),.*", r"=\1", override) for override in overrides]
     GlobalHydra.instance().clear()
@@ -89,6 +111,8 @@ def forgotten_metrics() -> Iterator[None]:
 def test_the_code_of_a_page_runs_in_its_order(page: str, workdir: Path, forgotten_metrics: None):
     names: dict[str, object] = {}
     for block in blocks((ROOT / page).read_text(), "python"):
+        if block.startswith((*NOT_RUN,)):
+            continue
         for long, short in SHORTER.items():
             block = block.replace(long, short)
         exec(compile(block, page, "exec"), names)
@@ -100,6 +124,23 @@ def test_every_command_that_a_page_shows_composes(page: str):
     text = (ROOT / page).read_text()
     shown = {tuple(words) for words in commands(text) if not is_of_the_reader(words, text)}
     assert [problem for words in sorted(shown) if (problem := composed(list(words)))] == []
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_every_line_of_a_command_block_is_a_command_that_tests_know(page: str):
+    """Commands of flowexp are composed, make's targets and recipes looked up; for all others there is a reason."""
+    shown = [block for block in blocks((ROOT / page).read_text(), "(?:bash)?")]
+    lines = [line for block in shown for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    known = ("python -m flowexp.", "srun python -m flowexp.", "flowexp ", "make ", "pip install 'flowexp[", *NOT_TRIED)
+    assert [line for line in lines if not line.startswith(known)] == []
+    extras = {name for line in lines for name in re.findall(r"'flowexp\[(\w+)\]'", line)}
+    assert extras <= {*tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]}
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_every_recipe_that_a_page_names_exists(page: str):
+    for name in re.findall(r"flowexp\.reproduce ([a-z]\w*(?:/\w+)?)", (ROOT / page).read_text()):
+        assert name in ("list", "all", "velocity_norms") or find_recipe(name), name  # docs/new_idea has the last one
 
 
 @pytest.mark.parametrize("page", NAMES)

@@ -1,4 +1,4 @@
-"""The whole way of docs/other_software.md, from a folder of pictures to a network that others load and fine-tune."""
+"""The whole way of docs/first_steps.md, from a folder of pictures to a network that others load and fine-tune."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flowexp.records.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
-PAGE = Path(__file__).parents[2] / "docs/other_software.md"
+PAGE = Path(__file__).parents[2] / "docs/first_steps.md"
 SMALL = (
     "data.batch_size=4", "trainer.max_steps=2", "trainer.accelerator=cpu", "trainer.precision=32-true",
     "callbacks=none", "progress_bar=false", "+backbone.depth=2", "+backbone.width=16", "+backbone.heads=2",
@@ -24,7 +24,7 @@ SMALL = (
 
 def lines() -> list[str]:
     """The commands of the section."""
-    (block,) = re.findall(r"## The whole way\n.*?```\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (block,) = re.findall(r"## Your own pictures, the whole way\n.*?```\n(.*?)```", PAGE.read_text(), re.DOTALL)
     return block.splitlines()
 
 
@@ -46,4 +46,4 @@ def test_the_whole_way_from_a_folder_of_pictures(
         assert in_process(command, *words[3:], *small[command]) == 0, (line, capsys.readouterr().err)
     origin = RunFolder(workdir / "outputs/tuned").origin()
     assert "mine_export" in str(origin.get("init") or origin)
-    assert len(list((workdir / "outputs").rglob("samples.npz"))) == 2
+    assert len(list((workdir / "outputs").rglob("samples.npz"))) == 3
