@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing.spawn
 import os
 import random
@@ -49,6 +50,33 @@ def fixed_global_seeds() -> None:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:  # torch.manual_seed would write down the stack for devices that are not in use
         sys.modules["torch"].default_generator.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def composed_once() -> Iterator[None]:
+    """What Hydra composes of `conf/` alone is the same for the same words: a copy is given of what it once composed."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    from flowexp.cli.composing import config_folder
+
+    compose, composed = ConfigLoaderImpl.load_configuration, {}
+
+    def load(
+        self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], *rest: object, **named: object
+    ) -> object:
+        sources = [source.path for source in self.get_sources() if source.scheme() == "file"]
+        words = (config_name, *overrides, *map(repr, (rest, named)))
+        if sources != [str(config_folder())] or any("searchpath" in word for word in overrides):
+            return compose(self, config_name, overrides, *rest, **named)
+        if words not in composed:
+            composed[words] = compose(self, config_name, overrides, *rest, **named)
+        config = copy.deepcopy(composed[words])
+        config.hydra.runtime.cwd = os.getcwd()
+        return config
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConfigLoaderImpl, "load_configuration", load)
+        yield
 
 
 @pytest.fixture
