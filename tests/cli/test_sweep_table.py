@@ -110,8 +110,8 @@ def test_numbers_that_differ_in_more_than_what_is_swept_are_warned_of(
 
 def test_a_narrow_terminal_has_short_names_three_digits_and_the_best_job(tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    for number in range(6):
-        scores = {"frechet/efficientnet_lite": 60.123456 - number % 5, "probe_paper/peak": 0.5 + number}
+    for number in range(9):
+        scores = {"frechet/efficientnet_lite": 60.123456 + abs(number - 4), "probe_paper/peak": 0.5 + number}
         scores |= {f"mine/number_{letter}": 1.23456 * number for letter in "abcdef"} | {"samples/nfe": 50.0}
         RunFolder(tmp_path / str(number)).path.mkdir()
         atomic.write_json(tmp_path / str(number) / "summary.json", {"scalars": scores})
@@ -120,9 +120,9 @@ def test_a_narrow_terminal_has_short_names_three_digits_and_the_best_job(tmp_pat
     print_table(tmp_path)
     printed = capsys.readouterr().out
     table = [line for line in printed.splitlines() if line[:1] in "┃│"]
-    assert max(map(len, table)) <= 80 and len(table) == 7
+    assert max(map(len, table)) <= 80 and len(table) == 10
     assert re.search(r"job ┃ +lr ┃ +s0 ┃ Fréchet ┃ mine/number_a", table[0])
-    assert re.search(r"│ 4 +│ 0\.00543 │ 1\.4 │ +56\.1\* │", printed)
+    assert re.search(r"│ 4 +│ 0\.00543 │ 1\.4 │ +60\.1\* │", printed)
     assert "Fréchet, less is better: job 4 (lr=0.00543, s0=1.4)" in printed
     assert "nfe" not in printed  # which all jobs share
 
