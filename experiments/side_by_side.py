@@ -28,10 +28,10 @@ SURE = 0.9  # a judge that gives its class more than this is sure
 Z = 2.0  # standard errors beyond which a difference is one
 CAPTIONS = {
     "samples": "Real pictures beside the first samples of each method; a column for each class where they have one.",
-    "probe_curve": "How well a converged probe reads the class off frozen features of noised test images. Across: the same "
-    "probe on clean raw pixels.",
-    "noise_levels": "Left: the length of the velocity beside its target's, with SSC's scale on FM's; of the mean over all "
-    "data that fit, which no network can beat, it is below 1 too. Right: the squared error.",
+    "probe_curve": "How well a converged probe reads the class off frozen features of noised test images. Across: "
+    "the same probe on clean raw pixels.",
+    "noise_levels": "Left: the length of the velocity beside its target's, with SSC's scale on FM's; of the mean over "
+    "all data that fit, which no network can beat, it is below 1 too. Right: the squared error.",
 }
 
 

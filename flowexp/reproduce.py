@@ -92,9 +92,7 @@ def _write_page(
         sentences=sentences,
         claims=[(claim.state, claim.claim, claim.evidence) for claim in claims],
         table=rows,
-        pictures={
-            file: getattr(module, "CAPTIONS", {}).get(file.stem, file.stem.replace("_", " ")) for file in pictures
-        },
+        pictures={file: captions.get(file.stem, file.stem.replace("_", " ")) for file in pictures},
         made=_made(recipe),
     )
     write_text(recipe.results / "report.html", page.render())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowexp.reporting.page import template
+from flowexp.reporting.reading import picture_size
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,17 @@ class RecipePage:
 
     def render(self) -> str:
         """A single HTML file that needs nothing beside it."""
-        shown = [(file.stem.startswith("samples"), caption, embedded(file)) for file, caption in self.pictures.items()]
-        samples = [(caption, source) for is_of_samples, caption, source in shown if is_of_samples]
-        figures = [(caption, source) for is_of_samples, caption, source in shown if not is_of_samples]
+        shown = {file: (caption, embedded(file), _is_wide(file)) for file, caption in self.pictures.items()}
+        samples = [picture for file, picture in shown.items() if file.stem.startswith("samples")]
+        figures = [picture for file, picture in shown.items() if not file.stem.startswith("samples")]
         page = template("recipe.html.jinja")
         return str(page.render(page=self, title=self.title, samples=samples, figures=figures))
+
+
+def _is_wide(file: Path) -> bool:
+    """Whether it has panels side by side, which a phone shows one at a time."""
+    width, height = picture_size(file) or (1, 1)
+    return width > 1.8 * height
 
 
 def embedded(file: Path) -> str:

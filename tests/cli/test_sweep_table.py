@@ -106,3 +106,29 @@ def test_numbers_that_differ_in_more_than_what_is_swept_are_warned_of(
         JobResult(str(tmp_path / str(number)), [f"{swept}={s0}"], 0).write(tmp_path / str(number))
     assert print_table(tmp_path) == 0
     assert ("card card0 (job 0) and card card1 (job 1) do not compare" in capsys.readouterr().err) is is_warned
+
+
+def test_a_narrow_terminal_has_short_names_three_digits_and_the_best_job(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for number in range(9):
+        scores = {"frechet/efficientnet_lite": 60.123456 + abs(number - 4), "probe_paper/peak": 0.5 + number}
+        scores |= {f"mine/number_{letter}": 1.23456 * number for letter in "abcdef"} | {"samples/nfe": 50.0}
+        RunFolder(tmp_path / str(number)).path.mkdir()
+        atomic.write_json(tmp_path / str(number) / "summary.json", {"scalars": scores})
+        settings = ["data=digits", f"optimizer.lr=0.00543020680907832{number}", f"sampler.s0=1.{number}"]
+        JobResult(run=str(tmp_path / str(number)), overrides=settings, exit_code=0).write(tmp_path / str(number))
+    print_table(tmp_path)
+    printed = capsys.readouterr().out
+    table = [line for line in printed.splitlines() if line[:1] in "┃│"]
+    assert max(map(len, table)) <= 80 and len(table) == 10
+    assert re.search(r"job ┃ +lr ┃ +s0 ┃ Fréchet ┃ mine/number_a", table[0])
+    assert re.search(r"│ 4 +│ 0\.00543 │ 1\.4 │ +60\.1\* │", printed)
+    assert "Fréchet, less is better: job 4 (lr=0.00543, s0=1.4)" in printed
+    assert "nfe" not in printed  # which all jobs share
+
+
+def test_two_jobs_that_tie_have_no_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for number in range(2):
+        job(tmp_path, number, 0, f"seed={number}")
+    print_table(tmp_path)
+    assert "*" not in capsys.readouterr().out

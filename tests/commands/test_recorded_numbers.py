@@ -38,9 +38,9 @@ SHORT = (
 )  # fmt: skip
 SMALL = ("+backbone.depth=2", "+backbone.width=32", "+backbone.heads=2")
 TRAININGS: dict[str, tuple[str, ...]] = {
-    "digits_fm": ("experiment=digits_fm", *SMALL[:1], "backbone.width=32"),
-    "digits_lcf": ("experiment=digits_lcf", *SMALL[:1], "backbone.width=32"),
-    "digits_mafm": ("experiment=digits_mafm", *SMALL[:1], "backbone.width=32"),
+    "digits_fm": ("experiment=digits_fm", "class_conditional=false", *SMALL[:1], "backbone.width=32"),
+    "digits_lcf": ("experiment=digits_lcf", "class_conditional=false", *SMALL[:1], "backbone.width=32"),
+    "digits_mafm": ("experiment=digits_mafm", "class_conditional=false", *SMALL[:1], "backbone.width=32"),
     "unet_nano": (
         "backbone=unet_nano", "+backbone.width=32", "+backbone.multipliers=[1,2]", "+backbone.num_res=1",
         "+backbone.attention_levels=[1]", "+backbone.head_width=32", "class_conditional=true", "data=digits",

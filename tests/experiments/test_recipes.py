@@ -140,8 +140,10 @@ def test_a_recipe_of_the_current_folder_is_found_by_its_name(workdir: Path, caps
     )
     assert reproduce.main(["mine"]) == 0
     results = workdir / "results/mine/cpu"
-    assert {path.name for path in results.iterdir()} == {"made.json", "square.csv", "square.png", "table.md"}
-    assert "| 2 | 4 |" in capsys.readouterr().out
+    made = {path.name for path in results.iterdir()}
+    assert made == {"made.json", "square.csv", "square.png", "table.md", "report.html"}
+    assert "| 2 | 4 |" in (results / "table.md").read_text()
+    assert capsys.readouterr().out.splitlines()[-1] == "results/mine/cpu/report.html"
 
 
 @pytest.mark.parametrize(
@@ -183,11 +185,12 @@ def test_a_table_keeps_its_columns_whatever_is_in_its_cells() -> None:
 def test_the_three_methods_are_shown_side_by_side(run_recipe: Callable[..., Path]) -> None:
     results = run_recipe("side_by_side")
     made = {path.name for path in results.iterdir()}
-    assert {"samples_fm.png", "samples_lcf.png", "samples_mafm.png", "probe_curve.png", "noise_levels.png"} <= made
-    table = (results / "table.md").read_text()
-    assert all(
-        word in table for word in ("FM", "LCF", "MAFM", "frechet/efficientnet_lite", "best probe", "probe on pixels")
-    )
+    assert {"samples.png", "probe_curve.png", "noise_levels.png"} <= made
+    table, page = (results / "table.md").read_text(), (results / "report.html").read_text()
+    assert all(word in table for word in ("FM", "LCF", "MAFM", "real", "a judge is 90 % sure", "with SSC"))
+    assert page.count("<img ") == 3 and all(f"<b>{word}</b>" in page for word in ("Samples", "Features", "Velocities"))
+    numbers = read_csv(results / "numbers.csv")
+    assert all(f"{100 * row['probe/at_clean']:.1f}\u00a0% ({row['method']})" in page for row in numbers)
 
 
 @pytest.mark.slow

@@ -304,7 +304,7 @@ def test_a_sweeps_table_has_what_it_varied_and_says_the_rest_once(tmp_path: Path
         tmp_path
     )
     page = render_sweep(read_sweep(tmp_path))
-    assert re.findall(r'<th scope="col"[^>]*>(.*?)</th>', page) == ["job", "sampler.s0", "probe/dip", "status"]
+    assert re.findall(r'<th scope="col"[^>]*>(.*?)</th>', page) == ["job", "s0", "probe dip", "status"]
     assert "In all jobs: run …/mafm</p>" in page
 
 

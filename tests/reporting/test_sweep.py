@@ -48,20 +48,34 @@ def test_each_job_with_a_run_is_linked_and_each_number_is_there(sweep: Path):
 def test_a_number_is_drawn_over_the_one_setting_that_was_swept(sweep: Path):
     read = read_sweep(sweep)
     assert (read.varied, read.table.numbers) == (["sampler.s0"], ["probe/dip"])
-    assert [chart.title for chart in sweep_charts(read)] == ["probe/dip"]
+    assert [chart.title for chart in sweep_charts(read)] == ["probe dip"]
 
 
-@pytest.mark.parametrize("others", [{"seed": "1"}, {"sampler.s0": "heun"}])
-def test_other_sweeps_have_a_table_only(sweep: Path, others: dict[str, str]):
-    changed = replace(ROWS[1], settings={**ROWS[1].settings, **others})
+def test_a_sweep_over_several_settings_has_a_table_only(sweep: Path):
+    changed = replace(ROWS[1], settings={**ROWS[1].settings, "seed": "1"})
     JobTable((ROWS[0], changed, ROWS[2])).write(sweep)
     assert sweep_charts(read_sweep(sweep)) == []
+
+
+def test_a_sweep_over_names_has_a_point_for_each(sweep: Path):
+    named = [replace(row, settings={"sampler": name}) for row, name in zip(ROWS, ("euler", "heun", "rk4"), strict=True)]
+    JobTable(tuple(named)).write(sweep)
+    (chart,) = sweep_charts(read_sweep(sweep))
+    assert chart.title == "probe dip" and re.findall(r">(euler|heun|rk4)<", chart.svg) == ["euler", "heun"]  # 2 failed
+
+
+def test_the_best_of_a_number_is_marked_where_one_way_is_better(sweep: Path):
+    best, other = (replace(row, numbers={"probe/peak": peak}) for row, peak in zip(ROWS, (0.9, 0.8), strict=False))
+    JobTable((best, other)).write(sweep)
+    read = read_sweep(sweep)
+    assert read.best == {"probe/peak": "0"}
+    assert re.search(r'class="number best"><data value="0.9">0.9</data><span class="faint"> best', render_sweep(read))
 
 
 def test_a_setting_that_all_jobs_share_was_not_swept(sweep: Path):
     JobTable(tuple(replace(row, settings={"objective": "lcf", **row.settings}) for row in ROWS)).write(sweep)
     read = read_sweep(sweep)
-    assert read.varied == ["sampler.s0"] and [chart.title for chart in sweep_charts(read)] == ["probe/dip"]
+    assert read.varied == ["sampler.s0"] and [chart.title for chart in sweep_charts(read)] == ["probe dip"]
 
 
 @pytest.mark.parametrize("content", ['{"jobs": []}', '{"jobs": 3}', '{"jobs": [{"job": "0"}]}', "{}"])

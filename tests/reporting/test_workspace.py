@@ -67,7 +67,7 @@ def sections() -> dict[str, list[dict[str, Any]]]:
 
 @needs_wandb_workspaces
 def test_the_workspace_serialises_offline_with_a_section_for_each_kind(sections):
-    names = ["Training", "Noise levels", "Probe", "Samples", "Frechet distance and metrics"]
+    names = ["Training", "Noise levels", "Probe", "Samples", "Fréchet distance and metrics"]
     names += ["Low-noise regime", "Velocity deficit", "Sweep"]
     assert list(sections) == names and all(sections.values())
 
