@@ -85,7 +85,7 @@ def command_page(command: str, configs: Configs) -> str:
     config = configs.compose(command, with_hydra=True)
     keys = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
     hydra = keys.pop("hydra")
-    own = {key: value for key, value in keys.items() if not configs.is_group(key) and not isinstance(value, dict)}
+    own = {key: value for key, value in keys.items() if not configs.is_group(key) and key not in ELSEWHERE.values()}
     rows = [*entries(own, comments_of(command, {}, configs))]
     head = str(hydra["help"]["header"]).strip()
     shown_head = "" if "${" in head else f"```text\n{head}\n```\n\n"
