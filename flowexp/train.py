@@ -382,7 +382,8 @@ def _finish(config: DictConfig, folder: RunFolder, trainer: Any, step: int, meas
     numbers = {entry["name"]: (entry["scalars"], entry["protocol"]) for entry in last}
     numbers |= {name: (measurement.scalars, measurement.protocol) for name, measurement in measured.items()}
     summarise(folder, numbers, name=config.name, step=step, trained_run=config.trained_run)
-    print(f"to evaluate, sample, diagnose or report it: {shlex.quote(f'run={os.path.relpath(folder.path)}')}")
+    named = shlex.quote(f"run={os.path.relpath(folder.path)}")
+    print(f"Next: python -m flowexp.report {named} (also evaluate, sample, diagnose)")
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from flowexp.cli.composing import Configs
 
 Place = tuple[str, ...]  # of a key: ("sampler", "s0")
 Comments = dict[Place, str]
-_KEY_WITH_COMMENT = re.compile(r"( *)(\w+):(?: .*?)?(?: +# ?(.*))?")
+_KEY_WITH_COMMENT = re.compile(r"( *)(\w+):(?: [^#].*?)?(?: +# ?(.*))?")
 
 
 def help_page(command: str, overrides: Iterable[str] = (), configs: Configs | None = None) -> str:

@@ -36,6 +36,7 @@ NOT_TRIED = {  # beginnings of lines in command blocks that need more than a tes
     "source .venv/bin/activate": "the reader's shell",
     "pre-commit install": "a tool of the reader's",
     "python -c ": "run by test_whole_way.py",
+    "print(model.sample(4)": "the second line of that",
     "#!/bin/bash": "a job's script",
     "#SBATCH": "SLURM",
     "[ $? -eq 143 ] && scontrol": "SLURM",

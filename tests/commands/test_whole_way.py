@@ -25,7 +25,7 @@ SMALL = (
 def lines() -> list[str]:
     """The commands of the section."""
     (block,) = re.findall(r"## Your own pictures, the whole way\n.*?```\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return block.splitlines()
+    return re.split(r"\n(?=python )", block.replace("\\\n", " ").strip())
 
 
 def test_the_whole_way_from_a_folder_of_pictures(

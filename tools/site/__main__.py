@@ -21,6 +21,7 @@ def write_pages(folder: Path = PAGES) -> None:
     """Everything that the site is made of, as Markdown and files beside it."""
     shutil.rmtree(folder, ignore_errors=True)
     stage(folder)
+    shutil.copy(Path(__file__).with_name("site.css"), folder)
     write_keys(folder / "reference")
     write_objects(folder / "reference")
     write_index(folder / "reference")

@@ -16,6 +16,7 @@ from flowexp.cli.help import Comments, Place, comments_of, shown
 COMMANDS = ("train", "sample", "evaluate", "diagnose", "report", "export", "encode", "adopt")
 ELSEWHERE = {"averaging": "ema", "saving": "checkpoint", "text": "data.text", "vae": "data.vae"}  # where keys go
 IN_THE_CATALOGUE = ("experiment",)
+TAKEN_BY_THEMSELVES = {"per_data": "The file with the name of the dataset is taken by itself"}
 Entry = tuple[Place, Any, str]
 
 
@@ -74,7 +75,9 @@ def group_page(group: str, configs: Configs) -> str:
     key = {"text": "text@data.text"}.get(group, group)
     chosen = ", ".join(f"[`{name}`](#{name})" for name in names)
     sections = "\n".join(choice(group, name, configs) for name in names)
-    return f"# {key}=\n\nChosen by `{key}=NAME`; a key is changed by `key=value`: {chosen}.\n\n{sections}"
+    how = TAKEN_BY_THEMSELVES.get(group, f"Chosen by `{key}=NAME`; a key is changed by `key=value`")
+    title = group if group in TAKEN_BY_THEMSELVES else f"{key}="
+    return f"# {title}\n\n{how}: {chosen}.\n\n{sections}"
 
 
 def command_page(command: str, configs: Configs) -> str:
@@ -82,7 +85,7 @@ def command_page(command: str, configs: Configs) -> str:
     config = configs.compose(command, with_hydra=True)
     keys = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
     hydra = keys.pop("hydra")
-    own = {key: value for key, value in keys.items() if not configs.is_group(key) and not isinstance(value, dict)}
+    own = {key: value for key, value in keys.items() if not configs.is_group(key) and key not in ELSEWHERE.values()}
     rows = [*entries(own, comments_of(command, {}, configs))]
     head = str(hydra["help"]["header"]).strip()
     shown_head = "" if "${" in head else f"```text\n{head}\n```\n\n"
