@@ -63,12 +63,22 @@ class Mlp(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        # PyTorch's tanh-GELU is as fast on CPUs as x sigmoid(2u) written out, and four times as accurate in bf16
-        self.act = nn.GELU("tanh")
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+        return self.fc2(tanh_gelu(self.fc1(x)))
+
+
+def tanh_gelu(x: Tensor) -> Tensor:
+    """x (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), as DiT and SiT take it.
+
+    Compiled it is x sigmoid(2u), the same function: for a sigmoid the compiler has the exponential of the processor's
+    vectors, and takes 0.44 times as long as for a tanh. Written out and not compiled it would be rounded in bf16 after
+    each product.
+    """
+    if not torch.compiler.is_compiling():
+        return F.gelu(x, approximate="tanh")
+    return x * torch.sigmoid(math.sqrt(8 / math.pi) * (x + 0.044715 * x**3))
 
 
 class SelfAttention(nn.Module):

@@ -9,7 +9,7 @@ import timm.layers
 import torch
 
 from flowexp.backbones import blocks, create_backbone
-from flowexp.backbones.blocks import AdaLNZeroBlock, PlainBlock, SelfAttention, modulate
+from flowexp.backbones.blocks import AdaLNZeroBlock, Mlp, PlainBlock, SelfAttention, modulate, tanh_gelu
 
 
 @pytest.fixture
@@ -22,6 +22,23 @@ def test_attention_is_timms(attention: SelfAttention):
     timms.load_state_dict(attention.state_dict())
     x = torch.randn(2, 5, 24)
     torch.testing.assert_close(attention(x), timms(x))
+
+
+def test_the_mlp_is_timms():
+    mlp, timms = Mlp(24, 96), timm.layers.Mlp(24, 96, act_layer=lambda: torch.nn.GELU("tanh"))
+    timms.load_state_dict(mlp.state_dict())
+    x = torch.randn(2, 5, 24)
+    assert torch.equal(mlp(x), timms(x))
+
+
+def test_gelu_as_it_is_compiled_is_the_published_one(monkeypatch: pytest.MonkeyPatch):
+    x = torch.linspace(-6, 6, 401, dtype=torch.float64, requires_grad=True)
+    published = torch.nn.functional.gelu(x, approximate="tanh")
+    assert torch.equal(tanh_gelu(x), published)
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+    torch.testing.assert_close(tanh_gelu(x), published, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad(out.sum(), x, retain_graph=True)[0] for out in (tanh_gelu(x), published)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("by_matmul", [True, False])
