@@ -185,7 +185,7 @@ def _dress(axes: Axes, x: str, y: str, log_x: bool, log_y: bool, width: float = 
 
 def _from_zero_if_flat(axes: Axes) -> None:
     """Draws what does not change from 0 on: enlarged, its rounding would look like a curve."""
-    values = [float(value) for line in axes.get_lines() for value in line.get_ydata()]  # type: ignore[union-attr]
+    values = [float(value) for line in axes.get_lines() for value in line.get_ydata()]  # type: ignore[union-attr, arg-type]
     if values and max(values) > 0 and max(values) - min(values) < 1e-6 * max(values):
         axes.set_ylim(0, 1.25 * max(values))
 
@@ -315,7 +315,11 @@ def save_for_paper(figure: Figure, path: Path, width: float = COLUMN) -> None:
             text.set_fontsize(max(SMALLEST_LETTERS, 0.8 * points))
         for line, points in lines:
             line.set_linewidth(0.8 * points)
-        settings = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": path.name}  # fonts that journals take
+        settings: dict[Any, Any] = {
+            "pdf.fonttype": 42,
+            "svg.fonttype": "none",
+            "svg.hashsalt": path.name,
+        }  # fonts that journals take
         with atomic.replacing(path) as partial, matplotlib.rc_context(settings):
             no_date = {"CreationDate": None} if path.suffix == ".pdf" else {"Date": None}
             figure.savefig(partial, format=path.suffix[1:], bbox_inches="tight", pad_inches=0.02, metadata=no_date)

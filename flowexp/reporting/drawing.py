@@ -68,7 +68,8 @@ def draw_points(words: Sequence[str], values: Sequence[float | None], title: str
     """A value for each word, from the top down; None without a finite number."""
     from matplotlib.figure import Figure
 
-    points = [(plain(word), value) for word, value in zip(words, values, strict=True) if _is_finite(value)]
+    points = [(plain(word), float(value)) for word, value in zip(words, values, strict=True) if value is not None]
+    points = [(word, value) for word, value in points if math.isfinite(value)]
     if not points:
         return None
     figure = Figure(figsize=(SIZE[0], 0.8 + 0.28 * len(points)), layout="constrained")
