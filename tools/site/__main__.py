@@ -11,7 +11,7 @@ from pathlib import Path
 from tools.site.keys import write_keys
 from tools.site.links import dead_links
 from tools.site.notebooks import write_notebooks
-from tools.site.objects import write_objects
+from tools.site.objects import OBJECT_PAGES, write_objects
 from tools.site.pages import ROOT, stage
 
 PAGES, SITE = ROOT / "build/pages", ROOT / "build/site"
@@ -30,15 +30,17 @@ def write_pages(folder: Path = PAGES) -> None:
 
 def write_index(folder: Path) -> None:
     """The reference's first page: a line for each page below it."""
+    objects = [folder / name for name in OBJECT_PAGES.values()]
+    commands, keys = (sorted((folder / name).glob("*.md")) for name in ("commands", "keys"))
     parts = [
-        ("commands", "Commands", "What `flowexp COMMAND --help` prints of a command's own keys."),
-        ("keys", "Keys", "Each group of `conf/`: `group=name` chooses, `group.key=value` changes."),
-        ("objects", "Python", "Public functions and classes, from their docstrings."),
+        (commands, "Commands", "What `flowexp COMMAND --help` prints of a command's own keys."),
+        (keys, "Keys", "Each group of `conf/`: `group=name` chooses, `group.key=value` changes."),
+        (objects, "Python", "Public functions and classes, from their docstrings."),
     ]
     text = "# Reference\n"
-    for name, title, about in parts:
-        pages = sorted((folder / name).glob("*.md"))
-        links = " · ".join(f"[{path.read_text().splitlines()[0][2:]}]({name}/{path.name})" for path in pages)
+    for pages, title, about in parts:
+        places = [(path.read_text().splitlines()[0][2:], path.relative_to(folder)) for path in pages]
+        links = " · ".join(f"[{name}]({place})" for name, place in places)
         text += f"\n## {title}\n\n{about}\n\n{links}\n"
     (folder / "index.md").write_text(text)
 
@@ -49,7 +51,6 @@ def write_config(pages: Path = PAGES) -> Path:
         "NOTEBOOKS": "notebooks/*.md",
         "COMMANDS": "reference/commands/*.md",
         "KEYS": "reference/keys/*.md",
-        "OBJECTS": "reference/objects/*.md",
         "DIAGNOSTICS": "diagnostics/*.md",
         "METRICS": "metrics/*.md",
         "RESULTS": "results/*/index.md",
@@ -60,6 +61,7 @@ def write_config(pages: Path = PAGES) -> Path:
         chosen = [path for path in found if path.name != "index.md" or pattern.endswith("index.md")]
         listed = ", ".join(f'"{path}"' for path in chosen)
         text = text.replace(f'"{name}"', listed)
+    text = text.replace('"OBJECTS"', ", ".join(f'"reference/{name}"' for name in OBJECT_PAGES.values()))
     config = pages.parent / "zensical.toml"
     config.write_text(text)
     return config

@@ -26,7 +26,10 @@ def run(source: str, names: dict[str, Any], pictures: Path) -> str:
     import matplotlib.pyplot as plt
 
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with (
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):  # progress bars, notes of libraries
         exec(compile(source, str(pictures), "exec"), names)
     parts = [f"```text\n{text}\n```"] if (text := _NOISE.sub("", printed.getvalue()).strip()) else []
     for number in plt.get_fignums():

@@ -23,6 +23,7 @@ PACKAGES = {  # in the order of a reader who trains, samples and measures
     "flowexp.integrations.diffusers": "diffusers",
     "flowexp.cli.recipes": "Recipes of figures",
 }
+OBJECT_PAGES = {package: f"objects/{package.replace('.', '_')}.md" for package in PACKAGES}  # below the reference
 WITHOUT_A_LIST = {  # packages whose modules are public as they are
     "flowexp": ["load"],
     "flowexp.training": ["ema.EMA", "lr_schedules", "couplings", "step_draws.StepKey"],
@@ -51,5 +52,4 @@ def write_objects(folder: Path) -> None:
     (folder / "objects").mkdir(parents=True, exist_ok=True)
     for package, title in PACKAGES.items():
         blocks = "\n\n".join(f"::: {package}.{name}" for name in public_names(package))
-        page = folder / "objects" / f"{package.replace('.', '_')}.md"
-        page.write_text(f"# {title}\n\nPackage `{package}`.\n\n{blocks}\n")
+        (folder / OBJECT_PAGES[package]).write_text(f"# {title}\n\nPackage `{package}`.\n\n{blocks}\n")
