@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import loading, probing, sampling, training
+from benchmarks import loading, probing, sampling, starting, step, training
 from benchmarks.sizes import Size
 from benchmarks.table import Result
 
@@ -38,6 +38,8 @@ class Case:
 
 
 CASES = {
+    "start": Case(starting.start, rounds=5),
+    "step": Case(step.step, rounds=5),
     "lightning": Case(training.lightning, rounds=30),
     "objectives": Case(training.objectives, rounds=40),
     "precision": Case(training.precision, rounds=6),

@@ -25,6 +25,7 @@ class Size:
         resolution, channels: of the images.
         batch_size: images in a training step.
         num_images: training images in memory, as many as in CIFAR-10.
+        latents, depth: shape of a batch of latents, and the blocks of the network that is compared with SiT's.
         rounds: rounds of every comparison; None leaves each case its own number.
         steps: training steps that are timed as one.
         turn_steps: the same where a fit by Lightning takes turns with a bare loop.
@@ -42,6 +43,8 @@ class Size:
     channels: int = 3
     batch_size: int = 64
     num_images: int = 50_000
+    latents: tuple[int, int, int, int] = (16, 4, 32, 32)
+    depth: int = 12
     rounds: int | None = None
     steps: int = 1
     turn_steps: int = 2
@@ -89,6 +92,7 @@ def gpu_size() -> Size:
         device=device,
         resolution=32,
         batch_size=256,
+        latents=(256, 4, 32, 32),
         steps=10,
         turn_steps=50,
         sample_batch_size=256,
@@ -105,6 +109,8 @@ def smoke_size() -> Size:
         resolution=8,
         batch_size=4,
         num_images=64,
+        latents=(2, 4, 8, 8),
+        depth=1,
         rounds=1,
         solver_steps=2,
         sample_batch_size=2,

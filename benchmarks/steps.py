@@ -24,13 +24,13 @@ class Training:
 
     Arguments:
         network: what is trained.
-        images: uint8 images and labels of one batch, on the network's device; every step trains on them.
+        data, label: one batch on the network's device; every step trains on it.
         size: gives the precision.
     """
 
-    def __init__(self, network: Backbone, images: Images, size: Size) -> None:
+    def __init__(self, network: Backbone, data: Tensor, label: Tensor, size: Size) -> None:
         self.network = network
-        self.data, self.label = to_float(images.images), images.labels
+        self.data, self.label = data, label
         self.size = size
         self.optimizer = create_optimizer(ADAMW, network.named_parameters())
         self.ema = ExponentialMovingAverage(trained_parameters(network))
@@ -38,7 +38,8 @@ class Training:
     @classmethod
     def of(cls, size: Size) -> Training:
         """A fresh network on one batch of images."""
-        return cls(size.create_network(), one_batch(size), size)
+        images = one_batch(size)
+        return cls(size.create_network(), to_float(images.images), images.labels, size)
 
     def fm_step(self, precision: str | None = None) -> Callable[[], None]:
         """A function that takes the next step of flow matching."""
