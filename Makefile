@@ -99,7 +99,11 @@ docs: $(READY)  ## build the site into build/site, open build/site/index.html; a
 	$(PY) -m tools.site
 
 notebooks: $(READY)  ## write docs/notebooks as .ipynb files into build/notebooks
-	$(PY) -m jupytext --quiet --to ipynb --output-dir build/notebooks docs/notebooks/*.py
+	@mkdir -p build/notebooks
+	@for notebook in docs/notebooks/*.py; do \
+	    $(PY) -m jupytext --quiet --output "build/notebooks/$$(basename "$$notebook" .py).ipynb" "$$notebook" || exit 1; \
+	done
+	@echo "the notebooks: build/notebooks"
 
 release-check: $(READY)  ## build sdist and wheel into dist/ and check both; publishes nothing
 	$(PY) -m tools.release

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
+import jupytext
 import pytest
 
 from flowexp.cli.composing import Configs
 from tools.site.__main__ import write_config
 from tools.site.keys import choice, command_page, group_page, groups
 from tools.site.links import dead_links
-from tools.site.notebooks import run
+from tools.site.notebooks import NOTEBOOKS, run
 from tools.site.objects import PACKAGES, public_names
 from tools.site.pages import DOCS, ROOT, page_of, stage, with_links_of_the_site
 
@@ -80,6 +82,14 @@ def test_a_cell_shows_what_it_prints_and_draws(tmp_path: Path):
     assert run("x = 3\nprint(x)", names, tmp_path / "note_0") == "```text\n3\n```"
     drawn = run("import matplotlib.pyplot as plt; plt.figure()", names, tmp_path / "note_1")
     assert drawn == "![figure of the cell above](note_1_1.png)" and (tmp_path / "note_1_1.png").is_file()
+
+
+@pytest.mark.parametrize("notebook", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_notebook_begins_with_its_title_and_converts(notebook: Path):
+    content = jupytext.read(notebook)
+    assert content.cells[0].cell_type == "markdown" and content.cells[0].source.startswith("# ")
+    converted = json.loads(jupytext.writes(content, fmt="ipynb"))
+    assert [cell["cell_type"] for cell in converted["cells"]].count("code") >= 3
 
 
 def test_a_cell_that_fails_ends_the_build(tmp_path: Path):
