@@ -76,13 +76,14 @@ def test_compiled_blocks_give_the_same_steps_whatever_the_objective_and_the_numb
     modules = [OBJECTIVES[objective](network) for objective in objectives]
     expected = [step for module in modules for step in steps(module, precision)]
     network.compile_blocks(backend=counter)
-    close = {"rtol": 1e-4, "atol": 1e-5} if precision == "32-true" else {"rtol": 0.05, "atol": 0.05}
+    share = 1e-4 if precision == "32-true" else 0.03  # this backend rounds GELU's products, which Inductor fuses
     compiled = [step for module in modules for step in steps(module, precision)]
     for (loss, gradient), (expected_loss, expected_gradient) in zip(compiled, expected, strict=True):
-        torch.testing.assert_close(loss, expected_loss, **close)
-        torch.testing.assert_close(gradient, expected_gradient, **close)
+        assert abs(loss - expected_loss) < share * expected_loss
+        assert (gradient - expected_gradient).norm() < share * expected_gradient.norm()
     graphs = counter.frame_count
-    steps(modules[0], precision)
+    for module in modules:
+        steps(module, precision)
     assert counter.frame_count == graphs <= 3, "one graph with gradient and one without serve every number of rows"
 
 
