@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,8 +64,8 @@ def sit_step(size: Size, latents: Tensor, label: Tensor, precision: str) -> Call
 
 def flowexp_step(size: Size, latents: Tensor, label: Tensor, compiled: bool = False) -> Callable[[], None]:
     """A function that takes flowexp's next step in bf16."""
-    options = {"resolution": latents.shape[2], "channels": latents.shape[1], "num_classes": NUM_CLASSES}
-    network = create_backbone("sit_s2", depth=size.depth, **options).to(size.device)
+    options: dict[str, Any] = {"resolution": latents.shape[2], "channels": latents.shape[1]}
+    network = create_backbone("sit_s2", depth=size.depth, num_classes=NUM_CLASSES, **options).to(size.device)
     if compiled:
         network.compile_blocks()
     return Training(network, latents, label, size).fm_step("bf16-mixed")
@@ -73,7 +74,7 @@ def flowexp_step(size: Size, latents: Tensor, label: Tensor, compiled: bool = Fa
 def products(size: Size) -> Callable[[], None]:
     """A function that multiplies the matrices of all blocks, forward and backward, in bf16."""
     batch, tokens = size.latents[0], (size.latents[2] // 2) ** 2
-    options = {"device": size.device, "dtype": torch.bfloat16, "requires_grad": True}
+    options: dict[str, Any] = {"device": size.device, "dtype": torch.bfloat16, "requires_grad": True}
     wide = [(WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH)]
     linear = [(torch.randn(batch * tokens, i, **options), torch.randn(i, o, **options)) for i, o in wide]
     shape = (batch, HEADS, tokens, WIDTH // HEADS)

@@ -25,6 +25,7 @@ _OPEN = {  # the kinds of the keys of commands that a yaml leaves null
     "ema": float | str | None, "parts": str | None, "init": str | None, "autoencoder": str | None,
     "prompts": list[str] | None,
 }  # fmt: skip
+_OR_AUTO = ("compile",)  # keys that may also be left to flowexp
 _WIDER = {"trainer.precision": int | str | None}  # than Lightning has it: `auto` is ours, and checked by `trainer_keys`
 
 
@@ -55,7 +56,7 @@ def check_like(config: DictConfig, defaults: Mapping[str, Any]) -> None:
     One that is null by default is compared with the kind that its key has. Raises ValueError as `check_values` does.
     """
     for key, default in defaults.items():
-        if key not in config:
+        if key not in config or (key in _OR_AUTO and config[key] == "auto"):
             continue
         if type(default) in (bool, int, float):
             check_kind(key, config[key], type(default))

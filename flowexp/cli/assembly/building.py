@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import Logger
 from torch.optim import Optimizer
 
 from flowexp.backbones import Backbone
+from flowexp.cli.assembly.compiling import CompilerClock, is_compiled
 from flowexp.cli.assembly.hardware import resolve_accelerator, resolve_devices, resolve_precision
 from flowexp.cli.loggers import chosen_loggers
 from flowexp.cli.sweep_jobs import of_this_job
@@ -121,7 +122,7 @@ def build_module(
     module.conditions = datamodule.conditions
     if backbone.takes == "text" and (empty_caption := datamodule.null_text()) is not None:
         backbone.set_null_text(empty_caption)
-    if config.compile:
+    if config.compile and is_compiled(config, backbone, num_images(config, datamodule)):
         backbone.compile_blocks()
     return module
 
@@ -166,6 +167,28 @@ def steps_per_epoch(config: DictConfig, datamodule: ImageDataModule) -> int:
     """Optimizer steps in one pass over the training images; Lightning takes the last one with however few batches."""
     batches = limited(datamodule.steps_per_epoch, config.trainer.get("limit_train_batches"))
     return math.ceil(batches / config.trainer.get("accumulate_grad_batches", 1))
+
+
+def total_steps(config: DictConfig, datamodule: ImageDataModule) -> int:
+    """Optimizer steps of the whole run, from `trainer.max_steps` and `trainer.max_epochs`, whichever ends first."""
+    per_epoch = steps_per_epoch(config, datamodule)
+    for key in ("max_steps", "max_epochs"):
+        if (limit := config.trainer[key]) is not None and limit < 1 and limit != -1:
+            raise ValueError(f"trainer.{key} must be at least 1, or -1 for no limit; got {limit}")
+    limits = [config.trainer.max_steps] if config.trainer.max_steps > 0 else []
+    if config.trainer.max_epochs is not None and config.trainer.max_epochs > 0:
+        limits.append(config.trainer.max_epochs * per_epoch)
+    if fast := int(config.trainer.get("fast_dev_run", 0)):
+        limits.append(fast)
+    if not limits:
+        raise ValueError("give trainer.max_steps or trainer.max_epochs: both are unlimited")
+    return min(limits)
+
+
+def num_images(config: DictConfig, datamodule: ImageDataModule) -> int:
+    """Images that the whole run trains on, over all processes, each as often as it is seen."""
+    parts = config.trainer.get("accumulate_grad_batches", 1)
+    return total_steps(config, datamodule) * parts * datamodule.batch_size
 
 
 def build_backbone(config: DictConfig, datamodule: ImageDataModule) -> Backbone:
@@ -247,7 +270,8 @@ def build_callbacks(
     """The monitors, the training curves, the progress bar, and the checkpoints, which come last."""
     give_folders(monitors, str(run.path / "best"))
     progress = Progress(num_steps, config.log_every_n_steps, as_bar=None if config.progress_bar else False)
-    callbacks: list[pl.Callback] = [StepLog(config.log_every_n_steps), *monitors, progress]
+    clock = [CompilerClock()] if config.compile else []
+    callbacks: list[pl.Callback] = [StepLog(config.log_every_n_steps), *clock, *monitors, progress]
 
     def note_end(trainer: pl.Trainer) -> None:
         atomic.write_json(run.trained_file, trained(config, trainer))

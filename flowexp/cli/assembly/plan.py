@@ -12,7 +12,8 @@ from pytorch_lightning.utilities import rank_zero_warn
 from rich.table import Table
 from torch import Tensor
 
-from flowexp.cli.assembly.building import build_strategy, steps_per_epoch
+from flowexp.cli.assembly.building import build_strategy, num_images, steps_per_epoch, total_steps
+from flowexp.cli.assembly.compiling import describe_compiling
 from flowexp.cli.assembly.hardware import resolve_accelerator, resolve_devices, resolve_precision
 from flowexp.cli.launcher_ranks import num_processes
 from flowexp.cli.terminal import console
@@ -40,6 +41,7 @@ def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModu
         **module.describe(datamodule.batch_size),
         "steps": f"{total_steps(config, datamodule):,} ({steps_per_epoch(config, datamodule):,} per epoch)",
         "precision": _precision(config),
+        **describe_compiling(config, backbone, num_images(config, datamodule)),
         "device": device_name(config.trainer.accelerator),
         "optimizer": _optimizer(config, module),
         "weights measured": _weights(module),
@@ -120,22 +122,6 @@ def device_name(accelerator: str) -> str:
     if accelerator != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"CPU, {torch.get_num_threads()} threads"
-
-
-def total_steps(config: DictConfig, datamodule: ImageDataModule) -> int:
-    """Optimizer steps of the whole run, from `trainer.max_steps` and `trainer.max_epochs`, whichever ends first."""
-    per_epoch = steps_per_epoch(config, datamodule)
-    for key in ("max_steps", "max_epochs"):
-        if (limit := config.trainer[key]) is not None and limit < 1 and limit != -1:
-            raise ValueError(f"trainer.{key} must be at least 1, or -1 for no limit; got {limit}")
-    limits = [config.trainer.max_steps] if config.trainer.max_steps > 0 else []
-    if config.trainer.max_epochs is not None and config.trainer.max_epochs > 0:
-        limits.append(config.trainer.max_epochs * per_epoch)
-    if fast := int(config.trainer.get("fast_dev_run", 0)):
-        limits.append(fast)
-    if not limits:
-        raise ValueError("give trainer.max_steps or trainer.max_epochs: both are unlimited")
-    return min(limits)
 
 
 def warn_of_the_warmup(config: DictConfig, datamodule: ImageDataModule) -> None:
