@@ -362,10 +362,10 @@ def _checkpoint_at(ckpt: str) -> Path:
     """The checkpoint that a path points to, or the newest of the run there. Raises ValueError where there is none."""
     from pathlib import Path
 
-    from flowexp.training.checkpoints import latest_checkpoint
+    from flowexp.training.checkpoints import is_checkpoint, latest_checkpoint
 
     path = Path(ckpt)
-    found = latest_checkpoint(path / "checkpoints") if path.is_dir() else path
+    found = latest_checkpoint(path / "checkpoints") if path.is_dir() and not is_checkpoint(path) else path
     if found is None or not found.exists():
         raise ValueError(f"ckpt={ckpt} is neither a checkpoint nor a run folder with one: give auto, last or a path")
     return found

@@ -29,6 +29,7 @@ from flowexp.flow.choices import nearest
 from flowexp.records.run_folder import RunFolder
 
 OF_A_RUN = ("sample", "evaluate", "diagnose", "export")
+_DDP = "pytorch_lightning.strategies.DDPStrategy"
 _FOLDERS = {  # keys that name a folder or a file, and whether they may be left open
     "run_dir": False, "output_root": False, "run": False, "output": False, "file": False, "checkpoint": True,
     "to": False, "autoencoder": True, "guide": True, "guide_checkpoint": True, "ckpt": True, "trained_run": True,
@@ -56,6 +57,7 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
         if command == "train":
             _settle_init(config)
             check_trainer(config.trainer)
+            _check_sharding(config)
             given = Path(config.run_dir) if sweep is None and _is_given("run_dir") else None
             is_settled = continue_a_run(config, given, sweep) or is_settled
             share_training(config, sweep)
@@ -159,6 +161,15 @@ def _settle_init(config: DictConfig) -> None:
     if config.ckpt is None and not Path(config.init).exists():  # a run that goes on has its weights
         raise ValueError(f"init={config.init} is not there: give a run, an export, a file of weights, or hub:NAME")
     config.init = str(Path(config.init).absolute())
+
+
+def _check_sharding(config: DictConfig) -> None:
+    """Raises ValueError for sharded checkpoints where no process has a share; other strategies answer themselves."""
+    if config.checkpoint.get("sharded") and config.strategy.get("_target_") in (None, _DDP):
+        raise ValueError(
+            "checkpoint.sharded=true has each process write its share of the weights, which only strategy=fsdp splits: "
+            "add strategy=fsdp, or leave it out"
+        )
 
 
 def unused_folder(path: Path) -> Path:

@@ -37,16 +37,28 @@ def replacing(path: Path) -> Iterator[Path]:
         return
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+    partial = partial_of(path)
     try:
         yield partial
         _sync(partial)
         os.replace(partial, path)
     except BaseException as error:
-        _remove(partial)
+        remove(partial)
         _name(error, partial, path)
         raise
     _sync_folder(path.parent)
+
+
+def partial_of(path: Path) -> Path:
+    """A name beside `path` for what is not finished, another one each time."""
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+
+
+def move_away(folder: Path) -> None:
+    """Removes a folder; a kill on the way leaves it, or what `remove_partials` removes."""
+    partial = partial_of(folder)
+    os.replace(folder, partial)
+    remove(partial)
 
 
 def _is_stream(path: Path) -> bool:
@@ -64,7 +76,7 @@ def remove_leftovers(path: Path) -> None:
     """Removes what killed processes left beside `path` of their attempts to write it, see `remove_partials`."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
         if not _may_be_written(partial):
-            _remove(partial)
+            remove(partial)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -85,7 +97,7 @@ def remove_partials(folder: Path) -> None:
     """
     for partial in folder.rglob(f".*{PARTIAL}"):
         if not _may_be_written(partial):
-            _remove(partial)
+            remove(partial)
 
 
 def _may_be_written(partial: Path) -> bool:
@@ -127,7 +139,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Removes an unfinished file or folder, whatever state it is in."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

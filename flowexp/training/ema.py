@@ -88,13 +88,9 @@ class ExponentialMovingAverage:
     def state_dict(self) -> dict[str, Any]:
         """Plain containers, loadable with `weights_only`; the tensors are the live averages, as a module's are.
 
-        Averages that are split over processes (FSDP) are put together: every process must call this.
+        Of averages that are split over processes (FSDP) each process has its share.
         """
-        return {
-            "decay": self.decay,
-            "num_updates": self.num_updates,
-            "averages": {name: whole(value) for name, value in self.averages.items()},
-        }
+        return {"decay": self.decay, "num_updates": self.num_updates, "averages": dict(self.averages)}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -141,8 +137,8 @@ def _is_shared(value: Tensor) -> bool:
 
 
 def _split_like(reference: Tensor, value: Tensor) -> Tensor:
-    """`value`, which every process holds, as the share that this process has of `reference`."""
-    if not _is_shared(reference):
+    """`value`, which every process holds or has its share of, as the share that this process has of `reference`."""
+    if not _is_shared(reference) or _is_shared(value):
         return value
     from torch.distributed.tensor import DTensor, distribute_tensor
 

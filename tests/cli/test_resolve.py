@@ -67,6 +67,13 @@ def test_processes_that_would_each_do_the_whole_work_are_refused(
         settled(command, *run, said, f"run_dir={workdir / 'out'}")
 
 
+@pytest.mark.parametrize("strategy", ["single", "ddp"])
+def test_only_weights_that_are_split_are_saved_in_shares(strategy: str, workdir: Path) -> None:
+    settled("train", "checkpoint.sharded=true", "strategy=fsdp", "trainer.devices=2")
+    with pytest.raises(ValueError, match=r"^checkpoint\.sharded=true has .* add strategy=fsdp, or leave it out$"):
+        settled("train", "checkpoint.sharded=true", f"strategy={strategy}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "said"),

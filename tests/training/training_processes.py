@@ -177,7 +177,7 @@ def train(training: Training, world_size: int, folder: Path) -> Found:
     module = _fit(training, world_size, folder, NUM_STEPS, gradients)
     state = {name: whole(value).clone() for name, value in module.state_dict().items()}
     assert module.ema is not None
-    return gradients.found | state | {f"average {k}": v for k, v in module.ema.state_dict()["averages"].items()}
+    return gradients.found | state | {f"average {k}": whole(v) for k, v in module.ema.averages.items()}
 
 
 def _fit(training: Training, world_size: int, folder: Path, num_steps: int, gradients: Gradients) -> FlowMatching:

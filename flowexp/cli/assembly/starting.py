@@ -13,7 +13,7 @@ from flowexp.cli.assembly.building import build
 from flowexp.cli.assembly.rebuilding import load_run
 from flowexp.integrations.starting_weights import Fitted, Source, fit, in_lines, read_source, source_of
 from flowexp.records.run_folder import RunFolder
-from flowexp.training.checkpoints import list_checkpoints
+from flowexp.training.checkpoints import is_checkpoint, list_checkpoints
 from flowexp.training.parallel.work import rank_and_world_size
 
 
@@ -63,7 +63,7 @@ class Start:
 def read_start(where: str) -> Source:
     """The weights of a run, with the EMA where it has one, or those that `read_source` knows."""
     path = Path(where)
-    checkpoint = path if RunFolder(path.parent.parent).config_file.is_file() and path.is_file() else None
+    checkpoint = path if RunFolder(path.parent.parent).config_file.is_file() and is_checkpoint(path) else None
     run = path.parent.parent if checkpoint is not None else path
     if not RunFolder(run).config_file.is_file():
         return read_source(where)

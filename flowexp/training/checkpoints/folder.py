@@ -7,7 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
-from flowexp.training.checkpoints.files import PARTIAL, CheckpointError, verify_checkpoint
+from flowexp.records.atomic import PARTIAL, move_away, remove
+from flowexp.training.checkpoints.archives import CheckpointError
+from flowexp.training.checkpoints.files import verify_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +53,30 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
     return None
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether something that is no run's folder lies at `path`: a file, or the folder of a sharded checkpoint."""
+    return path.is_file() or (path.is_dir() and _NAME.fullmatch(path.name) is not None)
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a checkpoint on the disk."""
+    return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Removes a checkpoint; a kill on the way leaves it, or nothing that looks like one."""
+    if path.is_dir():
+        move_away(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def prepare(folder: Path, needed: int) -> None:
     """Makes the folder, removes what killed saves left in it, and tries whether it can be written to and has room."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for orphan in folder.glob(f".*{PARTIAL}"):
-            orphan.unlink(missing_ok=True)
+            remove(orphan)
         probe = folder / f".probe{PARTIAL}"
         probe.write_bytes(b"flowexp")
         probe.unlink()

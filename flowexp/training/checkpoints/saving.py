@@ -13,12 +13,21 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import nn
 
 from flowexp.training import signals
-from flowexp.training.checkpoints.files import CheckpointError, verify_checkpoint
-from flowexp.training.checkpoints.folder import list_checkpoints, path_of, prepare, step_of
+from flowexp.training.checkpoints.archives import CheckpointError
+from flowexp.training.checkpoints.files import verify_checkpoint
+from flowexp.training.checkpoints.folder import (
+    list_checkpoints,
+    path_of,
+    prepare,
+    remove_checkpoint,
+    size_of,
+    step_of,
+)
 from flowexp.training.steps import ends_a_step, is_last_step
 
 log = logging.getLogger(__name__)
 
+IN_BACKGROUND = {"in_background": True}  # storage options of a checkpoint that is written while training goes on
 _COPIES = 4  # weights, their EMA and AdamW's two moments
 
 
@@ -43,6 +52,8 @@ class StepCheckpoint(Checkpoint):
         keep: how many of the newest stay; an older one is removed only after the newer one is on the disk.
         keep_every_n_steps: a checkpoint is saved at each multiple of it too, and stays for good.
         note_end: is given the trainer as soon as the last step is saved, on the first process.
+        sharded: whether a checkpoint is a folder to which each process writes its share while training goes on, until
+            the next one or the end of training; for FSDP alone. The first one is waited for and verified.
     """
 
     def __init__(
@@ -52,6 +63,7 @@ class StepCheckpoint(Checkpoint):
         keep: int = 2,
         keep_every_n_steps: int | None = None,
         note_end: Callable[[pl.Trainer], None] | None = None,
+        sharded: bool = False,
     ) -> None:
         _check_positive(every_n_steps=every_n_steps, keep=keep, keep_every_n_steps=keep_every_n_steps)
         self.folder = Path(folder)
@@ -59,8 +71,19 @@ class StepCheckpoint(Checkpoint):
         self.keep = keep
         self.keep_every_n_steps = keep_every_n_steps
         self.note_end = note_end
+        self.sharded = sharded
         self._saved = 0  # optimizer steps in the newest checkpoint
         self._tried_to_load = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if not self.sharded:
+            return
+        if not hasattr(trainer.strategy, "shard_checkpoints"):
+            raise ValueError(
+                "sharded checkpoints need flowexp.training.fsdp.FullySharded, and the strategy is "
+                f"{type(trainer.strategy).__name__}: choose it, or leave sharded out"
+            )
+        trainer.strategy.shard_checkpoints()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved = trainer.global_step
@@ -78,7 +101,7 @@ class StepCheckpoint(Checkpoint):
             return  # a checkpoint would lack the gradients accumulated so far
         stop, is_last = self._is_asked_to_stop(trainer), is_last_step(trainer)
         if stop or is_last or self._is_due(trainer.global_step):
-            self._save(trainer)
+            self._save(trainer, is_last=stop or is_last)
         if is_last:
             self._note_end(trainer)
         if stop:
@@ -87,7 +110,7 @@ class StepCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """EarlyStopping ends a training here, after the batch's end: the last steps of it are saved as well."""
         if trainer.should_stop and self._saved < trainer.global_step:
-            self._save(trainer)
+            self._save(trainer, is_last=True)
         if trainer.should_stop:
             self._note_end(trainer)
 
@@ -121,12 +144,13 @@ class StepCheckpoint(Checkpoint):
         log.warning("%s: stopping after step %d, which is saved", asked.name, self._saved)
         raise signals.Stopped(128 + asked)
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def _save(self, trainer: pl.Trainer, is_last: bool) -> None:
         self._saved = trainer.global_step
         path = path_of(self.folder, self._saved)
         for logger in trainer.loggers:
             logger.save()  # the curves reach the disk before the step that they lead to
-        trainer.save_checkpoint(path, weights_only=False)  # the whole run, optimizer and loops included
+        how = IN_BACKGROUND if self.sharded and self._tried_to_load and not is_last else None
+        trainer.save_checkpoint(path, weights_only=False, storage_options=how)  # the whole run, optimizer and loops too
         if not self._tried_to_load:  # what cannot be loaded should be known at the first checkpoint, not after a crash
             _on_first_rank(trainer, lambda: verify_checkpoint(path))
             self._tried_to_load = True
@@ -138,7 +162,7 @@ class StepCheckpoint(Checkpoint):
         reached = [path for path in list_checkpoints(self.folder) if step_of(path) <= self._saved]
         for path in reached[: -self.keep]:
             if self.keep_every_n_steps is None or step_of(path) % self.keep_every_n_steps:
-                path.unlink(missing_ok=True)
+                remove_checkpoint(path)
 
 
 def _check_positive(**counts: int | None) -> None:
@@ -150,7 +174,7 @@ def _check_positive(**counts: int | None) -> None:
 def _bytes_needed(module: nn.Module, folder: Path, keep: int) -> int:
     """Room for `keep` checkpoints and the one being written, less what is there already."""
     one = sum((_COPIES if p.requires_grad else 1) * p.numel() * p.element_size() for p in module.parameters())
-    held = sum(path.stat().st_size for path in list_checkpoints(folder)[-keep:])
+    held = sum(size_of(path) for path in list_checkpoints(folder)[-keep:])
     return max(one, (keep + 1) * one - held)
 
 
