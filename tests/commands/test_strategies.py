@@ -34,7 +34,7 @@ def ddp_sweep(shell, tiny):
 
 @pytest.fixture(scope="module")
 def sharded(shell, lcf, alone):
-    """From step 4 of `alone` on, checkpoints split over two processes too, with the EMA swapped in between the steps."""
+    """From step 4 of `alone` on, checkpoints split over two processes as well; the EMA is swapped in between steps."""
     witness = "+callbacks.averages._target_=witnesses.Averages"
     start = alone / "checkpoints" / "step_00000004.ckpt"
     arguments = ("strategy=fsdp", "trainer.devices=2", "checkpoint.sharded=true", witness, f"ckpt={start}")
