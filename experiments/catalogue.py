@@ -134,7 +134,8 @@ def method_of(config: DictConfig) -> str:
 @cache
 def _defaults() -> dict[str, str]:
     listed = OmegaConf.load(config_folder() / "train.yaml").defaults
-    return {str(key): value for entry in listed if isinstance(entry, DictConfig) for key, value in entry.items()}
+    entries = [entry for entry in listed if isinstance(entry, DictConfig)]
+    return {str(key): value for entry in entries for key, value in entry.items_ex(resolve=False)}  # one names ${data}
 
 
 def size_of(config: DictConfig) -> Size:

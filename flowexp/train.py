@@ -337,8 +337,8 @@ def _check_that_nothing_is_lost(folder: RunFolder) -> None:
 def _steps_on_record(folder: RunFolder) -> int:
     """The last step that a folder's records name, where a checkpoint must have been saved before it; else 0."""
     from flowexp.cli.continuation import shares_its_training
+    from flowexp.records.curves import read_training
     from flowexp.records.recording import read_history
-    from flowexp.reporting.reading import read_training
     from flowexp.training.checkpoints import list_checkpoints, step_of
 
     if not folder.holds_work() or shares_its_training(folder):

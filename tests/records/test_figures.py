@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from flowexp.records import figures
 from flowexp.records.figures import Panel, image_grid, plot_curves, plot_maps, plot_panels, save_figure, save_image
 
 ROWS = [
@@ -113,3 +116,33 @@ def test_lines_look_different_where_there_are_more_than_colours():
     rows = [{"x": x, "y": line, "line": str(line)} for line in range(10) for x in range(2)]
     lines = plot_curves(rows, "x", "y", "line").axes[0].get_lines()
     assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}) == 10
+
+
+def test_a_figure_for_a_paper_has_the_width_of_its_columns_and_leaves_the_figure_as_it_is(tmp_path: Path):
+    rows = [{"t": t, "a": t, "b": 1 - t, "run": run} for run in "xy" for t in (0.0, 0.5, 1.0)]
+    figure = figures.plot_curves(rows, "t", ["a", "b"], "run")
+    before = figure.get_size_inches().tolist(), figure.axes[0].xaxis.label.get_fontsize()
+    figures.save_for_paper(figure, tmp_path / "one.svg", width=3.25)
+    figures.save_for_paper(figure, tmp_path / "one.pdf", width=3.25)
+    width = float(re.search(r'width="([\d.]+)pt"', (tmp_path / "one.svg").read_text())[1]) / 72
+    assert 5.5 < width <= 6.6  # two panels, less the margins
+    assert (tmp_path / "one.pdf").read_bytes().startswith(b"%PDF") and "<text" in (tmp_path / "one.svg").read_text()
+    assert (figure.get_size_inches().tolist(), figure.axes[0].xaxis.label.get_fontsize()) == before
+
+
+def test_every_figure_is_saved_as_pdf_too_where_that_is_chosen(tmp_path: Path):
+    figure = figures.plot_curves([{"t": 0.0, "a": 1.0}, {"t": 1.0, "a": 2.0}], "t", "a")
+    try:
+        figures.also_save_as("pdf")
+        figures.save_figure(figure, tmp_path / "a.png")
+    finally:
+        figures.also_save_as(None)
+    figures.save_figure(figure, tmp_path / "b.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.pdf", "b.png"}
+    with pytest.raises(ValueError, match=r"figure\.format must be png, pdf or svg, got bmp"):
+        figures.also_save_as("bmp")
+
+
+def test_what_does_not_change_is_drawn_from_zero():
+    flat = figures.plot_curves([{"t": t, "lr": 1e-4} for t in (0, 1, 2)], "t", "lr")
+    assert flat.axes[0].get_ylim() == pytest.approx((0, 1.25e-4))

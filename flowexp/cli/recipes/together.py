@@ -78,13 +78,20 @@ class Bar:
         self._bar.close()
 
 
+def command_of(words: Sequence[str]) -> list[str]:
+    """The training with these overrides, whose steps are lines."""
+    return [sys.executable, "-m", "flowexp.train", *words, "progress_bar=false"]
+
+
 def _watched(words: Sequence[str], most: int, log: Path, bar: Bar) -> None:
     """Runs `python -m flowexp.train` with its lines read by `bar` and written to `log`. Raises SystemExit."""
-    command = [sys.executable, "-m", "flowexp.train", *words, "progress_bar=false"]
     threads = str(max(1, (os.cpu_count() or 1) // most))
     environment = {"OMP_NUM_THREADS": threads, **os.environ}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as process, log.open("w", encoding="utf-8") as file:
+    with (
+        subprocess.Popen(command_of(words), env=environment, **pipes) as process,
+        log.open("w", encoding="utf-8") as file,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             file.write(line)
