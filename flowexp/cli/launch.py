@@ -41,6 +41,7 @@ from flowexp.cli.resolve import OF_A_RUN, check_sweep, settle, unused_folder
 from flowexp.cli.sweep_table import JobResult, print_table, swept_folders
 from flowexp.cli.sweeping import check_subfolders, check_words, is_sweep, per_job
 from flowexp.cli.terminal import unbreakable
+from flowexp.cli.threads import share_of_job
 from flowexp.cli.trust import vouched_for
 from flowexp.flow.choices import nearest
 from flowexp.records.origin import SAID
@@ -291,6 +292,7 @@ def _run_swept_job(command: str, config: DictConfig) -> float | None:
     inherited = (*_GIVEN_BY_A_LAUNCHER, "HYDRA_FULL_ERROR")  # the latter is this door's, see _errors_as_exceptions
     environment = {key: value for key, value in os.environ.items() if key not in inherited}
     environment |= _environment(command, config)
+    environment |= share_of_job(HydraConfig.get().launcher)
     environment |= sweep_jobs.environment_of_job(Path(HydraConfig.get().sweep.dir), overrides)
     code = _wait_for(subprocess.Popen(_job_command(command, run.path), env=environment))
     result = JobResult(run=str(run.path), overrides=overrides, exit_code=code)

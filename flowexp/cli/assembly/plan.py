@@ -17,6 +17,7 @@ from flowexp.cli.assembly.compiling import describe_compiling
 from flowexp.cli.assembly.hardware import resolve_accelerator, resolve_devices, resolve_precision
 from flowexp.cli.launcher_ranks import num_processes
 from flowexp.cli.terminal import console
+from flowexp.cli.threads import describe_threads
 from flowexp.data import ImageDataModule
 from flowexp.data.loader import check_batch_size
 from flowexp.objectives import FlowMatching
@@ -42,7 +43,7 @@ def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModu
         "steps": f"{total_steps(config, datamodule):,} ({steps_per_epoch(config, datamodule):,} per epoch)",
         "precision": _precision(config),
         **describe_compiling(config, backbone, num_images(config, datamodule)),
-        "device": device_name(config.trainer.accelerator),
+        "device": device_name(config.trainer.accelerator, num_processes(config) or 1),
         "optimizer": _optimizer(config, module),
         "weights measured": _weights(module),
     }
@@ -115,13 +116,13 @@ def lacks_device(accelerator: str) -> bool:
     return accelerator in ("gpu", "cuda") and not torch.cuda.is_available()
 
 
-def device_name(accelerator: str) -> str:
-    """The accelerator's name, or the threads of a CPU."""
+def device_name(accelerator: str, num: int = 1) -> str:
+    """The accelerator's name, or the threads of a CPU on which `num` processes train."""
     if lacks_device(accelerator):
         return "a GPU, and none is here"
     if accelerator != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"CPU, {torch.get_num_threads()} threads"
+    return f"CPU, {describe_threads(num)}"
 
 
 def warn_of_the_warmup(config: DictConfig, datamodule: ImageDataModule) -> None:
