@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -168,13 +169,16 @@ def test_what_is_saved_is_loaded_and_peeked_at_without_what_is_no_weight(checkpo
     assert peek(checkpoint)["ema"]["averages"]["w"].is_meta and peek(checkpoint)["loops"] == CONTENT["loops"]
 
 
-def test_what_changes_after_the_call_is_not_saved(tmp_path: Path):
+def test_what_changes_after_the_call_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from flowexp.training.checkpoints import shards
 
+    write, has_changed = shards._Writer.write_data, threading.Event()
+    monkeypatch.setattr(shards._Writer, "write_data", lambda *args: has_changed.wait(60) and write(*args))
     path, content = tmp_path / "step_00000001.ckpt", {"state_dict": {"w": torch.zeros(1000)}, "loops": {"step": 1}}
     saving = shards.save(content, path, partial_of(path), None, is_first=True)  # type: ignore[arg-type]
     content["state_dict"]["w"] += 1
     content["loops"]["step"] = 2
+    has_changed.set()
     saving.wait()
     assert_same(load_checkpoint(path), {"state_dict": {"w": torch.zeros(1000)}, "loops": {"step": 1}})
 
