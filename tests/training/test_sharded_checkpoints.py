@@ -19,6 +19,7 @@ from torch import Tensor
 
 from flowexp.records.atomic import partial_of
 from flowexp.training.checkpoints import (
+    AtomicCheckpointIO,
     CheckpointError,
     StepCheckpoint,
     latest_checkpoint,
@@ -200,6 +201,23 @@ def test_a_flipped_bit_of_a_tensor_is_noticed(checkpoint: Path):
     file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
     with pytest.raises(CheckpointError, match="differs from what was written"):
         verify_checkpoint(checkpoint)
+
+
+def test_a_resumed_run_saves_over_what_is_damaged_in_either_form(checkpoint: Path):
+    later = {**CONTENT, "loops": "later"}
+    (checkpoint / "run.pt").unlink()
+    assert_same(load_checkpoint(save(later, checkpoint)), later)
+    AtomicCheckpointIO().save_checkpoint(CONTENT, checkpoint)
+    assert checkpoint.is_file()
+    assert_same(load_checkpoint(save(later, checkpoint)), later)
+    assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
+
+
+def test_torch_itself_reads_the_tensors(checkpoint: Path, tmp_path: Path):
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    dcp_to_torch_save(checkpoint, tmp_path / "one.pt")
+    assert_same(torch.load(tmp_path / "one.pt")["state_dict/w"], CONTENT["state_dict"]["w"])
 
 
 class Malicious:
