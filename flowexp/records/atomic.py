@@ -54,10 +54,10 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}{PARTIAL}")
 
 
-def move_away(folder: Path) -> None:
-    """Removes a folder; a kill on the way leaves it, or what `remove_partials` removes."""
-    partial = partial_of(folder)
-    os.replace(folder, partial)
+def move_away(path: Path) -> None:
+    """Removes a folder or a file; a kill on the way leaves it whole, or what `remove_partials` removes."""
+    partial = partial_of(path)
+    os.replace(path, partial)
     remove(partial)
 
 

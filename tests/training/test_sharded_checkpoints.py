@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from flowexp.records.atomic import partial_of
 from flowexp.training.checkpoints import (
+    AtomicCheckpointIO,
     CheckpointError,
     StepCheckpoint,
     latest_checkpoint,
@@ -168,13 +170,16 @@ def test_what_is_saved_is_loaded_and_peeked_at_without_what_is_no_weight(checkpo
     assert peek(checkpoint)["ema"]["averages"]["w"].is_meta and peek(checkpoint)["loops"] == CONTENT["loops"]
 
 
-def test_what_changes_after_the_call_is_not_saved(tmp_path: Path):
+def test_what_changes_after_the_call_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from flowexp.training.checkpoints import shards
 
+    write, has_changed = shards._Writer.write_data, threading.Event()
+    monkeypatch.setattr(shards._Writer, "write_data", lambda *args: has_changed.wait(60) and write(*args))
     path, content = tmp_path / "step_00000001.ckpt", {"state_dict": {"w": torch.zeros(1000)}, "loops": {"step": 1}}
     saving = shards.save(content, path, partial_of(path), None, is_first=True)  # type: ignore[arg-type]
     content["state_dict"]["w"] += 1
     content["loops"]["step"] = 2
+    has_changed.set()
     saving.wait()
     assert_same(load_checkpoint(path), {"state_dict": {"w": torch.zeros(1000)}, "loops": {"step": 1}})
 
@@ -196,6 +201,23 @@ def test_a_flipped_bit_of_a_tensor_is_noticed(checkpoint: Path):
     file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
     with pytest.raises(CheckpointError, match="differs from what was written"):
         verify_checkpoint(checkpoint)
+
+
+def test_a_resumed_run_saves_over_what_is_damaged_in_either_form(checkpoint: Path):
+    later = {**CONTENT, "loops": "later"}
+    (checkpoint / "run.pt").unlink()
+    assert_same(load_checkpoint(save(later, checkpoint)), later)
+    AtomicCheckpointIO().save_checkpoint(CONTENT, checkpoint)
+    assert checkpoint.is_file()
+    assert_same(load_checkpoint(save(later, checkpoint)), later)
+    assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
+
+
+def test_torch_itself_reads_the_tensors(checkpoint: Path, tmp_path: Path):
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    dcp_to_torch_save(checkpoint, tmp_path / "one.pt")
+    assert_same(torch.load(tmp_path / "one.pt")["state_dict/w"], CONTENT["state_dict"]["w"])
 
 
 class Malicious:

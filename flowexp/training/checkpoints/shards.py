@@ -35,17 +35,16 @@ from flowexp.records.atomic import move_away, remove, replacing
 from flowexp.training.checkpoints import archives
 from flowexp.training.checkpoints.archives import CheckpointError
 
-REST = "run.pt"
+_REST = "run.pt"
 _TABLE = ".metadata"
-_OF_A_TABLE = {  # all that a table of torch 2.15 is made of, beside dtypes
+_OF_A_TABLE = {  # all that a table is made of, beside dtypes
     "torch.distributed.checkpoint.metadata": {
-        "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties",
-        "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
+        "ChunkStorageMetadata", "Metadata", "MetadataIndex", "TensorProperties", "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
     },
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
     "torch.serialization": {"_get_layout"},
     "torch": {"Size"},
-    "pathlib": {"PosixPath", "WindowsPath"},
 }  # fmt: skip
 
 
@@ -151,11 +150,14 @@ class _Writer(dcp.FileSystemWriter):
         super().__init__(partial)
         self.whole, self.partial, self.rest = path, partial, rest
 
+    def storage_meta(self) -> None:
+        """Keeps the folder's place on this machine out of the table."""
+
     def finish(self, metadata: Metadata, results: Any) -> None:
         """Called on the first process; torch tells the others an error."""
         super().finish(metadata, results)
         table = zlib.crc32((self.partial / _TABLE).read_bytes())
-        with open(self.partial / REST, "wb") as file:  # a file, not a name: torch passes the error on
+        with open(self.partial / _REST, "wb") as file:  # a file, not a name: torch passes the error on
             torch.save({**self.rest, "table": table}, file)
         if self.whole.exists():
             move_away(self.whole)
@@ -187,8 +189,8 @@ def _read_table(path: Path) -> Metadata:
 
 
 def _rest(path: Path) -> dict[str, Any]:
-    archives.check_bytes(path / REST)
-    return archives.load(path / REST, map_location="cpu")
+    archives.check_bytes(path / _REST)
+    return archives.load(path / _REST, map_location="cpu")
 
 
 def _check_parts(path: Path, parts: Iterable[Any]) -> None:
