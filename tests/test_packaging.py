@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 NEEDED = [*PROJECT["dependencies"], *EXTRAS["latents"], *EXTRAS["hub"], *EXTRAS["dashboards"]]
+ENGINES = EXTRAS["slurm"]  # of a cluster: not in the lock
 FOR_WORK_ON_IT = [*EXTRAS["docs"], *(each for each in EXTRAS["dev"] if not each.startswith("flowexp"))]
 BRING_ALONG = {"markupsafe": "jinja2"}  # what a dependency promises to bring, and is used with it
 
@@ -56,7 +57,7 @@ def imported_distributions() -> dict[str, set[str]]:
 
 
 def test_every_import_is_of_a_declared_dependency():
-    declared = distributions(NEEDED)
+    declared = distributions([*NEEDED, *ENGINES])
     for name, holders in imported_distributions().items():
         assert declared & {BRING_ALONG.get(holder, holder) for holder in holders}, f"{name} is not declared"
 

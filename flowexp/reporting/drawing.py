@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from flowexp.records.curves import number
 from flowexp.records.figures import COLOURS, LOG_COLOURS, draw_map, plot_curves
-from flowexp.reporting.reading import Cells, Measured, number
+from flowexp.reporting.reading import Cells, Measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,11 +11,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from flowexp.records.curves import number
 from flowexp.records.number_names import short_name
 from flowexp.records.verdict import Verdict
 from flowexp.reporting.drawing import sparkline
 from flowexp.reporting.numbers import MISSING, group_numbers, show
-from flowexp.reporting.reading import Cells, Run, number
+from flowexp.reporting.reading import Cells, Run
 from flowexp.reporting.sections import sections_of, training_charts
 from flowexp.reporting.sweep import Sweep, sweep_charts
 

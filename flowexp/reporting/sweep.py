@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowexp.records.curves import number
 from flowexp.records.job_table import JobTable
 from flowexp.records.number_names import better, by_weight, is_detail, short_name
 from flowexp.reporting.drawing import draw_lines, draw_points
 from flowexp.reporting.numbers import MISSING
-from flowexp.reporting.reading import number
 from flowexp.reporting.sections import Chart
 
 
