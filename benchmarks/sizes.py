@@ -31,6 +31,7 @@ class Size:
         turn_steps: the same where a fit by Lightning takes turns with a bare loop.
         solver_steps, sample_batch_size: of the solvers.
         probe_images, probe_epochs: training images of the linear probe, four to one test image, and its epochs.
+        feature_dim: length of the features of a Frechet distance, of twice as many images.
         fit_images: images whose cached features are fitted.
         compiled: whether torch.compile is measured, which takes about a minute before the first step.
         judged: whether the promises, made for real sizes, are held against the measured ratios.
@@ -52,6 +53,7 @@ class Size:
     sample_batch_size: int = 8
     probe_images: int = 64
     probe_epochs: int = 15
+    feature_dim: int = 1024
     fit_images: int = 4096
     compiled: bool = True
     judged: bool = True
@@ -116,7 +118,8 @@ def smoke_size() -> Size:
         sample_batch_size=2,
         probe_images=8,
         probe_epochs=1,
-        fit_images=16,
+        feature_dim=16,
+        fit_images=200,
         compiled=False,
         judged=False,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from copy import deepcopy
@@ -18,6 +16,7 @@ from benchmarks.steps import BareLoop, Training, trained_parameters
 from benchmarks.table import Promise, Result, compare
 from benchmarks.timing import Comparison, stopwatch
 from flowexp.backbones import Backbone
+from flowexp.cli.assembly.compiling import has_compiler
 from flowexp.objectives import FlowMatching, LocalContrastiveFlow, MagnitudeAwareFlowMatching
 from flowexp.training.ema import ExponentialMovingAverage
 
@@ -109,8 +108,7 @@ def ema(size: Size, rounds: int) -> Result:
 
 def missing_compiler() -> str:
     """Why torch.compile cannot run here; empty if it can."""
-    candidates = (os.environ.get("CXX", "g++"), "c++", "clang++")
-    return "" if any(shutil.which(name) for name in candidates) else "no C++ compiler found (g++, clang++ or $CXX)"
+    return "" if has_compiler() else "no C++ compiler found (g++, clang++ or $CXX)"
 
 
 @torch.no_grad()

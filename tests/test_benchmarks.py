@@ -11,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from benchmarks import peers
 from benchmarks.__main__ import main, read_command
 from benchmarks.cases import CASES, Case
 from benchmarks.data import enlarged_digits, one_batch
@@ -225,6 +226,13 @@ def test_the_bare_calls_are_as_many_as_the_solvers():
     assert len(calls) == 2 * TINY.solver_steps
 
 
+def test_the_peers_come_to_our_numbers():
+    one, other = torch.randn(60, 6), 1 + torch.randn(60, 6)
+    ours = peers.our_distance(one, other)
+    assert peers.torch_fidelitys_distance(one, other) == pytest.approx(ours, rel=1e-6)
+    assert peers.torchmetrics_distance(one, other) == pytest.approx(ours, rel=1e-6)
+
+
 def test_the_trainer_is_that_of_conf():
     config = trainer_config(TINY, max_steps=7)
     assert config.trainer.max_steps == 7
@@ -265,6 +273,8 @@ def test_the_promises_of_the_project_are_in_the_table():
         ("probe", "20 levels one by one"): "≥ 10",
         ("start", "flowexp.train"): "≤ 1",
         ("step", "bf16"): "≤ 1.3",
+        ("peers", "Frechet distance"): "≤ 1",
+        ("peers", "Euler"): "≤ 1.02",
     }
 
 
