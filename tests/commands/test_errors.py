@@ -111,7 +111,10 @@ def test_a_sweep_over_a_wrong_name_runs_no_job(complaint, workdir: Path):
         (["objective=lcf", "objective.T_min=-1"], "must lie in [0, 1000], got -1"),
         (["objective=lcf", "+objective.foo=1"], "there is no key objective.foo; LocalContrastiveFlow has T_min"),
         (["sampler.s0=abc"], "sampler.s0 must be a number, got 'abc'"),
-        (["sampler.guidance_scale=2"], "sampler.guidance_scale=2 needs a network that knows the label"),
+        (
+            ["class_conditional=false", "sampler.guidance_scale=2"],
+            "sampler.guidance_scale=2 needs a network that knows the label",
+        ),
         (["data.batch_size=0"], "batch_size must be at least 1, got 0"),
         (["trainer.max_steps=0"], "trainer.max_steps must be at least 1, or -1 for no limit; got 0"),
         (["trainer.max_steps=ten"], "trainer.max_steps must be a whole number, got 'ten'"),

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 TINY = (
     "data=digits", "data.train_size=64", "data.batch_size=16", "+backbone.depth=2", "+backbone.width=16",
     "+backbone.heads=2", "trainer.max_steps=2", "trainer.accelerator=cpu", "callbacks=none", "sampler.num_steps=2",
-    "progress_bar=false",
+    "class_conditional=false", "progress_bar=false",
 )  # fmt: skip
 
 # A command line for each; of its last argument the key's last part and the value must be in the sentence, or the words
