@@ -138,7 +138,7 @@ def _as_hydra_reads_them(command: str, arguments: Sequence[str], configs: Config
     sweeps = is_sweep(arguments)
     check_words([argument for argument in arguments if not is_override(argument)])
     spelt = [accept_averages(command, _accept_both_spellings(word)) for word in filter(is_override, arguments)]
-    overrides = [readable(word, sweeps) for word in spelt]
+    overrides = [readable(word, sweeps) for word in accept_own_optimizer(spelt)]
     read(overrides)
     overrides = with_runs_named(overrides)
     if command in OF_A_RUN:
@@ -225,6 +225,14 @@ def _accept_both_spellings(argument: str) -> str:
     """`+experiment=x` is `experiment=x`, and `lambda`, which Python reserves, is `lam`."""
     argument = re.sub(r"^\++experiment=", "experiment=", argument)
     return re.sub(r"^(\+{0,2}(?:objective|terms\.\w+)\.)lambda=", r"\1lam=", argument)
+
+
+def accept_own_optimizer(overrides: list[str]) -> list[str]:
+    """`~optimizer '+optimizer={...}'` fills an empty group: defaults of a dataset are chosen by the group's name."""
+    if "~optimizer" not in overrides:
+        return overrides
+    filled = [re.sub(r"^\+optimizer=", "++optimizer=", each) for each in overrides]
+    return ["optimizer=_own" if each == "~optimizer" else each for each in filled]
 
 
 def accept_averages(command: str, argument: str) -> str:
