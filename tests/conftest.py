@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -128,6 +129,7 @@ def in_this_process() -> Callable[..., int]:
                 raise _Ended(jobs.main())
 
             patch.setattr(os, "execv", become)
+            patch.setattr(jobs, "_show_warning", warnings.showwarning)  # pytest's, which records them
             patch.setattr(sys, "argv", [])
             try:
                 return launch.open_door(command, arguments)

@@ -70,7 +70,7 @@ class Mlp(nn.Module):
 
 
 def tanh_gelu(x: Tensor) -> Tensor:
-    """x (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), as DiT and SiT take it.
+    """x (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), as DiT and SiT take it; x of any shape.
 
     Compiled it is x sigmoid(2u), the same function: for a sigmoid the compiler has the exponential of the processor's
     vectors, and takes 0.44 times as long as for a tanh. Written out and not compiled it would be rounded in bf16 after

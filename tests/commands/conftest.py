@@ -27,7 +27,7 @@ TINY = (
     "data=digits", "data.train_size=64", "data.batch_size=16", "+backbone.depth=2", "+backbone.width=16",
     "+backbone.heads=2", f"trainer.max_steps={NUM_STEPS}", "trainer.accelerator=cpu", "trainer.precision=32-true",
     "callbacks=none", "sampler.num_steps=4", "checkpoint.every_n_steps=2", "checkpoint.keep=99", "log_every_n_steps=2",
-    "progress_bar=false",
+    "progress_bar=false", "class_conditional=false",
 )  # fmt: skip
 LCF = (*TINY, "objective=lcf", "objective.T_min=200")
 

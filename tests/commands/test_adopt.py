@@ -13,7 +13,14 @@ from flowexp.cli.assembly.rebuilding import load_run
 
 pytestmark = pytest.mark.slow
 
-SMALL = ("backbone=sit_s2", "+backbone.depth=2", "+backbone.width=32", "+backbone.heads=2", "data=digits")
+SMALL = (
+    "backbone=sit_s2",
+    "+backbone.depth=2",
+    "+backbone.width=32",
+    "+backbone.heads=2",
+    "data=digits",
+    "class_conditional=false",
+)
 CLASSES = (*SMALL, "class_conditional=true")
 SIT = {"model": "SiT-S/2", "path_type": "Linear", "prediction": "velocity", "loss_weight": None}
 REPA = {"model": "SiT-S/2", "path_type": "linear", "prediction": "v", "proj_coeff": 0.5, "encoder_depth": 1}
@@ -62,7 +69,9 @@ def test_an_adopted_run_can_be_sampled_and_says_where_it_comes_from(adopted, she
 
 
 def test_weights_of_another_size_are_refused_in_a_sentence(adopted, shell):
-    refused = shell.here("adopt", "file=sit.pt", "backbone=sit_s2", "data=digits", "run_dir=refused")
+    refused = shell.here(
+        "adopt", "file=sit.pt", "backbone=sit_s2", "data=digits", "class_conditional=false", "run_dir=refused"
+    )
     assert refused.code == 2 and "these weights are not those of this network" in refused.err
 
 

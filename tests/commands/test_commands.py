@@ -59,7 +59,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(in_process, lcf, workdir: 
     for row in (
         r"anchors expected per batch\D+3\.2",
         r"batches without an anchor\D+2\.\d %",
-        r"dit_nano2, 14,948 trained parameters",
+        r"dit_nano2, 14,772 trained parameters",
         r"steps\W+12 \(4 per epoch\)",
         r"on 8 H100, estimated\W+DDP: 0\.\d+ GB each",
         r"about \d+\.\d minutes of training",

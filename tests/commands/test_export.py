@@ -111,7 +111,14 @@ def test_a_pipeline_of_diffusers_is_written_and_begun_from(trained: Path, shell:
 def test_ckpt_of_published_weights_says_what_begins_from_them(shell: Shell) -> None:
     from flowexp.backbones import create_backbone
 
-    small = ("backbone=sit_s2", "+backbone.depth=2", "+backbone.width=32", "+backbone.heads=2", "data=digits")
+    small = (
+        "backbone=sit_s2",
+        "+backbone.depth=2",
+        "+backbone.width=32",
+        "+backbone.heads=2",
+        "data=digits",
+        "class_conditional=false",
+    )
     network = create_backbone("sit_s2", resolution=8, channels=1, depth=2, width=32, heads=2, learn_sigma=True)
     torch.save(network.state_dict(), shell.folder / "published.pt")
     shell.here("adopt", "file=published.pt", *small, "step=7", "run_dir=of_others").succeeded()

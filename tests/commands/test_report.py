@@ -97,4 +97,4 @@ def test_help_is_quick():
         "import sys; sys.argv[1:] = ['--help']; from flowexp.report import main; main(); print('torch' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert "runs=[A,B,C]" in out and out.endswith("False\n")
+    assert "runs=[A,B]" in out and out.endswith("False\n")

@@ -46,7 +46,7 @@ class Judge:
 
 
 def as_rows(pictures: Tensor) -> Rows:
-    """Stored pictures as rows of 0 to 16, the scale of scikit-learn's digits."""
+    """Stored pictures (N, C, H, W) as rows (N, C H W) of 0 to 16, the scale of scikit-learn's digits."""
     rows: Rows = (pictures.flatten(1).double() * 16 / 255).cpu().numpy()
     return rows
 
