@@ -52,7 +52,7 @@ def _named(override: str) -> str:
     value: Any = read([override])[0].value()
     several = isinstance(value, ChoiceSweep) and value.simple_form
     given = [_text(each) for each in (value.list if several else [value])]
-    if not all(isinstance(each, str) for each in given):
+    if not all(isinstance(each, str) and each.strip() for each in given):  # an empty one is refused later
         return override
     named = [str(named_run(each, key_of(override))) for each in given]
     if named == given:

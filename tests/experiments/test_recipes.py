@@ -162,7 +162,8 @@ def test_figures_are_found_by_short_names(name: str, full: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OF_LINES)
 def test_every_line_of_every_budget_composes(name: str) -> None:
-    for budget in OmegaConf.load(find_recipes()[name]).budgets:
+    budgets = OmegaConf.load(find_recipes()[name]).budgets
+    for budget in [each for each in budgets if "like" not in budgets[each]]:  # that has the words of another
         for overrides in read_recipe(name, [f"budget={budget}"]).lines.values():
             assert objective_of(*overrides)
 
