@@ -11,13 +11,7 @@ from torch import Tensor
 
 from flowexp.flow.randomness import keyed_generator
 
-PENALTIES = (
-    1e-2,
-    1e-3,
-    1e-4,
-    1e-5,
-    1e-6,
-)  # from the strongest; the best one lies inside for all features tried
+PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # from the strongest; the best one lies inside for all features tried
 HELD_OUT = 0.2  # share of the training images that chooses the penalty
 TOLERANCE = 1e-3  # largest entry of the gradient at the end over that at zero weights
 MOST_ITERATIONS = 1000
