@@ -48,19 +48,29 @@ def as_svg(figure: Figure, title: str) -> Markup:
 
 
 def draw_lines(
-    rows: Sequence[Row], x: str, y: str, series: str | None = None, log_x: bool = False, title: str | None = None
+    rows: Sequence[Row],
+    x: str,
+    y: str,
+    series: str | None = None,
+    log_x: bool = False,
+    title: str | None = None,
+    order: Sequence[str] = (),
 ) -> Markup | None:
-    """One column over another, a line for each value of `series`; None without a finite number. Its title names y."""
-    lines: dict[Any, list[Row]] = {}
+    """One column over another, a line for each value of `series`; None without a finite number. Its title names y.
+
+    order: values of `series` whose colours are the same in every chart, also in one where some have no number.
+    """
+    lines: dict[Any, list[Row]] = {plain(value): [] for value in order}
     for row in rows:
         if _is_finite(row.get(x)) and _is_finite(row.get(y)):
             label = "" if series is None else plain(row[series])
             lines.setdefault(label, []).append({x: row[x], y: row[y], "line": label})
-    if not lines:
+    if not any(lines.values()):
         return None
     shown = [row for line in lines.values() for row in thin(line)]
     names = {x: X_NAMES.get(x, plain(x)), y: "", "line": ""}
     log_y = 0 < min(row[y] for row in shown) * LOG_COLOURS < max(row[y] for row in shown)
+    shown = [*({"line": label} for label in lines), *shown]
     figure = plot_curves(shown, x, y, "line" if series else None, names, log_x=log_x, log_y=log_y, size=SIZE)
     return as_svg(figure, title or f"{y} over {x}")
 
@@ -87,7 +97,7 @@ def draw_points(words: Sequence[str], values: Sequence[float | None], title: str
 def thin(rows: Sequence[Row]) -> list[Row]:
     """At most about `MOST_POINTS` rows, evenly chosen, with the first and the last."""
     stride = math.ceil(len(rows) / MOST_POINTS)
-    return [*rows[:-1:stride], rows[-1]]
+    return [*rows[:-1:stride], rows[-1]] if rows else []
 
 
 def plain(text: Any) -> str:

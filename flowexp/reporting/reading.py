@@ -90,6 +90,11 @@ class Run:
         )
 
     @property
+    def evaluations(self) -> int:
+        """How many evaluations and diagnoses of the run lie in its folder, each with numbers of its own."""
+        return sum(1 for kind in ("evaluations", "diagnoses") for _ in self.folder.glob(f"{kind}/*/summary.json"))
+
+    @property
     def names(self) -> list[str]:
         """The measurements' names, in the order in which they were first taken."""
         return list(dict.fromkeys(entry.name for entry in self.measured))

@@ -93,7 +93,7 @@ def training_charts(runs: Sequence[Run]) -> list[Chart]:
     rows = [row | {"run": run.label} for run in runs for row in run.training]
     keys = dict.fromkeys(key for row in rows for key in row if key.startswith("train/"))
     order = {"train/loss": -1} | {key: place for place, key in enumerate(AT_THE_END, 1)}
-    return _charts(rows, sorted(keys, key=lambda key: order.get(key, 0)), several=len(runs) > 1, x="step")
+    return _charts(rows, sorted(keys, key=lambda key: order.get(key, 0)), runs, x="step")
 
 
 def sections_of(runs: Sequence[Run], most_pictures: int) -> list[Section]:
@@ -105,7 +105,7 @@ def sections_of(runs: Sequence[Run], most_pictures: int) -> list[Section]:
 
 def _section(name: str, runs: Sequence[Run], most_pictures: int) -> Section:
     having = [run for run in runs if run.of(name)]
-    charts = [*_level_charts(name, having), *_step_charts(name, having), *_map_charts(name, having)]
+    charts = [*_level_charts(name, runs), *_step_charts(name, runs), *_map_charts(name, having)]
     last = having[0].of(name)[-1]
     parts = [_part(run, run.of(name), most_pictures) for run in having]
     return Section(name, charts, parts, last.about, in_a_line(last.protocol))
@@ -136,7 +136,7 @@ def _step_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
     rows = [{**entry.scalars, "step": entry.step, "run": run.label} for run, entry in entries]
     keys = dict.fromkeys(key for _, entry in entries for key in entry.scalars)
     repeated = [key for key in keys if any(sum(key in e.scalars for e in run.of(name)) > 1 for run in runs)]
-    return _charts(rows, repeated, several=len(runs) > 1, x="step")
+    return _charts(rows, repeated, runs, x="step")
 
 
 def _level_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
@@ -146,11 +146,17 @@ def _level_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
     if len(tables) < 2:
         return []
     columns = columns_over_levels([tables[0][1]])
-    return [chart for column, words in columns.items() for chart in _over_levels(column, words, tables)]
+    labels = [run.label for run in runs]
+    return [chart for column, words in columns.items() for chart in _over_levels(column, words, tables, labels)]
 
 
-def _over_levels(column: str, words: str, tables: Sequence[tuple[Run, Measured]]) -> list[Chart]:
-    """One column of several runs' tables: a line for each run and series, in panels of a series each where many."""
+def _over_levels(
+    column: str, words: str, tables: Sequence[tuple[Run, Measured]], labels: Sequence[str]
+) -> list[Chart]:
+    """One column of several runs' tables: a line for each run and series, in panels of a series each where many.
+
+    labels: of all runs of the page, whose places name their colours where a chart shows one series of each.
+    """
     rows = [
         row | {"run": run.label}
         for run, entry in tables
@@ -160,15 +166,16 @@ def _over_levels(column: str, words: str, tables: Sequence[tuple[Run, Measured]]
     series = list(dict.fromkeys(row["line"] for row in rows))
     if len({(row["run"], row["line"]) for row in rows}) <= MOST_LINES:
         together = [row | {"run": f"{row['run']} {row['line']}".strip()} for row in rows]
-        return _level_chart(words, column, together)
+        alone = [f"{label} {series[0]}".strip() for label in labels] if len(series) == 1 else []
+        return _level_chart(words, column, together, alone)
     panels = [(line, [row for row in rows if row["line"] == line]) for line in series]
-    return [chart for line, own in panels for chart in _level_chart(f"{words}, {line}", column, own)]
+    return [chart for line, own in panels for chart in _level_chart(f"{words}, {line}", column, own, labels)]
 
 
-def _level_chart(words: str, column: str, rows: Sequence[Row]) -> list[Chart]:
+def _level_chart(words: str, column: str, rows: Sequence[Row], order: Sequence[str]) -> list[Chart]:
     """A line for each `run` of the rows; none without a finite number."""
     log_x = any(0 < row["t"] <= LINEAR_BELOW for row in rows)
-    svg = draw_lines(rows, "t", column, "run", log_x, title=f"{words} over noise levels")
+    svg = draw_lines(rows, "t", column, "run", log_x, f"{words} over noise levels", order)
     return [Chart(words, svg)] if svg else []
 
 
@@ -183,8 +190,10 @@ def _map_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
     return charts
 
 
-def _charts(rows: Sequence[Row], keys: Sequence[str], several: bool, x: str) -> list[Chart]:
-    drawn = [(key, draw_lines(rows, x, key, "run" if several else None)) for key in keys]
+def _charts(rows: Sequence[Row], keys: Sequence[str], runs: Sequence[Run], x: str) -> list[Chart]:
+    """A chart for each key of the rows over x, with a line of the same colour for each of several runs."""
+    labels = [run.label for run in runs] if len(runs) > 1 else []
+    drawn = [(key, draw_lines(rows, x, key, "run" if labels else None, order=labels)) for key in keys]
     return [Chart(key, svg) for key, svg in drawn if svg]
 
 

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from flowexp.records.figures import COLOURS
 from flowexp.reporting.drawing import draw_lines, heat_maps, level_rows, sparkline, thin
 from flowexp.reporting.reading import read_run
 
@@ -33,6 +34,11 @@ def test_two_charts_on_a_page_share_no_id():
 
 def test_a_column_without_a_finite_number_has_no_chart():
     assert draw_lines([{"step": 1, "loss": math.nan}, {"step": math.inf, "loss": 1.0}], "step", "loss") is None
+
+
+def test_a_run_has_one_colour_in_all_charts_of_a_page():
+    alone = draw_lines([row for row in ROWS if row["run"] == "$c"], "step", "loss", "run", order=("a", "_b", "$c"))
+    assert [colour.lower() in alone for colour in COLOURS[:3]] == [False, False, True]
 
 
 def test_a_thinned_line_keeps_its_ends():

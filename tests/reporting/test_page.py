@@ -124,6 +124,9 @@ def test_an_empty_run_has_a_page_that_says_so(tmp_path: Path):
     (tmp_path / "config.yaml").write_text("name: early\n")
     page = render_runs([read_run(tmp_path)])
     assert "Nothing has been measured" in page and "the run has not ended" in page
+    (tmp_path / "evaluations/now").mkdir(parents=True)
+    (tmp_path / "evaluations/now/summary.json").write_text("{}")
+    assert "1 evaluation lies below" in render_runs([read_run(tmp_path)])
 
 
 @pytest.mark.slow
