@@ -138,7 +138,7 @@ def _as_hydra_reads_them(command: str, arguments: Sequence[str], configs: Config
     sweeps = is_sweep(arguments)
     check_words([argument for argument in arguments if not is_override(argument)])
     spelt = [accept_averages(command, _accept_both_spellings(word)) for word in filter(is_override, arguments)]
-    overrides = [readable(word, sweeps) for word in accept_own_optimizer(spelt)]
+    overrides = [readable(word, sweeps) for word in fill_empty_groups(spelt)]
     read(overrides)
     overrides = with_runs_named(overrides)
     if command in OF_A_RUN:
@@ -227,12 +227,26 @@ def _accept_both_spellings(argument: str) -> str:
     return re.sub(r"^(\+{0,2}(?:objective|terms\.\w+)\.)lambda=", r"\1lam=", argument)
 
 
-def accept_own_optimizer(overrides: list[str]) -> list[str]:
-    """`~optimizer '+optimizer={...}'` fills an empty group: defaults of a dataset are chosen by the group's name."""
-    if "~optimizer" not in overrides:
-        return overrides
-    filled = [re.sub(r"^\+optimizer=", "++optimizer=", each) for each in overrides]
-    return ["optimizer=_own" if each == "~optimizer" else each for each in filled]
+def fill_empty_groups(overrides: list[str]) -> list[str]:
+    """`~optimizer '+optimizer={...}'` and `~data '+data={...}'` fill an empty choice, `conf/GROUP/_own.yaml`.
+
+    The group itself stays: defaults of a dataset are chosen by the names of these groups. A run on data of one's own is
+    named by its class.
+    """
+    for group in ("optimizer", "data"):
+        if f"~{group}" in overrides:
+            named = _named_by_its_class(overrides) if group == "data" else []
+            filled = [re.sub(rf"^\+{group}=", f"++{group}=", each) for each in overrides]
+            overrides = [f"{group}=_own" if each == f"~{group}" else each for each in filled] + named
+    return overrides
+
+
+def _named_by_its_class(overrides: list[str]) -> list[str]:
+    """`name=` for a run whose data are `+data={_target_:rings.Rings,...}`, unless it has one."""
+    targets = [re.search(r"_target_:\s*[\w.]*?(\w+)\s*[,}]", each) for each in overrides if each.startswith("+data=")]
+    if not targets or targets[-1] is None or any(key_of(each) == "name" for each in overrides):
+        return []
+    return [f"name={targets[-1][1].lower()}_${{hydra:runtime.choices.objective}}"]
 
 
 def accept_averages(command: str, argument: str) -> str:

@@ -150,9 +150,7 @@ def _level_charts(name: str, runs: Sequence[Run]) -> list[Chart]:
     return [chart for column, words in columns.items() for chart in _over_levels(column, words, tables, labels)]
 
 
-def _over_levels(
-    column: str, words: str, tables: Sequence[tuple[Run, Measured]], labels: Sequence[str]
-) -> list[Chart]:
+def _over_levels(column: str, words: str, tables: Sequence[tuple[Run, Measured]], labels: Sequence[str]) -> list[Chart]:
     """One column of several runs' tables: a line for each run and series, in panels of a series each where many.
 
     labels: of all runs of the page, whose places name their colours where a chart shows one series of each.

@@ -72,6 +72,26 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(in_process, lcf, workdir: 
 
 
 @pytest.mark.slow
+def test_a_dry_run_clips_as_the_run_does_and_says_where_it_would_diverge(in_process, lcf, workdir: Path, capsys):
+    fast = ("~optimizer", "+optimizer={_target_:torch.optim.SGD,_partial_:true,lr:1e30}")
+    assert in_process("train", *lcf, *fast, "dry_run=true", "run_dir=dry", "trainer.gradient_clip_val=null") == 2
+    printed = capsys.readouterr().err
+    assert "the trial steps of the dry run diverge" in printed and "lower optimizer.lr" in printed
+    assert not list(workdir.rglob("*.pt"))
+    gently = (*fast[:1], fast[1].replace("1e30", "3"))
+    assert in_process("train", *lcf, *gently, "dry_run=true", "run_dir=dry", "trainer.gradient_clip_val=1e-6") == 0
+
+
+@pytest.mark.slow
+def test_a_run_on_data_that_have_no_yaml_is_named_by_their_class(in_process, lcf, workdir: Path):
+    rest = [word for word in lcf if not word.startswith("data.")]
+    here = Path(__file__).parents[2] / "docs/new_idea"
+    data = ("~data", "+data={_target_:rings.Rings,batch_size:8,train_size:16,seed:0}", f"parts={here}")
+    assert in_process("train", *rest, *data, "dry_run=true") == 0
+    assert [folder.name for folder in (workdir / "outputs").iterdir()] == ["rings_lcf"]
+
+
+@pytest.mark.slow
 def test_a_dry_run_of_several_processes_says_once_what_each_gets(shell, lcf):
     two = shell.start("train", *lcf, "dry_run=true", "run_dir=dry_two", "strategy=ddp", "trainer.devices=2")
     out = two.wait().succeeded().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from typing import Any
 
@@ -22,6 +23,7 @@ from flowexp.data import ImageDataModule
 from flowexp.data.loader import check_batch_size
 from flowexp.objectives import FlowMatching
 from flowexp.training.lr_schedules import RunLength, steps_of
+from flowexp.training.nonfinite_step import NonFiniteGradientError
 from flowexp.training.optimization import describe_optimizer
 from flowexp.training.parallel.scale import StepSize, share_of
 from flowexp.training.steps import ends_a_step
@@ -169,9 +171,28 @@ class _Stopwatch(pl.Callback):
 def seconds_per_step(
     config: DictConfig, module: FlowMatching, datamodule: ImageDataModule, num_steps: int = 33
 ) -> float:
-    """Trains a few steps that are thrown away and returns the median time of one."""
+    """Trains a few steps that are thrown away and returns the median time of one.
+
+    Raises:
+        ValueError: the steps diverge, as those of the run would.
+    """
     watch = _Stopwatch()
-    trainer = pl.Trainer(
+    with tempfile.TemporaryDirectory() as aside:
+        try:
+            _trial(config, num_steps, watch, aside).fit(module, datamodule=datamodule)
+        except NonFiniteGradientError as error:
+            raise ValueError(
+                f"the trial steps of the dry run diverge, as the run would ({str(error).split(';')[0]}): lower optimizer.lr"
+            ) from error
+    return sorted(watch.seconds)[len(watch.seconds) // 2]
+
+
+def _trial(config: DictConfig, num_steps: int, watch: _Stopwatch, aside: str) -> pl.Trainer:
+    """A Trainer whose steps are those of the run, and which writes nothing but into the folder `aside`."""
+    return pl.Trainer(
+        default_root_dir=aside,
+        gradient_clip_val=config.trainer.get("gradient_clip_val"),
+        gradient_clip_algorithm=config.trainer.get("gradient_clip_algorithm"),
         accelerator=resolve_accelerator(config.trainer.accelerator),
         devices=resolve_devices(config.trainer.devices, resolve_accelerator(config.trainer.accelerator)),
         num_nodes=config.trainer.num_nodes,
@@ -186,5 +207,3 @@ def seconds_per_step(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, datamodule=datamodule)
-    return sorted(watch.seconds)[len(watch.seconds) // 2]
