@@ -181,8 +181,9 @@ def seconds_per_step(
         try:
             _trial(config, num_steps, watch, aside).fit(module, datamodule=datamodule)
         except NonFiniteGradientError as error:
+            step = str(error).split(";")[0]
             raise ValueError(
-                f"the trial steps of the dry run diverge, as the run would ({str(error).split(';')[0]}): lower optimizer.lr"
+                f"the trial steps of the dry run diverge, as the run would ({step}): lower optimizer.lr"
             ) from error
     return sorted(watch.seconds)[len(watch.seconds) // 2]
 
