@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.composing import config_folder
 from flowexp.cli.errors import sentence_for
+from flowexp.cli.heap import keep_freed_memory
 from flowexp.cli.quick_imports import quick_imports
 from flowexp.cli.terminal import unbreakable
 from flowexp.cli.trust import check_targets, use_parts
@@ -53,6 +54,7 @@ def _run() -> int:
     A job that is refused before it has begun leaves a folder that holds other work as it was, `log.txt` included.
     """
     _quiet()
+    keep_freed_memory()
     command, run = sys.argv[1], RunFolder(Path(sys.argv[2]))
     is_new = not run.holds_work() and not _lies_in_a_run(run.path)
     try:
