@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import loading, peers, probing, sampling, starting, step, training
+from benchmarks import loading, mfu, peers, probing, sampling, starting, step, training
 from benchmarks.sizes import Size
 from benchmarks.table import Result
 
@@ -40,6 +40,7 @@ class Case:
 CASES = {
     "start": Case(starting.start, rounds=5),
     "step": Case(step.step, rounds=5),
+    "mfu": Case(mfu.mfu, rounds=10),
     "lightning": Case(training.lightning, rounds=30),
     "objectives": Case(training.objectives, rounds=40),
     "precision": Case(training.precision, rounds=6),
