@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from benchmarks.sizes import Size
 from benchmarks.steps import trained_parameters
 from flowexp.backbones import Backbone
+from flowexp.flow.velocity import Reversed
 
 
 def torchcfm_step(network: Backbone, data: Tensor, size: Size) -> Callable[[], None]:
@@ -37,7 +38,7 @@ def torchcfm_step(network: Backbone, data: Tensor, size: Size) -> Callable[[], N
 def torchcfm_loss(matcher: Any, network: Backbone, data: Tensor, noise: Tensor, t: Tensor | None) -> Tensor:
     """The mean squared error; t (B,) is torchcfm's, 1 at the data, and drawn by it if None."""
     t, xt, velocity = matcher.sample_location_and_conditional_flow(noise, data, t)
-    return (-network(xt, 1 - t).float() - velocity).square().mean()
+    return (Reversed(network)(xt, t).float() - velocity).square().mean()
 
 
 def diffusers_step(network: Backbone, data: Tensor, size: Size) -> Callable[[], None]:
@@ -98,7 +99,7 @@ class _TowardsData(nn.Module):
         self.network = network
 
     def forward(self, t: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
-        return -self.network(x, (1 - t).expand(len(x))).float()
+        return Reversed(self.network)(x, t.expand(len(x))).float()
 
 
 def torchcfm_samples(network: Backbone, size: Size) -> Callable[[], Tensor]:
