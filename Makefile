@@ -72,8 +72,8 @@ format: $(READY)  ## sort imports and format the code in place
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: $(READY)  ## measure speed side by side, into docs/results/benchmarks.md (BUDGET=smoke, cpu or gpu; CASES=solver,probe)
-	$(PY) -m benchmarks budget=$(BUDGET) $(CASES:%=cases=%)
+bench: $(READY)  ## measure speed side by side, into docs/results/benchmarks.md (BUDGET=smoke, cpu or gpu; CASES=solver,probe; BUDGET=gpu DEVICE=cpu: a miniature)
+	$(PY) -m benchmarks budget=$(BUDGET) $(CASES:%=cases=%) $(DEVICE:%=device=%) $(PEAK:%=peak=%)
 
 reproduce-fig4: reproduce-lcf-fig4  ## LCF's Figure 4, probe accuracy over the noise level (BUDGET=cpu, SEEDS=3, MINUTES=20)
 

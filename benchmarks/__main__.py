@@ -2,9 +2,11 @@
 
 `cases=lightning,solver` runs these two. `budget=cpu` (the default without an accelerator) and `budget=gpu` measure real
 sizes, `budget=smoke` only shows within seconds that everything runs. `rounds=N` gives every comparison N rounds.
+`peak=TFLOPS` is the bf16 peak of a card that benchmarks/peaks.py does not know.
 
 A run of all cases writes docs/results/benchmarks.md (budget cpu) or benchmarks_gpu.md, any other only prints;
-`output=FILE` writes FILE in either case.
+`output=FILE` writes FILE in either case. `budget=gpu device=cpu` makes a miniature of the GPU's report where there is
+none, of budget smoke's sizes, in build/benchmarks_gpu.md.
 """
 
 from __future__ import annotations
@@ -15,20 +17,27 @@ import traceback
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from benchmarks.cases import CASES
 from benchmarks.report import describe, write_report
-from benchmarks.sizes import BUDGETS, CPU, Size
+from benchmarks.sizes import BUDGETS, CPU, Size, smoke_size
 from benchmarks.table import Result
 from flowexp.cli.assembly.hardware import resolve_device
 from flowexp.flow.choices import nearest
 from flowexp.records import atomic
 
-RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
-REPORTS = {"cpu": RESULTS / "benchmarks.md", "gpu": RESULTS / "benchmarks_gpu.md"}
-OPTIONS = ("cases", "budget", "rounds", "output")
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+MINIATURE = "gpu, in miniature"
+REPORTS = {
+    "cpu": RESULTS / "benchmarks.md",
+    "gpu": RESULTS / "benchmarks_gpu.md",
+    MINIATURE: ROOT / "build" / "benchmarks_gpu.md",
+}
+OPTIONS = ("cases", "budget", "rounds", "peak", "device", "output")
 
 
 @dataclass(frozen=True)
@@ -73,13 +82,24 @@ def read_command(arguments: Sequence[str]) -> Command:
     cases = str(given.get("cases", ",".join(CASES))).split(",")
     for case in cases:
         check_choice("case", case, CASES)
-    budget = str(given.get("budget", "cpu" if resolve_device("auto") == CPU else "gpu"))
-    check_choice("budget", budget, BUDGETS)
-    size = BUDGETS[budget]()
+    budget, size = sized(given)
     if "rounds" in given:
         size = replace(size, rounds=positive(given["rounds"]))
+    if "peak" in given:
+        size = replace(size, peak=1e12 * tflops(given["peak"]))
     default = REPORTS.get(budget) if set(cases) == set(CASES) else None
     return Command(cases, budget, size, Path(str(given["output"])) if "output" in given else default)
+
+
+def sized(given: dict[Any, Any]) -> tuple[str, Size]:
+    """The budget's name and sizes. Raises ValueError for a budget or a device that is not there."""
+    budget = str(given.get("budget", "cpu" if resolve_device("auto") == CPU else "gpu"))
+    check_choice("budget", budget, BUDGETS)
+    if "device" not in given:
+        return budget, BUDGETS[budget]()
+    if (budget, given["device"]) != ("gpu", "cpu"):
+        raise ValueError(f"device={given['device']} is for a miniature alone: budget=gpu device=cpu")
+    return MINIATURE, smoke_size()
 
 
 def check_choice(kind: str, name: str, choices: Collection[str]) -> None:
@@ -95,6 +115,13 @@ def positive(rounds: object) -> int:
     if not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
     return rounds
+
+
+def tflops(peak: object) -> float:
+    """The peak of a card. Raises ValueError for what is no positive number."""
+    if not isinstance(peak, int | float) or peak <= 0:
+        raise ValueError(f"peak must be the card's dense bf16 TFLOP/s, such as 989, got {peak}")
+    return float(peak)
 
 
 def run_case(name: str, size: Size) -> tuple[Result, float] | None:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import loading, networks, peers, probing, sampling, starting, step, training
+from benchmarks import loading, mfu, networks, peers, probing, sampling, starting, step, training
 from benchmarks.sizes import Size
 from benchmarks.table import Result
 
@@ -41,6 +41,7 @@ CASES = {
     "start": Case(starting.start, rounds=5),
     "step": Case(step.step, rounds=5),
     "networks": Case(networks.networks, rounds=5),
+    "mfu": Case(mfu.mfu, rounds=10),
     "lightning": Case(training.lightning, rounds=30),
     "objectives": Case(training.objectives, rounds=40),
     "precision": Case(training.precision, rounds=6),

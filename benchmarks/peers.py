@@ -1,9 +1,11 @@
-"""The same work by flowexp and by what people would use instead: distances, classifiers and samples."""
+"""The same work by flowexp and by what people would use instead: distances, classifiers, training steps and samples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from sklearn.linear_model import LogisticRegressionCV
@@ -11,11 +13,12 @@ from torch import Tensor, nn
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from benchmarks import peer_steps
 from benchmarks.sampling import samples
 from benchmarks.sizes import Size
+from benchmarks.steps import Training
 from benchmarks.table import Promise, Result, Row, compare
 from benchmarks.timing import Comparison, Contestant, stopwatch
-from flowexp.backbones import Backbone
 from flowexp.data import Digits
 from flowexp.flow.sampler import Sampler
 from flowexp.measuring.diagnostics.logistic_regression import PENALTIES, fit_logistic
@@ -24,16 +27,24 @@ from flowexp.measuring.metrics.moments import moments_of
 
 
 def peers(size: Size, rounds: int) -> Result:
-    """Frechet distances, a classifier and samples, against torch-fidelity, torchmetrics, scikit-learn and diffusers.
+    """Distances, a classifier, a step and samples, against torch-fidelity, torchmetrics, scikit-learn, torchcfm and
+    diffusers.
 
-    Distances are those of two sets of stored features, from the features to the number, on the CPU. The classifier is
-    the logistic regression of the converged probe on the digits' pixels, five penalties and the choice among them.
-    Samples are those of Euler in 20 steps with the network of 12 x 384 x 6, by diffusers' scheduler.
+    Distances are Frechet's of two sets of stored features, from the features to the number, on the CPU. The classifier
+    is the logistic regression of the converged probe on the digits' pixels, five penalties and the choice among them.
+    A step of flow matching with the network of 12 x 384 x 6 has draws, loss, backward, clipping, AdamW and EMA, on one
+    batch and without a Trainer; torchcfm's is that of its example for CIFAR-10, diffusers' that of its examples for
+    Stable Diffusion 3, with uniform times. Samples are those of Euler in 20 steps with the same network: of torchdyn,
+    which torchcfm's example takes, and of diffusers' scheduler.
     """
-    rows = [*distances(size, rounds), *classifiers(size, rounds)]
-    if find_spec("diffusers") is None:
-        return Result(rows, ["samples left out: diffusers is not installed, pip install 'flowexp[diffusers]'"])
-    return Result([*rows, *samplers(size, rounds)])
+    rows = [
+        *distances(size, rounds),
+        *classifiers(size, rounds),
+        *training_steps(size, rounds),
+        *samplers(size, rounds),
+    ]
+    missing = [peer for peer in EXTRAS if not is_installed(peer)]
+    return Result(rows, [f"{peer} left out: pip install 'flowexp[{EXTRAS[peer]}]'" for peer in missing])
 
 
 def distances(size: Size, rounds: int) -> list[Row]:
@@ -100,32 +111,31 @@ def scikit_learns_fit(features: Tensor, labels: Tensor) -> LogisticRegressionCV:
     return LogisticRegressionCV(**options).fit(standard, labels.numpy())
 
 
+def training_steps(size: Size, rounds: int) -> list[Row]:
+    """One step of flow matching, each peer on a copy of the same network and on the same batch."""
+    training = Training.of(size)
+    works = {"FM step": training.fm_step()}
+    for peer, step in STEPS.items():
+        if is_installed(peer):
+            works[peer] = step(deepcopy(training.network), training.data, size)
+    timings = Comparison({name: stopwatch(work, size.device, size.steps) for name, work in works.items()}).run(rounds)
+    return [compare(timings, "FM step", peer, Promise(1.02)) for peer in works if peer in STEPS]
+
+
 def samplers(size: Size, rounds: int) -> list[Row]:
     """One batch of samples by Euler."""
     network = size.create_network().eval()
-    works = {
-        "Euler": samples(Sampler("euler", size.solver_steps), network, size),
-        "diffusers": diffusers_samples(network, size),
-    }
+    works: dict[str, Callable[[], Any]] = {"Euler": samples(Sampler("euler", size.solver_steps), network, size)}
+    works |= {peer: draw(network, size) for peer, draw in SAMPLERS.items() if is_installed(peer)}
     timings = Comparison({name: stopwatch(work, size.device) for name, work in works.items()}).run(rounds)
-    return [compare(timings, "Euler", "diffusers", Promise(1.02))]
+    return [compare(timings, "Euler", peer, Promise(1.02)) for peer in works if peer in SAMPLERS]
 
 
-def diffusers_samples(network: Backbone, size: Size) -> Callable[[], Tensor]:
-    """A function that draws one batch by diffusers' Euler on the same field."""
-    from diffusers import FlowMatchEulerDiscreteScheduler
+STEPS = {"torchcfm": peer_steps.torchcfm_step, "diffusers": peer_steps.diffusers_step}
+SAMPLERS = {"torchcfm": peer_steps.torchcfm_samples, "diffusers": peer_steps.diffusers_samples}
+EXTRAS = {"torchcfm": "bench", "diffusers": "diffusers"}  # in which each of them is
 
-    scheduler = FlowMatchEulerDiscreteScheduler()
-    shape = (size.sample_batch_size, size.channels, size.resolution, size.resolution)
 
-    @torch.no_grad()
-    def sample() -> Tensor:
-        scheduler.set_timesteps(size.solver_steps, device=size.device)
-        x = torch.randn(shape, device=size.device)
-        for t in scheduler.timesteps:
-            with size.autocast():
-                velocity = network(x, (t / 1000).expand(len(x)))
-            x = scheduler.step(velocity.float(), t, x).prev_sample
-        return x
-
-    return sample
+def is_installed(package: str) -> bool:
+    """Whether it can be imported."""
+    return find_spec(package) is not None

@@ -33,6 +33,10 @@ class Size:
         probe_images, probe_epochs: training images of the linear probe, four to one test image, and its epochs.
         feature_dim: length of the features of a Frechet distance, of twice as many images.
         fit_images: images whose cached features are fitted.
+        networks: names of the networks whose use of the device is measured, each with its batch of latents.
+        network_depth: their number of blocks; None leaves each its own.
+        product: rows and columns of the matrices whose product stands for an unknown peak.
+        peak: FLOP per second of the device; None looks it up.
         compiled: whether torch.compile is measured, which takes about a minute before the first step.
         judged: whether the promises, made for real sizes, are held against the measured ratios.
     """
@@ -55,6 +59,10 @@ class Size:
     probe_epochs: int = 15
     feature_dim: int = 1024
     fit_images: int = 4096
+    networks: Mapping[str, int] = field(default_factory=lambda: {"sit_s2": 16})
+    network_depth: int | None = None
+    product: int = 2048
+    peak: float | None = None
     compiled: bool = True
     judged: bool = True
 
@@ -89,7 +97,9 @@ def gpu_size() -> Size:
     """The same on pictures of 32 x 32, 256 a step, as LCF trains it. Raises ValueError without an accelerator."""
     device = resolve_device("auto")
     if device == CPU:
-        raise ValueError("budget=gpu needs an accelerator, and PyTorch finds none: take budget=cpu")
+        raise ValueError(
+            "budget=gpu needs an accelerator, and PyTorch finds none: take budget=cpu, or for a miniature device=cpu"
+        )
     return Size(
         device=device,
         resolution=32,
@@ -100,6 +110,8 @@ def gpu_size() -> Size:
         sample_batch_size=256,
         probe_images=2048,
         fit_images=50_000,
+        networks={"sit_s2": 256, "sit_xl2": 64},
+        product=8192,
     )
 
 
@@ -120,6 +132,9 @@ def smoke_size() -> Size:
         probe_epochs=1,
         feature_dim=16,
         fit_images=200,
+        networks={"sit_s2": 2, "sit_xl2": 1},
+        network_depth=1,
+        product=512,
         compiled=False,
         judged=False,
     )

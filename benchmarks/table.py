@@ -44,11 +44,20 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """A line of the second table: what a machine does, where a ratio alone would say less."""
+
+    what: str
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Result:
-    """What a case found: its rows, and what has to be said about them."""
+    """What a case found: its rows, what has to be said about them, and its figures, which all have the same columns."""
 
     rows: Sequence[Row]
     notes: Sequence[str] = field(default_factory=tuple)
+    figures: Sequence[Figures] = field(default_factory=tuple)
 
 
 def compare(timings: Timings, this: str, against: str, promise: Promise | None = None) -> Row:
@@ -58,13 +67,21 @@ def compare(timings: Timings, this: str, against: str, promise: Promise | None =
 
 
 def to_markdown(results: Mapping[str, Result], judged: bool = True) -> str:
-    """A markdown table whose columns line up, and the notes below it; unjudged, the column `met` stays empty."""
-    lines = [_cells(case, row, judged) for case, result in results.items() for row in result.rows]
-    widths = [max(len(line[column]) for line in (COLUMNS, *lines)) for column in range(len(COLUMNS))]
-    rule = tuple("-" * width for width in widths)
-    table = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in (COLUMNS, rule, *lines)]
+    """Markdown tables of ratios and figures, and the notes below them; unjudged, the column `met` stays empty."""
+    parts = [_table(COLUMNS, [_cells(case, row, judged) for case, result in results.items() for row in result.rows])]
+    for case, result in results.items():
+        if result.figures:
+            columns = ("case", "what", *result.figures[0].values)
+            parts.append(_table(columns, [(case, line.what, *line.values.values()) for line in result.figures]))
     notes = [f"- {case}: {note}" for case, result in results.items() for note in result.notes]
-    return "\n".join([*table, *([""] if notes else []), *notes]) + "\n"
+    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])]) + "\n"
+
+
+def _table(columns: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
+    """A markdown table whose columns line up."""
+    widths = [max(map(len, cells)) for cells in zip(columns, *lines, strict=True)]
+    rule = tuple("-" * width for width in widths)
+    return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in (columns, rule, *lines))
 
 
 def _cells(case: str, row: Row, judged: bool) -> tuple[str, ...]:

@@ -80,7 +80,7 @@ class Timings:
 
     seconds: Mapping[str, Sequence[float]]
 
-    def times(self, name: str, factor: int, new_name: str) -> Timings:
+    def times(self, name: str, factor: float, new_name: str) -> Timings:
         """With one more contestant: that of `name`, who does all his work `factor` times."""
         return Timings({**self.seconds, new_name: [factor * taken for taken in self.seconds[name]]})
 

@@ -23,8 +23,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-NEEDED = [*PROJECT["dependencies"], *EXTRAS["latents"], *EXTRAS["hub"], *EXTRAS["dashboards"]]
-ENGINES = EXTRAS["slurm"]  # of a cluster: not in the lock
+OF_DEV = ("latents", "hub", "dashboards", "slurm", "schedule-free")
+NEEDED = [*PROJECT["dependencies"], *(each for extra in OF_DEV for each in EXTRAS[extra])]
 FOR_WORK_ON_IT = [*EXTRAS["docs"], *(each for each in EXTRAS["dev"] if not each.startswith("flowexp"))]
 BRING_ALONG = {"markupsafe": "jinja2"}  # what a dependency promises to bring, and is used with it
 
@@ -57,7 +57,7 @@ def imported_distributions() -> dict[str, set[str]]:
 
 
 def test_every_import_is_of_a_declared_dependency():
-    declared = distributions([*NEEDED, *ENGINES])
+    declared = distributions(NEEDED)
     for name, holders in imported_distributions().items():
         assert declared & {BRING_ALONG.get(holder, holder) for holder in holders}, f"{name} is not declared"
 

@@ -66,9 +66,9 @@ def _end_like(status: int) -> None:
 
 
 def is_ours(words: list[str]) -> bool:
-    """Whether a command line without Python's options is of flowexp or of multiprocessing."""
+    """Whether a command line without Python's options is of flowexp, of multiprocessing or of a job of submitit."""
     if words[:1] == ["-m"]:
-        return words[1].startswith("flowexp")
+        return words[1].startswith(("flowexp", "submitit"))
     return words[:1] == ["-c"] and "multiprocessing.spawn" in words[1]
 
 
@@ -251,7 +251,7 @@ def _forget_the_rank() -> None:
 
 if __name__ == "__main__":
     place, python, *words = sys.argv[1:]
-    plain = words[1:] if words[:1] == ["-B"] else words  # which multiprocessing takes from its parent
+    plain = words[1:] if words[:1] in (["-B"], ["-u"]) else words  # from multiprocessing's parent, and submitit
     if words[:1] == ["serve"]:
         serve(place, python)
     elif is_ours(plain):

@@ -20,7 +20,7 @@ from flowexp.training.fsdp import is_sharded, shard_backbone, shard_terms
 from flowexp.training.loss_term import Term
 from flowexp.training.lr_schedules import MakeSchedule, RunLength, constant, create_schedule
 from flowexp.training.nonfinite_step import NonFiniteGradientError, path_of_incident, save_incident
-from flowexp.training.optimization import ADAMW, MakeOptimizer, clip_gradients, create_optimizer
+from flowexp.training.optimization import ADAMW, MakeOptimizer, clip_gradients, create_optimizer, use_weights
 from flowexp.training.publishing import PublishSteps
 from flowexp.training.step_draws import TrainingBatch
 from flowexp.training.step_losses import StepLosses
@@ -136,6 +136,10 @@ class Learner(pl.LightningModule):
             )
         self.latest["grad_norm"] = norm
 
+    def on_train_batch_start(self, *_: Any) -> None:
+        for optimizer in self.trainer.optimizers:
+            use_weights(optimizer, to_train=True)
+
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Steps along the mean gradient of the batches that the step has accumulated, however few."""
 
@@ -146,6 +150,8 @@ class Learner(pl.LightningModule):
             return loss
 
         super().optimizer_step(epoch, batch_idx, optimizer, gradient_of_all_batches)
+        for each in self.trainer.optimizers:
+            use_weights(each, to_train=False)
         self.after_step()
 
     def _divide_by_what_is_there(self) -> None:

@@ -33,6 +33,17 @@ def create_optimizer(make: MakeOptimizer, named_parameters: Iterable[tuple[str, 
     return make([parameter for _, parameter in trained])
 
 
+def use_weights(optimizer: Optimizer, to_train: bool) -> None:
+    """Puts in place the weights at which an optimizer takes gradients, or those that it offers to be measured.
+
+    They differ for one with the methods `train` and `eval`, such as schedule-free AdamW (Defazio et al. 2024), whose
+    average is measured; the optimizers of torch have neither, and one set of weights.
+    """
+    switch = getattr(optimizer, "train" if to_train else "eval", None)
+    if switch is not None:
+        switch()
+
+
 def clip_gradients(
     parameters: Iterable[Parameter], limit: float | None = CLIP_NORM, algorithm: str | None = None
 ) -> Tensor:

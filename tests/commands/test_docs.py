@@ -31,7 +31,6 @@ NOT_RUN = {  # first lines of blocks that no test runs as they are, and why
 NOT_TRIED = {  # beginnings of lines in command blocks that need more than a test has, and why
     "git clone https://github.com/flowexp/flowexp": "the network",
     "apt-get install ": "a system's packages; .ci/run installs them",
-    "pip install hydra-submitit-launcher": "a plugin of Hydra, for a cluster",
     "pip install hydra-optuna-sweeper": "a plugin of Hydra",
     "source .venv/bin/activate": "the reader's shell",
     "pre-commit install": "a tool of the reader's",
@@ -39,7 +38,9 @@ NOT_TRIED = {  # beginnings of lines in command blocks that need more than a tes
     "print(model.sample(4)": "the second line of that",
     "#!/bin/bash": "a job's script",
     "#SBATCH": "SLURM",
-    "[ $? -eq 143 ] && scontrol": "SLURM",
+    "code=$?": "SLURM",
+    "[ $code -eq 143 ] && scontrol": "SLURM",
+    "exit $code": "SLURM",
 }
 EXPERIMENTS = {path.stem for path in (config_folder() / "experiment").glob("*.yaml")}
 FIGURES = {  # that each paper has

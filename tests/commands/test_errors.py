@@ -168,10 +168,10 @@ def test_a_device_without_memory_is_a_matter_of_the_batch(complaint, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("submitit") is not None, reason="it is installed")
+@pytest.mark.skipif(find_spec("ray") is not None, reason="it is installed")
 def test_a_launcher_that_is_not_installed_is_named_with_its_package(complaint):
-    sentence = complaint("train", "-m", "seed=1,2", "hydra/launcher=submitit_slurm")
-    assert sentence == "hydra/launcher=submitit_slurm needs a package: pip install hydra-submitit-launcher"
+    sentence = complaint("train", "-m", "seed=1,2", "hydra/launcher=ray")
+    assert sentence == "hydra/launcher=ray needs a package: pip install hydra-ray-launcher"
 
 
 @pytest.mark.slow

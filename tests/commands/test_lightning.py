@@ -219,7 +219,7 @@ def test_an_optimizer_of_torch_by_its_target(run: Run):
     assert plan == "Adam, lr 0.01; constant; gradients clipped at norm 1"
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "muon", "sit"])
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon", "sit", "schedule_free"])
 def test_the_named_optimizers_train(run: Run, name: str):
     assert len(newest(run(f"with_{name}", f"optimizer={name}", "trainer.max_steps=2"))["optimizer_states"]) == 1
 
@@ -237,6 +237,16 @@ def test_muon_goes_on_where_it_was(run: Run, trained_state, assert_identical):
         frozenset({"momentum_buffer"}),
         frozenset({"step", "exp_avg", "exp_avg_sq"}),
     }
+
+
+def test_schedule_free_goes_on_where_it_was(run: Run, assert_identical):
+    whole = run("free_whole", "optimizer=schedule_free", "ema=none", "trainer.max_steps=4")
+    half = run("free_half", "optimizer=schedule_free", "ema=none", "trainer.max_steps=2")
+    last = run("free_rest", "optimizer=schedule_free", "ema=none", "trainer.max_steps=4", f"ckpt={half}")
+    one, other = (load_checkpoint(folder / "checkpoints/step_00000004.ckpt") for folder in (last, whole))
+    for part in ("state_dict", "optimizer_states"):
+        assert_identical(one[part], other[part])
+    assert one["optimizer_states"][0]["param_groups"][0]["train_mode"] is False
 
 
 OF_TORCH = "+lr_schedule={_target_:torch.optim.lr_scheduler.%s,_partial_:true,%s}"

@@ -64,7 +64,13 @@ def build_partial(config: DictConfig) -> Any:
     return build(node)
 
 
+_EXTRAS = {"schedulefree": "schedule-free"}  # packages of parts in conf/, and what brings each
+
+
 def _not_found(error: InstantiationException) -> str:
+    missing = error.__cause__ and error.__cause__.__cause__
+    if isinstance(missing, ModuleNotFoundError) and (package := missing.name) in _EXTRAS:
+        return f"{package} is not installed: pip install 'flowexp[{_EXTRAS[package]}]'"
     reason = " ".join(str(error.__cause__).split())
     where = "in the folder where the command is started, on PYTHONPATH, or in the folder that parts names"
     return f"{reason} A file of one's own must lie {where}"
