@@ -19,8 +19,8 @@ NETWORKS = {"U-Net": "unet_nano", "MMDiT": "mmdit_nano"}
 def networks(size: Size, rounds: int) -> Result:
     """An FM step of a U-Net and of an MMDiT under bf16 autocast, and with every block compiled too, against fp32.
 
-    unet_nano and mmdit_nano on the latents of the case `step`, without classes, the captions all empty. Half to two thirds of such a
-    U-Net's step are convolutions, for which the compiler calls the same library; what it saves are norms and SiLU.
+    unet_nano and mmdit_nano on the latents of the case `step`, without classes, the captions all empty. More than half
+    of such a U-Net's step are convolutions, for which the compiler calls the same library; it saves norms and SiLU.
     """
     missing = missing_compiler() if size.compiled else "takes longer than this size has"
     rows = [row for name in NETWORKS for row in _rows_of(name, size, rounds, compiled=not missing)]
