@@ -93,7 +93,8 @@ def plot_cells(rows: Sequence[Row], keys: Sequence[str], title: str = "") -> Fig
         axes.plot(mean(values), place, "D", color=COLOURS[0], markersize=5)
     axes.set_yticks(range(len(cells)), [", ".join(str(part) for part in cell) for cell in cells])
     axes.set_ylim(len(cells) - 0.5, -0.5)  # the first cell on top
-    axes.set_xlabel(f"{distance_name(distance)} (a point for each seed; the mean)")
+    # below the whole figure: below the axes, which long names make narrow, it would be cut off
+    figure.supxlabel(f"{distance_name(distance)} (a point for each seed; the mean)", fontsize="medium")
     axes.grid(axis="x", alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
