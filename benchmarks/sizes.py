@@ -32,6 +32,8 @@ class Size:
         solver_steps, sample_batch_size: of the solvers.
         probe_images, probe_epochs: training images of the linear probe, four to one test image, and its epochs.
         feature_dim: length of the features of a Frechet distance, of twice as many images.
+        num_latents: of the larger set of latents, as many as ImageNet has pictures.
+        num_samples: whose peak of memory is compared with that of 500.
         fit_images: images whose cached features are fitted.
         compiled: whether torch.compile is measured, which takes about a minute before the first step.
         judged: whether the promises, made for real sizes, are held against the measured ratios.
@@ -54,6 +56,8 @@ class Size:
     probe_images: int = 64
     probe_epochs: int = 15
     feature_dim: int = 1024
+    num_latents: int = 1_281_167
+    num_samples: int = 50_000
     fit_images: int = 4096
     compiled: bool = True
     judged: bool = True
@@ -119,6 +123,8 @@ def smoke_size() -> Size:
         probe_images=8,
         probe_epochs=1,
         feature_dim=16,
+        num_latents=20_000,
+        num_samples=1000,
         fit_images=200,
         compiled=False,
         judged=False,
