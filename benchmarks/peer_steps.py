@@ -130,10 +130,10 @@ def diffusers_samples(network: Backbone, size: Size) -> Callable[[], Tensor]:
     def sample() -> Tensor:
         scheduler.set_timesteps(sigmas=levels, device=size.device)
         x = torch.randn(shape, device=size.device)
-        for t in scheduler.timesteps:
-            with size.autocast():
+        with size.autocast():  # outside of the loop: at its end the weights in bf16 are forgotten
+            for t in scheduler.timesteps:
                 velocity = network(x, (t / 1000).expand(len(x)))
-            x = scheduler.step(velocity.float(), t, x).prev_sample
+                x = scheduler.step(velocity.float(), t, x).prev_sample
         return x
 
     return sample

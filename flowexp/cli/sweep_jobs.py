@@ -79,18 +79,19 @@ def _told_of_submissions(launcher: str) -> Iterator[None]:
     except ImportError:  # Hydra says which package is missing
         yield
         return
-    submit = AutoExecutor.map_array
+    executor: Any = AutoExecutor
+    submit = executor.map_array
 
     def submit_and_tell(self: Any, *arguments: Any) -> Any:
         jobs = submit(self, *arguments)
         print(_submitted([(str(job.job_id), Path(job.paths.stdout)) for job in jobs]), file=sys.stderr, flush=True)
         return jobs
 
-    AutoExecutor.map_array = submit_and_tell
+    executor.map_array = submit_and_tell
     try:
         yield
     finally:
-        AutoExecutor.map_array = submit
+        executor.map_array = submit
 
 
 def _submitted(jobs: Sequence[tuple[str, Path]]) -> str:

@@ -13,7 +13,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from flowexp.cli.launch import COMMANDS, _accept_both_spellings, accept_averages, accept_own_optimizer, config_folder
+from flowexp.cli.launch import COMMANDS, _accept_both_spellings, accept_averages, config_folder, fill_empty_groups
 from flowexp.cli.overrides import readable
 from flowexp.cli.recipes.recipe import find_recipe
 
@@ -81,7 +81,7 @@ def composed(words: list[str]) -> str:
         for word in words[1:]
         if ("=" in word or word[0] == "~") and not word.startswith("hydra")
     ]
-    spelt = accept_own_optimizer([accept_averages(words[0], override) for override in overrides])
+    spelt = fill_empty_groups([accept_averages(words[0], override) for override in overrides])
     overrides = [readable(override, sweeps="-m" in words) for override in spelt]
     overrides = [re.sub(r"=.*interval\(([^,]+),.*", r"=\1", override) for override in overrides]  # Optuna's
     if "-m" in words:
