@@ -41,16 +41,18 @@ CAPTIONS = {
 def measure(lines: Lines) -> dict[str, Rows | Figure]:
     levels = [row for line in lines for row in line.rows("noise_levels") if row["split"] == "test"]
     drawn = [Drawn(line, lines.settings) for line in lines]
+    judged = judgements(drawn) if lines.settings.judge else [{} for _ in drawn]
+    numbers = [line.scores() | each.numbers | seen for line, each, seen in zip(lines, drawn, judged, strict=True)]
     return {
         "probe_curve": [row for line in lines for row in line.rows("probe")],
         "noise_levels": [*levels, *scaled(levels, lines.settings.ssc)],
-        "numbers": [line.scores() | each.numbers for line, each in zip(lines, drawn, strict=True)],
+        "numbers": numbers,
         "samples": sheet(drawn, lines.settings.sheet_rows),
     }
 
 
 class Drawn:
-    """Samples of a line's EMA weights, as pictures, and what a judge of real pictures makes of them.
+    """Samples of a line's EMA weights, as pictures.
 
     Sample i is of class i mod 10 where the network takes classes.
     """
@@ -62,14 +64,22 @@ class Drawn:
             samples = module.sample(range(settings.num_samples), seed=module.seed)
         self.pictures = self.data.to_pictures(samples.images)
         self.takes_classes = module.backbone.takes == "class"
-        self.numbers = {"tested": len(self.data.test)} | (self._judged() if settings.judge else {})
+        self.numbers = {"tested": len(self.data.test)}
 
-    def _judged(self) -> dict[str, float]:
-        """Shares of samples, and of real test pictures, that a judge is sure of and takes for what they should be."""
-        judge, test = Judge(self.data.train.images, self.data.train.labels), self.data.test
-        wanted = torch.arange(len(self.pictures)) % self.data.num_classes
-        of_real = {f"{name} of real": share for name, share in told(judge, test.images, test.labels).items()}
-        return {"judged": len(wanted)} | told(judge, self.pictures, wanted) | of_real
+
+def judgements(drawn: Sequence[Drawn]) -> list[dict[str, float]]:
+    """What one judge, of the real pictures that the first line trains on, makes of the samples of each line.
+
+    The shares of samples, and of real test pictures, that it is sure of and takes for what they should be.
+    """
+    data = drawn[0].data
+    judge, test = Judge(data.train.images, data.train.labels), data.test
+    of_real = {f"{name} of real": share for name, share in told(judge, test.images, test.labels).items()}
+    wanted = [torch.arange(len(each.pictures)) % data.num_classes for each in drawn]
+    return [
+        {"judged": len(labels)} | told(judge, each.pictures, labels) | of_real
+        for each, labels in zip(drawn, wanted, strict=True)
+    ]
 
 
 def told(judge: Judge, pictures: Tensor, labels: Tensor) -> dict[str, float]:

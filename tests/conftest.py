@@ -12,7 +12,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,19 +57,30 @@ def fixed_global_seeds() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def composed_once() -> Iterator[None]:
-    """What Hydra composes of `conf/` alone is the same for the same words: a copy is given of what it once composed."""
+    """What Hydra composes of `conf/` alone is the same for the same words: a copy is given of what it once composed.
+
+    Of other words with the same choices of groups the yamls are merged once, and only the values are set anew.
+    """
+    from hydra._internal import config_loader_impl
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.config_repository import IConfigRepository
+    from hydra._internal.defaults_list import DefaultsList, Overrides
+    from hydra.core.override_parser.types import Override
 
     from flowexp.cli.composing import config_folder
 
     compose, composed = ConfigLoaderImpl.load_configuration, {}
+    choose, chosen = config_loader_impl.create_defaults_list, {}
+    merge, merged = ConfigLoaderImpl._compose_config_from_defaults_list, {}
+
+    def is_of_conf_alone(sources: IConfigRepository | ConfigLoaderImpl) -> bool:
+        return [each.path for each in sources.get_sources() if each.scheme() == "file"] == [str(config_folder())]
 
     def load(
         self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], *rest: object, **named: object
     ) -> object:
-        sources = [source.path for source in self.get_sources() if source.scheme() == "file"]
         words = (config_name, *overrides, *map(repr, (rest, named)))
-        if sources != [str(config_folder())] or any("searchpath" in word for word in overrides):
+        if not is_of_conf_alone(self) or any("searchpath" in word for word in overrides):
             return compose(self, config_name, overrides, *rest, **named)
         if words not in composed:
             composed[words] = compose(self, config_name, overrides, *rest, **named)
@@ -75,8 +88,71 @@ def composed_once() -> Iterator[None]:
         config.hydra.runtime.cwd = os.getcwd()
         return config
 
+    def defaults(
+        repo: IConfigRepository, config_name: str | None, overrides_list: list[Override], **how: bool
+    ) -> DefaultsList:
+        def of_words() -> DefaultsList:
+            return choose(repo=repo, config_name=config_name, overrides_list=overrides_list, **how)
+
+        if not is_of_conf_alone(repo):
+            return of_words()
+        given = Overrides(repo=repo, overrides_list=overrides_list)
+        groups = (given.override_choices, given.append_group_defaults, given.deletions)
+        choices = repr((config_name, groups, how))
+        if choices not in chosen:
+            chosen[choices] = of_words()
+        return replace(chosen[choices], config_overrides=given.config_overrides)
+
+    def config_of(self: ConfigLoaderImpl, defaults: list[object], repo: IConfigRepository) -> object:
+        if not is_of_conf_alone(repo):
+            return merge(self, defaults=defaults, repo=repo)
+        files = repr(defaults)
+        if files not in merged:
+            merged[files] = merge(self, defaults=defaults, repo=repo)
+        return copy.deepcopy(merged[files])
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConfigLoaderImpl, "load_configuration", load)
+        patch.setattr(config_loader_impl, "create_defaults_list", defaults)
+        patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", config_of)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def yamls_read_by_libyaml() -> Iterator[None]:
+    """OmegaConf's loader reads ten times as fast with the parser in C; what that refuses, its own refuses again."""
+    import yaml
+    from omegaconf._utils import get_yaml_loader
+
+    load, own = yaml.load, get_yaml_loader()
+
+    class Fast(yaml.cyaml.CParser, own):
+        def __init__(self, stream: object) -> None:
+            yaml.cyaml.CParser.__init__(self, stream)
+            yaml.constructor.SafeConstructor.__init__(self)
+            yaml.resolver.Resolver.__init__(self)
+
+    def read(stream: Any, Loader: type) -> object:
+        if Loader.__name__ != own.__name__:
+            return load(stream, Loader)
+        try:
+            return load(stream, Fast)
+        except yaml.YAMLError:
+            if not isinstance(stream, str):
+                stream.seek(0)
+            return load(stream, Loader)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if yaml.__with_libyaml__:
+            patch.setattr(yaml, "load", read)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def disks_that_are_not_waited_for() -> Iterator[None]:
+    """No test cuts the power: what is written need not have reached the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
         yield
 
 

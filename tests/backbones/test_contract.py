@@ -37,13 +37,22 @@ def family(name: str) -> str:
 
 
 def names(variant: str) -> list[str]:
-    """The registered names whose family has the variant."""
-    return [name for name in list_backbones() if variant in VARIANTS[family(name)]]
+    """The architectures whose family has the variant."""
+    return [name for name in ARCHITECTURES if variant in VARIANTS[family(name)]]
 
 
-ARCHITECTURES = {"dit_nano2", "dit_nano4", "sit_s2", "sit_s4", "unet_nano", "unet_76m", "mmdit_nano", "mmdit_repa"}
-
-
+# Other names are sizes of these, and shrunk they would be the same network.
+ARCHITECTURES = [
+    "dit_nano2",
+    "dit_nano4",
+    "sit_s2",
+    "sit_s4",
+    "unet_nano",
+    "unet_76m",
+    "mmdit_nano",
+    "mmdit_nano4",
+    "mmdit_repa",
+]
 QUICK = {"dit_nano2", "unet_nano", "mmdit_nano"}  # one of each family, for `make check`
 
 
@@ -52,17 +61,16 @@ def unless_quick(name: str) -> list[pytest.MarkDecorator]:
 
 
 def all_variants() -> list:
-    """All variants of each architecture; other names are sizes of these, and shrunk they would be the same network."""
+    """All variants of each architecture."""
     return [
         pytest.param(name, options, id=f"{name}-{variant}", marks=unless_quick(name))
-        for name in list_backbones()
+        for name in ARCHITECTURES
         for variant, options in VARIANTS[family(name)].items()
-        if name in ARCHITECTURES or variant == "classes"
     ]
 
 
 every_backbone = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=unless_quick(name)) for name in list_backbones()]
+    "name", [pytest.param(name, marks=unless_quick(name)) for name in ARCHITECTURES]
 )
 every_variant = pytest.mark.parametrize(("name", "variant"), all_variants())
 
@@ -105,6 +113,17 @@ def counted_calls(network: Backbone) -> list[int]:
     for number, block in enumerate(network.blocks, start=1):
         block.register_forward_hook(lambda *_, number=number: calls.append(number))
     return calls
+
+
+def test_every_name_is_a_size_of_an_architecture_that_is_tried_here():
+    tried = {architecture(name) for name in ARCHITECTURES}
+    assert {name for name in list_backbones() if architecture(name) not in tried} == set()
+
+
+def architecture(name: str) -> tuple[type, str]:
+    """The class of a network, and all of it that is not its size."""
+    network = small(name)
+    return type(network), str(network)
 
 
 @every_variant
@@ -204,7 +223,7 @@ def test_taps_outside_the_network_are_refused(name: str):
         network.width_at(0)
 
 
-@pytest.mark.parametrize("name", [name for name in list_backbones() if family(name) != "unet"])
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if family(name) != "unet"])
 def test_the_default_tap_of_a_transformer_is_block_8_of_12(name: str):
     assert small(name, depth=12).default_tap == 8
     assert small(name, depth=1).default_tap == 1

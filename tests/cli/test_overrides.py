@@ -24,13 +24,10 @@ def value_of(argument: str) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    "key",
-    ["run", "run_dir", "output_root", "name", "ckpt", "checkpoint", "guide", "file", "data.root", "hydra.sweep.dir"],
-)
-def test_a_name_is_taken_as_it_is_typed(name: str, key: str) -> None:
-    assert value_of(readable(f"{key}={name}")) == name
-    assert value_of(readable(f"++{key}={name}")) == name
+def test_a_name_is_taken_as_it_is_typed(name: str) -> None:
+    for key in KEYS:
+        assert value_of(readable(f"{key}={name}")) == name, key
+        assert value_of(readable(f"++{key}={name}")) == name, key
 
 
 @pytest.mark.parametrize("name", NAMES)

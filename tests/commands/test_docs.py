@@ -7,6 +7,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -129,10 +130,9 @@ def test_every_command_that_a_page_shows_composes(page: str):
     assert [problem for words in sorted(shown) if (problem := composed(list(words)))] == []
 
 
-@pytest.mark.parametrize("page", NAMES)
-def test_every_line_of_a_command_block_is_a_command_that_tests_know(page: str):
+def test_every_line_of_a_command_block_is_a_command_that_tests_know():
     """Commands of flowexp are composed, make's targets and recipes looked up; for all others there is a reason."""
-    shown = [block for block in blocks((ROOT / page).read_text(), "(?:bash)?")]
+    shown = [block for page in PAGES for block in blocks(page.read_text(), "(?:bash)?")]
     lines = [line for block in shown for line in block.replace("\\\n", " ").splitlines() if line.strip()]
     known = ("python -m flowexp.", "srun python -m flowexp.", "flowexp ", "make ", "pip install 'flowexp[", *NOT_TRIED)
     assert [line for line in lines if not line.startswith(known)] == []
@@ -140,28 +140,31 @@ def test_every_line_of_a_command_block_is_a_command_that_tests_know(page: str):
     assert extras <= {*tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]}
 
 
-@pytest.mark.parametrize("page", NAMES)
-def test_every_recipe_that_a_page_names_exists(page: str):
-    for name in re.findall(r"flowexp\.reproduce ([a-z]\w*(?:/\w+)?)", (ROOT / page).read_text()):
+def test_every_recipe_that_a_page_names_exists():
+    named = {name for page in PAGES for name in re.findall(r"flowexp\.reproduce ([a-z]\w*(?:/\w+)?)", page.read_text())}
+    for name in named:
         assert name in ("list", "all", "velocity_norms") or find_recipe(name), name  # docs/new_idea has the last one
 
 
-@pytest.mark.parametrize("page", NAMES)
-def test_every_experiment_that_a_page_names_exists(page: str):
-    named = re.findall(r"experiment=([a-z0-9_,]+)", (ROOT / page).read_text())
-    assert {name for names in named for name in names.split(",") if name} <= EXPERIMENTS
+def test_every_experiment_that_a_page_names_exists():
+    named = [names for page in PAGES for names in re.findall(r"experiment=([a-z0-9_,]+)", page.read_text())]
+    assert {name for names in named for name in names.split(",") if name} - EXPERIMENTS == set()
 
 
-@pytest.mark.parametrize("page", NAMES)
-def test_every_link_of_a_page_leads_somewhere(page: str):
-    for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text()):
-        if "://" not in link:
-            path, _, heading = link.partition("#")
-            target = ((ROOT / page).parent / path).resolve() if path else ROOT / page
-            assert target.exists(), f"{page} links to {link}"
-            assert not heading or heading in headings(target), f"{page} links to {link}"
+def test_every_link_of_a_page_leads_somewhere():
+    for page in PAGES:
+        links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+        assert [link for link in links if "://" not in link and not leads_somewhere(page, link)] == [], page
 
 
+def leads_somewhere(page: Path, link: str) -> bool:
+    """Whether there is the file, and the heading in it."""
+    path, _, heading = link.partition("#")
+    target = (page.parent / path).resolve() if path else page
+    return target.exists() and (not heading or heading in headings(target))
+
+
+@cache
 def headings(page: Path) -> set[str]:
     """The anchors that GitHub gives to a page's headings."""
     titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)

@@ -164,11 +164,16 @@ def _not_converged(probe: ProbeCurve) -> str:
     if not short:
         return ""
     fit, (t, tap) = probe.fits[short[0]], short[0]
+    chance, more = "", "max_train_images"
+    if fit.over_chance is not None:  # of the paper's reading; a logistic regression has no epochs to raise
+        chance, more = (
+            f" ({fit.over_chance:.1f} times what chance explains, in square)",
+            "epochs, lr or max_train_images",
+        )
     return (
         f"the linear probe has not converged at {len(short)} of {len(probe.fits)} places, so that its curve shows how "
         f"large features are, too: at t = {t:g}, block {tap}, {100 * fit.gradient_left:.0f} % of its gradient are "
-        f"left ({fit.over_chance:.1f} times what chance explains, in square) at a train accuracy of "
-        f"{100 * fit.train_accuracy:.1f} %; raise epochs, lr or max_train_images"
+        f"left{chance} at a train accuracy of {100 * fit.train_accuracy:.1f} %; raise {more}"
     )
 
 

@@ -34,10 +34,22 @@ def _trace_of_root(cov1: Tensor, cov2: Tensor) -> Tensor:
     """tr (cov1 cov2)^(1/2): cov1 cov2 has the eigenvalues of S^T cov2 S, which is symmetric, for any S S^T = cov1."""
     root, failed = torch.linalg.cholesky_ex(cov1)
     if failed:  # fewer images than features, or features that never vary
-        root = _symmetric_root(cov1)
+        root = _root_of_low_rank(cov1)
     return torch.linalg.eigvalsh(root.T @ cov2 @ root).clamp_min(0).sqrt().sum()
 
 
-def _symmetric_root(covariance: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp_min(0).sqrt() @ vectors.T
+def _root_of_low_rank(covariance: Tensor) -> Tensor:
+    """S (D, R) with S S^T = `covariance` of rank R: Cholesky's columns, at each step that of the largest rest.
+
+    Harbrecht, Peters and Schneider (2012), Algorithm 1. The rest ends at rounding, whose root would count 1e8 fold.
+    """
+    rest, root = covariance.diagonal().clone(), torch.zeros_like(covariance)
+    rounding = rest.sum() * len(rest) * torch.finfo(rest.dtype).eps
+    for rank in range(len(rest)):
+        if rest.clamp_min(0).sum() <= rounding:
+            return root[:, :rank]
+        pivot = int(rest.argmax())
+        column = covariance[:, pivot] - root[:, :rank] @ root[pivot, :rank]
+        root[:, rank] = column / rest[pivot].sqrt()
+        rest -= root[:, rank].square()
+    return root

@@ -78,6 +78,9 @@ def test_a_probe_that_has_not_converged_has_no_verdict_and_says_by_what():
         "are, too: at t = 0.1, block 8, 35 % of its gradient are left (10.0 times what chance explains, in square) at "
         "a train accuracy of 59.0 %; raise epochs, lr or max_train_images"
     ]
+    of_logistic_regression = replace(SHORT, over_chance=None)
+    (sentence,) = sentences(replace(curve, fits=curve.fits | {(0.1, 8): of_logistic_regression}))
+    assert sentence.endswith("35 % of its gradient are left at a train accuracy of 59.0 %; raise max_train_images")
 
 
 def test_chance_comes_before_convergence():

@@ -63,6 +63,15 @@ def test_distance_is_that_of_scipys_matrix_root_also_with_fewer_images_than_feat
     assert distance(a, b) == pytest.approx(expected, rel=1e-4)
 
 
+def test_distance_of_fewer_images_than_features_is_exact():
+    """(cov1 cov2)^(1/2) has the trace of the singular values of A B^T, for A^T A = cov1 and B^T B = cov2."""
+    a, b = random_features(20, 60).double(), random_features(30, 60, shift=0.2).double()
+    one, other = ((features - features.mean(0)) / math.sqrt(len(features) - 1) for features in (a, b))
+    trace = one.square().sum() + other.square().sum() - 2 * torch.linalg.svdvals(one @ other.T).sum()
+    expected = float((a.mean(0) - b.mean(0)).square().sum() + trace)
+    assert distance(moments_of(a), moments_of(b)) == pytest.approx(expected, rel=1e-10)
+
+
 def test_distance_is_that_of_torchmetrics():
     a, b = moments_of(random_features(400, 48)), moments_of(random_features(300, 48, shift=0.1))
     expected = float(_compute_fid(a.mean, a.covariance, b.mean, b.covariance))
