@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -39,7 +40,7 @@ def _rows_of(name: str, size: Size, rounds: int, compiled: bool) -> list[Row]:
 
 def _step(name: str, size: Size, precision: str, compiled: bool = False) -> Callable[[], None]:
     torch.manual_seed(0)
-    options = {"resolution": size.latents[2], "channels": size.latents[1]}
+    options: dict[str, Any] = {"resolution": size.latents[2], "channels": size.latents[1]}
     network = create_backbone(NETWORKS[name], **options).to(size.device)
     if compiled:
         network.compile_blocks()
