@@ -13,7 +13,7 @@ AdamW, Muon and schedule-free AdamW train the same network on Fashion-MNIST. The
 
 Ten minutes of one core. A finished run is kept in outputs/benchmarks/optimizers and not repeated, so the same command
 goes on where it was stopped. `steps=20 seeds=1` only shows that everything runs. The default command writes
-docs/results/optimizers.md.
+docs/results/optimizers/README.md.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ COLUMNS = (
     "optimizer", "learning rate", "images to the target, by seed", "against AdamW's", "loss at the end, by seed",
     "processor's ms per step",
 )  # fmt: skip
-REPORT = ROOT / "docs" / "results" / "optimizers.md"
+REPORT = ROOT / "docs" / "results" / "optimizers" / "README.md"
 
 
 @dataclass(frozen=True)
@@ -273,6 +273,7 @@ def main(arguments: Sequence[str]) -> int:
     print(text)
     output = Path(given["output"]) if "output" in given else REPORT if not {"steps", "seeds"} & given.keys() else None
     if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_text(output, text)
     return 0
 
