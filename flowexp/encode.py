@@ -152,10 +152,10 @@ def encode(
 
 def captions_of(datamodule: Captioned, images: CaptionedSet[Any], shard: Shard) -> list[str]:
     """All captions of a shard's images, image after image."""
-    numbers = zip(images.captions.starts.tolist(), images.captions.counts.tolist(), strict=True)
+    own = slice(shard.start, shard.stop)
+    numbers = zip(images.captions.starts[own].tolist(), images.captions.counts[own].tolist(), strict=True)
     texts = datamodule.texts[shard.split]
-    own = list(numbers)[shard.start : shard.stop]
-    return [text for start, count in own for text in texts[start : start + count]]
+    return [text for start, count in numbers for text in texts[start : start + count]]
 
 
 def _embeddings(datamodule: Captioned, captions: list[str], device: torch.device) -> Iterator[np.ndarray]:

@@ -90,6 +90,7 @@ class LatentCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()
+        self._counts: dict[str, np.ndarray] = {}  # of the captions of each image, by split: every shard needs its part
 
     @property
     def manifest(self) -> Manifest:
@@ -124,8 +125,8 @@ class LatentCache:
                     self._restore(arrays)
                 else:
                     self._start(manifest, arrays)
-            for path in [self.path(shard, kind) for shard in self.shards() for kind in ("", "_text")]:
-                atomic.remove_leftovers(path)
+            for split in SPLITS:
+                atomic.remove_partials(self.folder / split)
         except OSError as error:
             raise DataError(f"latents could not be written to {self.folder} ({error}): give another output") from error
 
@@ -191,7 +192,9 @@ class LatentCache:
     def _shape(self, shard: Shard, kind: str) -> tuple[int, ...]:
         manifest = self.manifest
         if kind == "_text":
-            captions = self.small(f"{shard.split}_captions")[shard.start : shard.stop]
+            if shard.split not in self._counts:
+                self._counts[shard.split] = self.small(f"{shard.split}_captions")
+            captions = self._counts[shard.split][shard.start : shard.stop]
             return (int(captions.sum()), *(manifest.text_shape or ()))
         return (shard.stop - shard.start, manifest.flips, 2, *manifest.shape)
 
@@ -218,7 +221,7 @@ class LatentCache:
         return (self.manifest.num_images[name.split("_")[0]],), np.dtype(np.int64)
 
     def latents(self, split: str) -> ShardedArray:
-        """All latents of a split, mapped: rows (flips, 2, C, h, w).
+        """All latents of a split, not read yet: rows (flips, 2, C, h, w).
 
         Raises:
             DataError: shards are missing or damaged.
@@ -226,7 +229,7 @@ class LatentCache:
         return self._read(split, "")
 
     def text(self, split: str) -> ShardedArray:
-        """All embedded captions of a split, mapped: rows (L, D); see `latents`."""
+        """All embedded captions of a split, not read yet: rows (L, D); see `latents`."""
         return self._read(split, "_text")
 
     def _read(self, split: str, kind: str) -> ShardedArray:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,4 +90,34 @@ def test_a_file_of_another_form_is_refused_before_a_row_is_read(tmp_path: Path, 
 def test_files_without_checksums_are_read_as_they_are(tmp_path: Path):
     np.save(tmp_path / "a.npy", ARRAY)
     rows = read_rows(tmp_path / "a.npy", ARRAY.shape, np.float16)
-    assert rows.sums is None and rows.is_whole(0, ARRAY[1]) and np.array_equal(rows.rows, ARRAY)
+    assert rows.sums is None and rows.is_whole(0, ARRAY[1])
+    assert np.array_equal(ShardedArray([rows]).gather(np.arange(len(ARRAY))), ARRAY)
+
+
+def test_a_file_that_is_gone_or_cut_since_it_was_opened_is_named(tmp_path: Path):
+    paths = write_shards(tmp_path)
+    sharded = read(paths)
+    paths[0].unlink()
+    with paths[1].open("r+b") as file:
+        file.truncate(file.seek(0, 2) - 3 * 4 - 6)
+    assert np.array_equal(sharded.gather(np.array([4, 5])), ARRAY[[4, 5]])
+    for row, words in ((0, r"0\.npy is damaged \(No such file"), (6, r"1\.npy is damaged \(it ends before row 2\)")):
+        with pytest.raises(DataError, match=words):
+            sharded.gather(np.array([row]))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_rows_that_were_read_are_not_in_this_processs_memory(tmp_path: Path):
+    """As they are where a file is mapped: after an epoch all of it, 43 GB for ImageNet."""
+    array = np.zeros((256, 2**17), np.float16)
+    write_npy(tmp_path / "a.npy", array.shape, np.float16, [array], row_sums=True)
+    sharded = ShardedArray([read_rows(tmp_path / "a.npy", array.shape, np.float16)])
+
+    def mapped() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssFile"))
+
+    before = mapped()
+    for rows in np.arange(256).reshape(-1, 16):
+        sharded.gather(rows)
+    assert mapped() - before < 2**13  # kB, of the 64 MB that the file has
