@@ -6,7 +6,19 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import loading, mfu, networks, peers, probing, sampling, starting, step, training
+from benchmarks import (
+    counting,
+    evaluating,
+    loading,
+    mfu,
+    networks,
+    peers,
+    probing,
+    sampling,
+    starting,
+    step,
+    training,
+)
 from benchmarks.sizes import Size
 from benchmarks.table import Result
 
@@ -49,5 +61,7 @@ CASES = {
     "loader": Case(loading.loader, rounds=10),
     "solver": Case(sampling.solver, rounds=24),
     "probe": Case(probing.probe, rounds=3),
+    "evaluate": Case(evaluating.evaluate, rounds=4),
+    "latents": Case(counting.latents, rounds=9),
     "peers": Case(peers.peers, rounds=5),
 }

@@ -32,6 +32,8 @@ class Size:
         solver_steps, sample_batch_size: of the solvers.
         probe_images, probe_epochs: training images of the linear probe, four to one test image, and its epochs.
         feature_dim: length of the features of a Frechet distance, of twice as many images.
+        num_latents: of the larger set of latents, as many as ImageNet has pictures.
+        num_samples: whose peak of memory is compared with that of 500.
         fit_images: images whose cached features are fitted.
         networks: names of the networks whose use of the device is measured, each with its batch of latents.
         network_depth: their number of blocks; None leaves each its own.
@@ -58,6 +60,8 @@ class Size:
     probe_images: int = 64
     probe_epochs: int = 15
     feature_dim: int = 1024
+    num_latents: int = 1_281_167
+    num_samples: int = 50_000
     fit_images: int = 4096
     networks: Mapping[str, int] = field(default_factory=lambda: {"sit_s2": 16})
     network_depth: int | None = None
@@ -131,6 +135,8 @@ def smoke_size() -> Size:
         probe_images=8,
         probe_epochs=1,
         feature_dim=16,
+        num_latents=20_000,
+        num_samples=1000,
         fit_images=200,
         networks={"sit_s2": 2, "sit_xl2": 1},
         network_depth=1,

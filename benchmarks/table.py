@@ -34,13 +34,14 @@ class Promise:
 
 @dataclass(frozen=True)
 class Row:
-    """One ratio: `this` over `against`, with the median seconds of both."""
+    """One ratio: `this` over `against`, with the median seconds of both, or of memory the MB."""
 
     this: str
     against: str
     ratio: Spread
     seconds: tuple[float, float]
     promise: Promise | None = None
+    unit: str = "s"
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,24 @@ def _cells(case: str, row: Row, judged: bool) -> tuple[str, ...]:
     ratio, promise = row.ratio, "" if row.promise is None else str(row.promise)
     met = row.promise.verdict(ratio) if row.promise is not None and judged else ""
     spans = (f"{_ratio(low)} .. {_ratio(high)}" for low, high in ((ratio.low, ratio.high), ratio.interval))
-    return (case, row.this, row.against, _ratio(ratio.median), *spans, promise, met, *map(_time, row.seconds))
+    return (
+        case,
+        row.this,
+        row.against,
+        _ratio(ratio.median),
+        *spans,
+        promise,
+        met,
+        *(_amount(each, row.unit) for each in row.seconds),
+    )
 
 
 def _ratio(value: float) -> str:
     return f"{value:.3f}" if 0.1 <= value < 10 else f"{value:.3g}"
+
+
+def _amount(value: float, unit: str) -> str:
+    return f"{value:.0f} {unit}" if unit != "s" else _time(value)
 
 
 def _time(seconds: float) -> str:

@@ -96,7 +96,7 @@ class SampleMetrics(Monitor):
         collector = FeatureCollector(
             self.num_samples, self.encoder.dims, self.plan.samples, self.plan.split_size, module.device
         )
-        nfe = self._add_samples(collector, module, datamodule, seed)
+        nfe = self.add_samples(collector, module, datamodule, seed)
         found = self.plan.compute(collector.compute(), reference, seed, module.device)
         card = self._card(module, datamodule, about, nfe, seed)
         names = {(metric, score): self.encoder.key(score) for metric, scores in found.items() for score in scores}
@@ -117,7 +117,7 @@ class SampleMetrics(Monitor):
         for sentence in sentences if rank_and_world_size()[0] == 0 else ():
             warnings.warn(sentence, stacklevel=2)
 
-    def _add_samples(
+    def add_samples(
         self, collector: FeatureCollector, module: FlowMatching, datamodule: ImageDataModule, seed: int
     ) -> float:
         """Draws this process's samples and adds their features; returns the network calls per sample of all processes.
