@@ -99,18 +99,19 @@ def measuring(network: Backbone, encoder: FeatureNet, size: Size, steps: int) ->
 
 
 @torch.no_grad()
-def calls(network: Backbone, size: Size, steps: int) -> None:
+def calls(network: Backbone, size: Size, steps: int) -> Tensor:
     """As many calls of the network as a batch of samples takes."""
     x = torch.zeros(size.sample_batch_size, *picture(size), device=size.device)
     t = torch.full((len(x),), 0.5, device=size.device)
     for _ in range(steps):
-        network(x, t)
+        velocity = network(x, t)
+    return velocity
 
 
-def bare_encoder(encoder: FeatureNet, size: Size) -> None:
+def bare_encoder(encoder: FeatureNet, size: Size) -> Tensor:
     """The encoder's pass over a batch."""
     pictures = torch.zeros(size.sample_batch_size, *picture(size), dtype=torch.uint8, device=size.device)
-    encoder.extract(pictures)
+    return encoder(pictures)
 
 
 def read(network: Backbone, images: Tensor, size: Size) -> Tensor:

@@ -99,7 +99,7 @@ class CheckedRows:
             _read_nothing_ahead(file)
             for number, row in zip(numbers, rows, strict=True):
                 file.seek(self.start + int(number) * row.nbytes)
-                if file.readinto(row.reshape(-1).view(np.uint8)) != row.nbytes:
+                if file.readinto(row.reshape(-1).view(np.uint8).data) != row.nbytes:
                     raise OSError(f"it ends before row {number}")
 
     def is_whole(self, number: int, row: np.ndarray) -> bool:
