@@ -9,8 +9,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stderr
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.evaluating import peaks
 from benchmarks.sizes import Size
 from benchmarks.table import Promise, Result, compare
 from benchmarks.timing import Comparison, Contestant, stopwatch
@@ -51,14 +51,12 @@ def latents(size: Size, rounds: int) -> Result:
             contestants[f"batch of {num:,}"] = stopwatch(read, clock=process_time)
             contestants[f"encode of {num:,}"] = stopwatch(encoding(folders[1], num), clock=process_time)
         timings = Comparison(contestants).run(rounds)
-    memory = {f"memory of {num:,}": partial(peak_of, num) for num in (size.num_latents, FEW)}
-    peaks = Comparison(memory).run(1, warmup=0)
     return Result(
         [
             # 1.5 and not 1: of 10,000 several rows of a batch lie in one file, and the system has all of them in memory
             compare(timings, f"batch of {many}", f"batch of {few}", Promise(1.5)),
             compare(timings, f"encode of {many}", f"encode of {few}", Promise(1.2)),
-            replace(compare(peaks, f"memory of {many}", f"memory of {few}", Promise(1.1)), unit="MB"),
+            *peaks(peak_of, size.num_latents, FEW, size),
         ]
     )
 
