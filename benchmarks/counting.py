@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import resource
 import subprocess
 import sys
 import zlib
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.evaluating import peaks
+from benchmarks.evaluating import peak_of_this_process, peaks
 from benchmarks.sizes import Size
 from benchmarks.table import Promise, Result, compare
 from benchmarks.timing import Comparison, Contestant, stopwatch
@@ -149,7 +148,7 @@ def main(num: int) -> None:
     with TemporaryDirectory() as read, TemporaryDirectory() as written:
         batches(sparse_cache(Path(read), num))()
         encoding(Path(written), num)()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+    print(peak_of_this_process())
 
 
 if __name__ == "__main__":

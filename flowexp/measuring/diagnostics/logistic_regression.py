@@ -113,6 +113,7 @@ class _Problem:
         L-BFGS works on L^T W, along which the loss bends about alike in all directions; it ends by W's gradient.
         """
         from scipy.optimize import minimize  # a third of a second, which no command should wait for
+        from threadpoolctl import threadpool_limits
 
         zero = self.features.new_zeros(self.shape)
         _, first = self.loss(zero, penalty)
@@ -129,7 +130,9 @@ class _Problem:
 
         begin = coordinates.of(zero if start is None else start).flatten().cpu().numpy()
         options = {"maxiter": MOST_ITERATIONS, "gtol": 0.0, "ftol": 0.0}
-        end = minimize(objective, begin, jac=True, method="L-BFGS-B", callback=stop_at_end, options=options)
+        # SciPy's threads would spin on the cores that PyTorch's need: a fit would take five to twelve times as long
+        with threadpool_limits(1, user_api="blas"):
+            end = minimize(objective, begin, jac=True, method="L-BFGS-B", callback=stop_at_end, options=options)
         weights = coordinates.weights(end.x).to(zero)
         return weights, float(self.loss(weights, penalty)[1].norm() / first.norm())
 
