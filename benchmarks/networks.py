@@ -21,7 +21,8 @@ def networks(size: Size, rounds: int) -> Result:
     """An FM step of a U-Net and of an MMDiT under bf16 autocast, and with every block compiled too, against fp32.
 
     unet_nano and mmdit_nano on the latents of the case `step`, without classes, the captions all empty. More than half
-    of such a U-Net's step are convolutions, for which the compiler calls the same library; it saves norms and SiLU.
+    of such a U-Net's step are convolutions, for which the compiler calls the same library: `compile=auto` leaves a
+    U-Net on a CPU alone, and an MMDiT must gain.
     """
     missing = missing_compiler() if size.compiled else "takes longer than this size has"
     rows = [row for name in NETWORKS for row in _rows_of(name, size, rounds, compiled=not missing)]
@@ -34,7 +35,8 @@ def _rows_of(name: str, size: Size, rounds: int, compiled: bool) -> list[Row]:
     if compiled:
         works[best] = _step(name, size, "bf16-mixed", compiled=True)
     timings = Comparison({key: stopwatch(work, size.device) for key, work in works.items()}).run(rounds, warmup=2)
-    against = [compare(timings, best, bf16, Promise(1.0))] if compiled else []
+    promise = None if name == "U-Net" and size.device.type == "cpu" else Promise(1.0)
+    against = [compare(timings, best, bf16, promise)] if compiled else []
     return [compare(timings, bf16, fp32), *against]
 
 

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_info
+from torch import nn
 
 from flowexp.backbones import Backbone
 from flowexp.cli.assembly.hardware import resolve_accelerator
@@ -28,7 +29,15 @@ def is_compiled(config: DictConfig, backbone: Backbone, num_images: int) -> bool
         return bool(config.compile)
     kind = resolve_accelerator(config.trainer.accelerator)
     enough = num_images * PASSES * operations(backbone) >= REPAID[kind]
-    return enough and (kind != "cpu" or has_compiler())
+    return enough and (kind != "cpu" or (has_compiler() and not convolves(backbone)))
+
+
+def convolves(backbone: Backbone) -> bool:
+    """Whether its blocks are convolutions, for which the compiler calls the same library: a U-Net's.
+
+    On a CPU a compiled step of a U-Net took 1.04 times as long (docs/results/benchmarks.md).
+    """
+    return any(isinstance(module, nn.Conv2d) for module in backbone.blocks.modules())
 
 
 def has_compiler() -> bool:
@@ -58,10 +67,12 @@ def describe_compiling(config: DictConfig, backbone: Backbone, num_images: int) 
     if config.compile is True:
         return {"compiled": "yes"}
     size = f"{num_images * PASSES * operations(backbone):.2g} floating-point operations"
-    needed = REPAID[resolve_accelerator(config.trainer.accelerator)]
+    kind = resolve_accelerator(config.trainer.accelerator)
     if is_compiled(config, backbone, num_images):
         return {"compiled": f"yes: {size}"}
-    return {"compiled": f"no: {size}, and it is repaid from {needed:.0e} on, with a compiler of C++ on a CPU"}
+    if kind == "cpu" and convolves(backbone):
+        return {"compiled": "no: on a CPU the compiler does not speed up convolutions"}
+    return {"compiled": f"no: {size}, and it is repaid from {REPAID[kind]:.0e} on, with a compiler of C++ on a CPU"}
 
 
 class CompilerClock(pl.Callback):

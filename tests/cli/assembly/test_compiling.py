@@ -51,6 +51,13 @@ def test_auto_compiles_what_repays_it(monkeypatch: pytest.MonkeyPatch):
     assert not is_compiled(config("auto"), backbone, enough)
 
 
+def test_auto_leaves_a_u_net_on_a_cpu_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compiling, "has_compiler", lambda: True)
+    u_net, transformer = (create_backbone(name, resolution=16, channels=3) for name in ("unet_nano", "mmdit_nano"))
+    assert [is_compiled(config("auto"), each, 10**9) for each in (u_net, transformer)] == [False, True]
+    assert describe_compiling(config("auto"), u_net, 10**9)["compiled"].endswith("convolutions")
+
+
 def test_auto_is_a_word_of_compile_alone():
     check_like(config("auto"), {"compile": False})
     with pytest.raises(ValueError, match="compile must be true or false"):
