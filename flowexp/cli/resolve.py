@@ -64,7 +64,8 @@ def settle(command: str, config: DictConfig, sweep: Path | None) -> DictConfig:
             if config.trained_run is not None:
                 check_trained_run(config, RunFolder(_existing_run(Path(config.trained_run), "trained_run")))
         check_processes(command, config)
-        _check_folder(command, config)
+        if is_settled:  # one that the moment names is made anew, also where a run of the same second has the name
+            _check_folder(command, config)
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # raises before there is a folder
         if not is_settled:
             config.run_dir = str(unused_folder(Path(config.run_dir)))
