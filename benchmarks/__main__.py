@@ -27,7 +27,7 @@ from benchmarks.sizes import BUDGETS, CPU, Size, smoke_size
 from benchmarks.table import Result
 from flowexp.cli.assembly.hardware import resolve_device
 from flowexp.flow.choices import nearest
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"

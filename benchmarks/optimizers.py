@@ -41,7 +41,7 @@ from flowexp.cli.launch import config_folder
 from flowexp.data import BatchLoader, FashionMNIST, Images, to_float
 from flowexp.flow.randomness import keyed_generator
 from flowexp.objectives import FlowMatching
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 from flowexp.training.lr_schedules import rising
 from flowexp.training.optimization import clip_gradients, create_optimizer, use_weights
 from flowexp.training.step_draws import StepKey, TrainingBatch

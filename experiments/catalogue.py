@@ -17,7 +17,7 @@ from flowexp.backbones import Backbone
 from flowexp.cli.assembly.building import build, build_backbone
 from flowexp.cli.composing import Configs, config_folder
 from flowexp.data import ImageDataModule
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 
 PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
 

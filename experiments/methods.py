@@ -25,7 +25,7 @@ from flowexp.cli.recipes.runs import compose_run, measurement_of, protocol_of, r
 from flowexp.data import ImageDataModule, Pick
 from flowexp.measuring.callbacks.autocast import autocast
 from flowexp.objectives import FlowMatching
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 from flowexp.records.protocol_card import card_hash
 from flowexp.records.run_folder import RunFolder
 from flowexp.records.tables import read_csv, write_csv

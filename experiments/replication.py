@@ -17,7 +17,7 @@ from typing import Any
 
 from flowexp.cli.recipes import find_recipes
 from flowexp.cli.recipes.recipe import read_yaml, shipped
-from flowexp.records import atomic, fingerprint
+from flowexp.records.files import atomic, fingerprint
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, KEPT = DOCS / "replication.md", DOCS / "results" / "replication"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from flowexp.records import atomic, zoo
+from flowexp.records import zoo
+from flowexp.records.files import atomic
 from flowexp.records.run_folder import RunFolder
 
 OF_A_MACHINE = {"output_root": "outputs", "ckpt": None, "progress_bar": True}  # keys that this training alone set

@@ -23,7 +23,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
     from flowexp.cli.assembly import building
     from flowexp.integrations.sit_checkpoints import check_training, convention_of, convert, read_official
-    from flowexp.records import atomic
+    from flowexp.records.files import atomic
     from flowexp.records.origin import describe_origin
     from flowexp.training.checkpoints import AtomicCheckpointIO, path_of
 

@@ -70,8 +70,8 @@ def _write_card(config: DictConfig, module: Any, datamodule: Any, model: Publish
     from pathlib import Path
 
     from flowexp.integrations.model_card import model_card
-    from flowexp.records import atomic
     from flowexp.records.figures import image_grid, save_image
+    from flowexp.records.files import atomic
     from flowexp.records.run_folder import RunFolder
 
     if config.num_samples:

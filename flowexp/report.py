@@ -21,7 +21,7 @@ from flowexp.cli.named_runs import named_run
 from flowexp.cli.overrides import is_override, listed, places, read, readable
 from flowexp.cli.terminal import unbreakable
 from flowexp.cli.validate import check_like
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

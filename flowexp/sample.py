@@ -20,7 +20,7 @@ def run(config: DictConfig, folder: RunFolder) -> None:
 
     from flowexp.cli.assembly import building, hardware, rebuilding
     from flowexp.cli.assembly.autoguidance import guided_by
-    from flowexp.records import atomic
+    from flowexp.records.files import atomic
 
     _check(config)
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)

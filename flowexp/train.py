@@ -48,7 +48,7 @@ def _dry_run(config: DictConfig, folder: RunFolder) -> None:
     A folder in which something was trained or measured stays as it is.
     """
     from flowexp.cli.assembly import building, plan, starting
-    from flowexp.records import atomic
+    from flowexp.records.files import atomic
     from flowexp.training.parallel.work import rank_and_world_size
 
     datamodule, missing = building.look_for_data(config)
@@ -122,7 +122,7 @@ def _train_and_measure(
     from flowexp.measuring.callbacks.beginning import BeforeFirstBatch
     from flowexp.measuring.callbacks.monitor import Monitor
     from flowexp.measuring.callbacks.monitor_runs import tell_failures
-    from flowexp.records import atomic
+    from flowexp.records.files import atomic
     from flowexp.training import signals
 
     monitors = building.build_monitors(config)
@@ -252,7 +252,7 @@ def _fit(
     from flowexp.cli.assembly.building import trained
     from flowexp.cli.assembly.rebuilding import restore
     from flowexp.measuring.callbacks.monitor_runs import MeasuringError
-    from flowexp.records import atomic
+    from flowexp.records.files import atomic
 
     if config.trained_run is not None:
         assert checkpoint is not None

@@ -18,7 +18,8 @@ LIBRARY = sorted((ROOT / "flowexp").rglob("*.py"))
 PROGRAMS = [path for folder in ("experiments", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 
-DOORS = [*(ROOT / "flowexp").glob("*.py"), *(ROOT / "flowexp/cli").glob("*.py")]  # run before torch is needed
+# run before torch is needed
+DOORS = [path for folder in ("", "cli", "cli/sweeps") for path in (ROOT / "flowexp" / folder).glob("*.py")]
 OF_A_CONFIG = [ROOT / "flowexp/records" / name for name in ("run_folder.py", "keys.py", "origin.py")]
 KNOW_HYDRA = {*DOORS, *(ROOT / "flowexp/cli").rglob("*.py"), *OF_A_CONFIG}
 MATHEMATICS = [path for room in ("flow", "backbones") for path in (ROOT / "flowexp" / room).rglob("*.py")]
@@ -114,7 +115,7 @@ def test_the_mathematics_needs_torch_alone():
 def test_content_is_hashed_in_one_file():
     """Beside it, hashed_words draws the vector of a word from its hash: a random stream, no fingerprint."""
     hash_anew = {place(path) for path in LIBRARY if "hashlib" in imported_packages(path)}
-    assert hash_anew == {"flowexp/records/fingerprint.py", "flowexp/integrations/encoders/words.py"}
+    assert hash_anew == {"flowexp/records/files/fingerprint.py", "flowexp/integrations/encoders/words.py"}
 
 
 @pytest.mark.parametrize(

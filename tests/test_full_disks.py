@@ -19,9 +19,9 @@ from flowexp.data import DataError, LatentCache, Manifest
 from flowexp.data.storage.image_cache import ImageCache, NoRoomError, Split
 from flowexp.measuring.callbacks.resumable import Kept
 from flowexp.measuring.metrics import FeatureStore, Moments, ReferenceCache, Statistics, write_adm_batch
-from flowexp.records import atomic
 from flowexp.records.figures import save_figure, save_image
-from flowexp.records.npy import write_npy_atomically
+from flowexp.records.files import atomic
+from flowexp.records.files.npy import write_npy_atomically
 from flowexp.records.tables import write_csv
 
 ROOM = 64 * 1024  # bytes of the small disk

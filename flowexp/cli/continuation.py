@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from omegaconf import DictConfig
 
-from flowexp.records.json_files import read_object
+from flowexp.records.files.json_files import read_object
 from flowexp.records.keys import training_key
 from flowexp.records.run_folder import UNREADABLE, RunFolder
 from flowexp.records.search import find_run, shares_its_training, trainings_below

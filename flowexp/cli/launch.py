@@ -28,7 +28,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from flowexp.cli import sweep_jobs
 from flowexp.cli.commands import COMMANDS, DEMO, WITHOUT_A_JOB, overview, version
 from flowexp.cli.completion import complete
 from flowexp.cli.composing import Configs, config_folder, run_once
@@ -38,8 +37,9 @@ from flowexp.cli.named_runs import with_runs_named
 from flowexp.cli.overrides import folder as folder_override
 from flowexp.cli.overrides import in_any_sampler, is_override, key_of, last_of, read, readable
 from flowexp.cli.resolve import OF_A_RUN, check_sweep, settle, unused_folder
-from flowexp.cli.sweep_table import JobResult, print_table, swept_folders
-from flowexp.cli.sweeping import check_subfolders, check_words, is_sweep, per_job
+from flowexp.cli.sweeps import jobs as sweep_jobs
+from flowexp.cli.sweeps.settings import check_subfolders, check_words, is_sweep, per_job
+from flowexp.cli.sweeps.table import JobResult, print_table, swept_folders
 from flowexp.cli.terminal import unbreakable
 from flowexp.cli.threads import share_of_job
 from flowexp.cli.trust import vouched_for
@@ -243,10 +243,12 @@ def fill_empty_groups(overrides: list[str]) -> list[str]:
 
 def _named_by_its_class(overrides: list[str]) -> list[str]:
     """`name=` for a run whose data are `+data={_target_:rings.Rings,...}`, unless it has one."""
-    targets = [re.search(r"_target_:\s*[\w.]*?(\w+)\s*[,}]", each) for each in overrides if each.startswith("+data=")]
-    if not targets or targets[-1] is None or any(key_of(each) == "name" for each in overrides):
+    given = [readable(each) for each in overrides if each.startswith("+data=")]
+    content = read(given)[-1].value() if given else None
+    if not isinstance(content, dict) or any(key_of(each) == "name" for each in overrides):
         return []
-    return [f"name={targets[-1][1].lower()}_${{hydra:runtime.choices.objective}}"]
+    own_class = str(content.get("_target_", "own")).rpartition(".")[2]
+    return [f"name={own_class.lower()}_${{hydra:runtime.choices.objective}}"]
 
 
 def accept_averages(command: str, argument: str) -> str:

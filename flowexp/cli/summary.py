@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from flowexp.cli.terminal import console
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 from flowexp.records.protocol_card import cards_of
 from flowexp.records.run_folder import RunFolder
 

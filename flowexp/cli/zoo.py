@@ -6,8 +6,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from flowexp.records import atomic, fingerprint, zoo
-from flowexp.records.json_files import read_object
+from flowexp.records import zoo
+from flowexp.records.files import atomic, fingerprint
+from flowexp.records.files.json_files import read_object
 from flowexp.records.run_folder import RunFolder
 
 RUNS = Path("outputs/zoo")

@@ -26,7 +26,7 @@ from flowexp.data.sets.encoder_protocols import CaptionEncoder
 from flowexp.data.sets.images import ImageSet
 from flowexp.data.storage.image_cache import ImageCache, NoRoomError, Split
 from flowexp.flow.choices import check_choice
-from flowexp.records import fingerprint
+from flowexp.records.files import fingerprint
 
 _AT_ONCE = 64  # pictures that are decoded side by side
 _NAMED = 3  # pictures that a sentence names of many

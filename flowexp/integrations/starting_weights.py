@@ -21,8 +21,9 @@ from flowexp.backbones import Backbone
 from flowexp.integrations.dit_weights import from_diffusers
 from flowexp.integrations.published import CONFIG, WEIGHTS, load, read_weights
 from flowexp.integrations.sit_checkpoints import convention_of, in_our_convention, read_official
-from flowexp.records import fingerprint, zoo
-from flowexp.records.json_files import read_object
+from flowexp.records import zoo
+from flowexp.records.files import fingerprint
+from flowexp.records.files.json_files import read_object
 
 HUB = "hub:"
 TRANSFORMER = Path("transformer")

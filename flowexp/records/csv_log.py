@@ -13,7 +13,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 
 Row = dict[str, Any]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

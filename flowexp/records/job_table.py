@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flowexp.records import atomic
-from flowexp.records.json_files import read_object
+from flowexp.records.files import atomic
+from flowexp.records.files.json_files import read_object
 from flowexp.records.tables import write_csv
 
 FILE = "sweep.json"

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from flowexp.records import fingerprint
+from flowexp.records.files import fingerprint
 
 # What decides the trained weights. All else (sampler, monitors, logger, names) can change without training again.
 TRAINING_KEYS = (

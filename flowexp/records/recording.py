@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from flowexp.records import atomic
 from flowexp.records.figures import plot_maps, save_figure, save_image
+from flowexp.records.files import atomic
 from flowexp.records.tables import as_columns, read_csv, write_csv
 from flowexp.records.verdict import Verdict
 

@@ -16,9 +16,9 @@ from typing import Any, TextIO
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from flowexp.records import atomic
 from flowexp.records.commit import git_commit
-from flowexp.records.json_files import read_object
+from flowexp.records.files import atomic
+from flowexp.records.files.json_files import read_object
 from flowexp.records.keys import TRAINING_KEYS, course_key, measuring_key, num_steps_of, training_key
 from flowexp.records.origin import version_of
 

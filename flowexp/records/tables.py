@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 
 DEFAULT_HOST = "https://api.wandb.ai"
 

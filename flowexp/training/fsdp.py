@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
 from flowexp.backbones import Backbone
-from flowexp.records.atomic import partial_of
+from flowexp.records.files.atomic import partial_of
 from flowexp.training.checkpoints import IN_BACKGROUND, CheckpointError
 from flowexp.training.ema import whole
 from flowexp.training.loss_term import Term

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.backbones import Backbone
-from flowexp.records import fingerprint
+from flowexp.records.files import fingerprint
 from flowexp.training.ema import EMA, ExponentialMovingAverage, whole
 from flowexp.training.fsdp import is_sharded, shard_backbone, shard_terms
 from flowexp.training.loss_term import Term

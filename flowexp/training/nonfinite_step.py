@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 from flowexp.training.ema import whole
 from flowexp.training.step_draws import StepKey, TrainingBatch
 

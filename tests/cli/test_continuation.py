@@ -14,7 +14,7 @@ from omegaconf import DictConfig, open_dict
 
 from flowexp.cli.composing import Configs
 from flowexp.cli.resolve import settle
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 from flowexp.records.keys import course_key, training_key
 from flowexp.records.run_folder import RunFolder
 from flowexp.records.search import folders_below, runs_below

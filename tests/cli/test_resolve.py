@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowexp.cli.composing import Configs
 from flowexp.cli.resolve import check_sweep, settle, unused_folder
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 from flowexp.records.keys import training_key
 from flowexp.records.run_folder import RunFolder
 

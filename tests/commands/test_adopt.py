@@ -7,20 +7,13 @@ import json
 
 import pytest
 import torch
+from small_sit import SMALL
 
 from flowexp.backbones import create_backbone
 from flowexp.cli.assembly.rebuilding import load_run
 
 pytestmark = pytest.mark.slow
 
-SMALL = (
-    "backbone=sit_s2",
-    "+backbone.depth=2",
-    "+backbone.width=32",
-    "+backbone.heads=2",
-    "data=digits",
-    "class_conditional=false",
-)
 CLASSES = (*SMALL, "class_conditional=true")
 SIT = {"model": "SiT-S/2", "path_type": "Linear", "prediction": "velocity", "loss_weight": None}
 REPA = {"model": "SiT-S/2", "path_type": "linear", "prediction": "v", "proj_coeff": 0.5, "encoder_depth": 1}

@@ -12,8 +12,8 @@ import pytest
 
 from flowexp.cli.recipes import read_recipe
 from flowexp.cli.recipes import runs as recipes
-from flowexp.cli.sweep_table import JobResult, print_table
-from flowexp.records import atomic
+from flowexp.cli.sweeps.table import JobResult, print_table
+from flowexp.records.files import atomic
 from flowexp.records.keys import measuring_key, training_key
 from flowexp.records.recording import read_history
 from flowexp.records.run_folder import RunFolder

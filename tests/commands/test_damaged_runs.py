@@ -12,7 +12,7 @@ import pytest
 from damage import DAMAGES, TRACE, Answer, Asked, assert_answered, damage
 
 from flowexp import report
-from flowexp.cli.sweep_table import JobResult, print_table
+from flowexp.cli.sweeps.table import JobResult, print_table
 from flowexp.records.run_folder import RunFolder
 from flowexp.training.checkpoints import list_checkpoints
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import Shell
 from safetensors.torch import load_file
+from small_sit import SMALL
 
 import flowexp
 from flowexp.cli.assembly.rebuilding import load_run
@@ -111,18 +112,10 @@ def test_a_pipeline_of_diffusers_is_written_and_begun_from(trained: Path, shell:
 def test_ckpt_of_published_weights_says_what_begins_from_them(shell: Shell) -> None:
     from flowexp.backbones import create_backbone
 
-    small = (
-        "backbone=sit_s2",
-        "+backbone.depth=2",
-        "+backbone.width=32",
-        "+backbone.heads=2",
-        "data=digits",
-        "class_conditional=false",
-    )
     network = create_backbone("sit_s2", resolution=8, channels=1, depth=2, width=32, heads=2, learn_sigma=True)
     torch.save(network.state_dict(), shell.folder / "published.pt")
-    shell.here("adopt", "file=published.pt", *small, "step=7", "run_dir=of_others").succeeded()
-    words = (*small, *ONE_STEP, "callbacks=none", "progress_bar=false")
+    shell.here("adopt", "file=published.pt", *SMALL, "step=7", "run_dir=of_others").succeeded()
+    words = (*SMALL, *ONE_STEP, "callbacks=none", "progress_bar=false")
     refused = shell.here("train", *words, "ckpt=of_others", "run_dir=refused")
     assert refused.code == 2 and "Traceback" not in refused.err
     assert "holds weights alone" in refused.err and "`train init=" in refused.err

@@ -25,10 +25,10 @@ PLACES = (
     "lr_schedule.inner", "ema.decay", "time_sampler", "parameterization", "objective",
 )  # fmt: skip
 OUR_OWN_THAT_WRITE_DELETE_OR_LOAD = (
-    "flowexp.training.checkpoints.AtomicCheckpointIO.remove_checkpoint", "flowexp.records.atomic.write_text",
-    "flowexp.records.atomic.remove_leftovers", "flowexp.records.run_folder.Path.unlink", "flowexp.sample.main",
+    "flowexp.training.checkpoints.AtomicCheckpointIO.remove_checkpoint", "flowexp.records.files.atomic.write_text",
+    "flowexp.records.files.atomic.remove_leftovers", "flowexp.records.run_folder.Path.unlink", "flowexp.sample.main",
     "flowexp.records.csv_log.CsvLog", "flowexp.records.tracking.wandb_logger", "flowexp.cli.assembly.building.build",
-    "flowexp.cli.assembly.building.instantiate", "flowexp.cli.trust.use_parts", "flowexp.cli.sweep_table.NoteSweep",
+    "flowexp.cli.assembly.building.instantiate", "flowexp.cli.trust.use_parts", "flowexp.cli.sweeps.table.NoteSweep",
     "flowexp.integrations.encoders.weights.torch.load", "flowexp.data.storage.downloads.download",
     "flowexp.cli.launch.os.execv",
     "flowexp.training.checkpoints.StepCheckpoint", "flowexp.cli.recipes.runs.call", "flowexp.cli.jobs.main",
@@ -354,7 +354,7 @@ def test_parts_lets_in_what_is_defined_in_its_files_and_nothing_that_they_import
 
 def test_parts_is_not_what_lies_deeper_in_its_folder_nor_flowexp() -> None:
     trust.use_parts(str(ROOT))  # a checkout, often with .venv in it
-    assert not allowed("sympy.sympify") and not allowed("flowexp.records.atomic.write_text")
+    assert not allowed("sympy.sympify") and not allowed("flowexp.records.files.atomic.write_text")
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:

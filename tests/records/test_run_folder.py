@@ -15,7 +15,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.launch import config_folder
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 from flowexp.records.keys import measured_while_training, measuring_key, training_key
 from flowexp.records.run_folder import RunFolder
 from flowexp.records.search import find_run

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowexp.records.atomic import partial_of
+from flowexp.records.files.atomic import partial_of
 from flowexp.training.checkpoints import (
     AtomicCheckpointIO,
     CheckpointError,

@@ -19,7 +19,7 @@ from flowexp.backbones import Backbone
 from flowexp.cli.assembly.compiling import CompilerClock, is_compiled
 from flowexp.cli.assembly.hardware import resolve_accelerator, resolve_devices, resolve_precision
 from flowexp.cli.loggers import chosen_loggers
-from flowexp.cli.sweep_jobs import of_this_job
+from flowexp.cli.sweeps.jobs import of_this_job
 from flowexp.cli.trainer_keys import limited
 from flowexp.cli.trust import check_targets
 from flowexp.cli.validate import check_values
@@ -29,9 +29,9 @@ from flowexp.measuring.callbacks.progress import Progress
 from flowexp.measuring.callbacks.step_log import StepLog
 from flowexp.measuring.callbacks.watching import give_folders
 from flowexp.objectives import FlowMatching
-from flowexp.records import atomic, fingerprint
 from flowexp.records.commit import git_commit
 from flowexp.records.csv_log import CsvLog
+from flowexp.records.files import atomic, fingerprint
 from flowexp.records.keys import chosen_callbacks, monitor_key, training_key
 from flowexp.records.run_folder import RunFolder
 from flowexp.training.checkpoints import AtomicCheckpointIO

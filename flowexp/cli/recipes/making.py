@@ -14,10 +14,10 @@ from flowexp.cli.recipes import Claim, Judgement, Recipe, decide, markdown_table
 from flowexp.cli.recipes.claims import UNTESTABLE
 from flowexp.cli.recipes.lines import lines_of, scale_of
 from flowexp.cli.shown_table import print_rows
-from flowexp.records.atomic import write_json, write_text
 from flowexp.records.commit import git_commit
 from flowexp.records.figures import also_save_as, save_figure, stamp
-from flowexp.records.json_files import read_object
+from flowexp.records.files.atomic import write_json, write_text
+from flowexp.records.files.json_files import read_object
 from flowexp.records.tables import read_csv, write_csv
 from flowexp.reporting.recipe_page import RecipePage
 

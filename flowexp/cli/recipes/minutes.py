@@ -19,8 +19,8 @@ from flowexp.cli.assembly.building import build_datamodule
 from flowexp.cli.recipes.recipe import Recipe
 from flowexp.cli.recipes.runs import call, compose_run
 from flowexp.data import DataError
-from flowexp.records import atomic
-from flowexp.records.json_files import read_object
+from flowexp.records.files import atomic
+from flowexp.records.files.json_files import read_object
 from flowexp.records.run_folder import RunFolder
 
 SPARE = 0.05  # of the minutes: what no plan knows

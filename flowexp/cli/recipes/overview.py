@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flowexp.cli.recipes.recipe import find_recipes, read_yaml
-from flowexp.records.json_files import read_object
+from flowexp.records.files.json_files import read_object
 
 
 def overview() -> str:

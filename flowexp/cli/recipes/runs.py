@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.cli.composing import Configs
-from flowexp.records.fingerprint import sha256_of
+from flowexp.records.files.fingerprint import sha256_of
 from flowexp.records.keys import measured_while_training, measuring_key, training_key
 from flowexp.records.run_folder import UNREADABLE, RunFolder, warn
 from flowexp.records.search import runs_that_train, shares_its_training

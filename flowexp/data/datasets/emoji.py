@@ -19,7 +19,7 @@ from flowexp.data.errors import INSTEAD, DataError
 from flowexp.data.sets.as_seen import Square
 from flowexp.data.storage.colour_font import ColourFont
 from flowexp.flow.choices import check_choice
-from flowexp.records import fingerprint
+from flowexp.records.files import fingerprint
 
 Labels = Literal["group", "subgroup"]
 _ROW = re.compile(r"([0-9A-F ]+?) *; fully-qualified +# \S+ E[0-9.]+ (.+)")

@@ -13,7 +13,7 @@ from flowexp.data.errors import INSTEAD, DataError
 from flowexp.data.sets.images import ImageSet
 from flowexp.data.storage.downloads import download
 from flowexp.data.storage.idx import parse_idx, read_bytes
-from flowexp.records.fingerprint import md5_of
+from flowexp.records.files.fingerprint import md5_of
 
 
 class FashionMNIST(ImageDataModule):

@@ -24,7 +24,7 @@ from flowexp.data.sets.latents_with_images import PicturedSet
 from flowexp.data.storage.latent_cache import LatentCache
 from flowexp.data.storage.npy_files import ShardedArray
 from flowexp.flow.randomness import SampleNoise, hash_key
-from flowexp.records import fingerprint
+from flowexp.records.files import fingerprint
 
 _POSTERIOR = 0x1A7E  # keeps this stream apart from others with the same seed
 _FACTOR = 8  # pixels per latent, on a side

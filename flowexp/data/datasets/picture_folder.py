@@ -15,7 +15,7 @@ from flowexp.data.errors import INSTEAD, DataError
 from flowexp.data.sets.identity import identity_of_files
 from flowexp.data.storage.file_tree import Folder
 from flowexp.data.storage.picture_files import CACHES, ENDINGS, PictureFiles, captions_below, pictures_below
-from flowexp.records import fingerprint
+from flowexp.records.files import fingerprint
 
 TRAIN, HELD_OUT = "train", ("val", "valid", "validation", "test")  # folders of a split; the first held-out one counts
 Parts = tuple[list[str], list[str]]  # names to train on, and held out

@@ -21,7 +21,7 @@ from flowexp.data.sets.images import ImageSet
 from flowexp.data.storage.downloads import check_md5, download
 from flowexp.data.storage.file_tree import FileTree, Folder, Zip
 from flowexp.data.storage.image_cache import ImageCache, NoRoomError, Split
-from flowexp.records import fingerprint
+from flowexp.records.files import fingerprint
 
 _WNIDS = "wnids.txt"
 _ANNOTATIONS = "val/val_annotations.txt"

@@ -11,7 +11,7 @@ from flowexp.data.errors import INSTEAD, DataError
 from flowexp.data.sets.batch_rows import Images
 from flowexp.data.storage.file_tree import FileTree
 from flowexp.flow.randomness import keyed_generator
-from flowexp.records import fingerprint
+from flowexp.records.files import fingerprint
 
 _READ = 0x1DE4  # keeps this stream apart from others with the same seed
 MOST_FILES, MOST_BYTES = 2**14, 2**30  # read whole up to here

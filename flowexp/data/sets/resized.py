@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowexp.data.base import ImageDataModule
 from flowexp.data.sets.batch_rows import Batch, Images, Pick
-from flowexp.records import fingerprint
+from flowexp.records.files import fingerprint
 
 GREY, COLOUR = 1, 3
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from flowexp.data.errors import INSTEAD, DataError
-from flowexp.records import atomic
-from flowexp.records.fingerprint import md5_of
+from flowexp.records.files import atomic
+from flowexp.records.files.fingerprint import md5_of
 
 _TIMEOUT_SECONDS = 30
 _CHUNK_BYTES = 1 << 20

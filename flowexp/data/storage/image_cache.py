@@ -15,8 +15,8 @@ from filelock import FileLock
 
 from flowexp.data.errors import DataError
 from flowexp.data.sets.images import ImageSet
-from flowexp.records import atomic, fingerprint
-from flowexp.records.npy import write_npy
+from flowexp.records.files import atomic, fingerprint
+from flowexp.records.files.npy import write_npy
 
 _MANIFEST = "manifest.json"
 _CHECKED = "checked.json"  # the state of the files when they were last compared with their digests

@@ -14,8 +14,8 @@ from filelock import FileLock
 
 from flowexp.data.errors import DataError
 from flowexp.data.storage.npy_files import ShardedArray
-from flowexp.records import atomic, fingerprint
-from flowexp.records.npy import CheckedRows, read_rows, save_array, write_npy_atomically
+from flowexp.records.files import atomic, fingerprint
+from flowexp.records.files.npy import CheckedRows, read_rows, save_array, write_npy_atomically
 
 _MANIFEST = "manifest.json"
 SPLITS = ("train", "test")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from flowexp.data.errors import DataError
-from flowexp.records.npy import CheckedRows
+from flowexp.records.files.npy import CheckedRows
 
 
 class ShardedArray:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flowexp.integrations.encoders.base import FeatureNet
 from flowexp.integrations.encoders.weights import read_state_dict
-from flowexp.records.fingerprint import sha256_of
+from flowexp.records.files.fingerprint import sha256_of
 
 MODEL = "vit_base_patch14_dinov2"
 REPOSITORY = "timm/vit_base_patch14_dinov2.lvd142m"  # on the Hugging Face hub

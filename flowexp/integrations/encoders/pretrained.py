@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowexp.records import fingerprint
+from flowexp.records.files import fingerprint
 
 _EXTRA = 'pip install "flowexp[latents]"'
 

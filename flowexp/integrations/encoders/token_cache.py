@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from flowexp.integrations.encoders.teachers import Teacher
-from flowexp.records.caches import dispensable
-from flowexp.records.fingerprint import Fingerprint, of_values
+from flowexp.records.files.caches import dispensable
+from flowexp.records.files.fingerprint import Fingerprint, of_values
 
 _KEY = 16  # bytes of a picture's fingerprint
 _ENTRY = _KEY + 4  # ... and of the CRC-32 of its tokens

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowexp.records.fingerprint import sha256_of
+from flowexp.records.files.fingerprint import sha256_of
 
 _OBJECT = (
     r"(?:Unsupported global: GLOBAL|Unsupported class|type) ([\w.]+)"  # torch's words for what it refuses to build

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.records import fingerprint
+from flowexp.records.files import fingerprint
 
 _WORD = re.compile(r"\w+")
 

@@ -23,10 +23,10 @@ from flowexp.data import ImageDataModule, Images
 from flowexp.data.sets.identity import identity_of
 from flowexp.integrations.encoders import FeatureNet
 from flowexp.measuring.diagnostics.probe import ProbeProtocol, read_features
-from flowexp.records import atomic
-from flowexp.records.caches import dispensable
-from flowexp.records.fingerprint import sha256_of
-from flowexp.records.json_files import read_object
+from flowexp.records.files import atomic
+from flowexp.records.files.caches import dispensable
+from flowexp.records.files.fingerprint import sha256_of
+from flowexp.records.files.json_files import read_object
 from flowexp.training.parallel.work import collect, rank_and_world_size
 
 BASELINES = ("pixels", "encoder")

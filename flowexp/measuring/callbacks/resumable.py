@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from flowexp.measuring.metrics import ReferenceCache
-from flowexp.records import atomic, fingerprint
-from flowexp.records.caches import dispensable
+from flowexp.records.files import atomic, fingerprint
+from flowexp.records.files.caches import dispensable
 
 LOST = "the measurement goes on, and begins anew if it is stopped"
 

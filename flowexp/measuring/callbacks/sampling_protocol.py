@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from flowexp.objectives import FlowMatching
-from flowexp.records import fingerprint
+from flowexp.records.files import fingerprint
 
 
 def sampling_protocol(module: FlowMatching) -> dict[str, Any]:

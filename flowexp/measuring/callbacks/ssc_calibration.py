@@ -31,7 +31,7 @@ from flowexp.measuring.diagnostics import (
 from flowexp.measuring.diagnostics.integration_lag import RESAMPLES
 from flowexp.measuring.diagnostics.verdict import ssc_verdict
 from flowexp.objectives import FlowMatching
-from flowexp.records import fingerprint
+from flowexp.records.files import fingerprint
 from flowexp.records.recording import Measurement
 from flowexp.training.parallel.work import rank_and_world_size
 

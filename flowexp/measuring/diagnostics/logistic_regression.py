@@ -117,6 +117,7 @@ class _Problem:
 
         zero = self.features.new_zeros(self.shape)
         _, first = self.loss(zero, penalty)
+        enough = TOLERANCE * float(first.abs().max())
         coordinates, last = _Coordinates(self.curvature.root(penalty), self.curvature.num_classes), first
 
         def objective(flat: object) -> tuple[float, object]:
@@ -125,7 +126,7 @@ class _Problem:
             return loss, coordinates.gradient(last).flatten().cpu().numpy()
 
         def stop_at_end(intermediate_result: object) -> None:
-            if float(last.abs().max()) <= TOLERANCE * float(first.abs().max()):
+            if float(last.abs().max()) <= enough:
                 raise StopIteration
 
         begin = coordinates.of(zero if start is None else start).flatten().cpu().numpy()

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from flowexp.measuring.metrics.moments import Moments
-from flowexp.records import atomic
-from flowexp.records.fingerprint import sha256_of
+from flowexp.records.files import atomic
+from flowexp.records.files.fingerprint import sha256_of
 
 NAMES = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 DIMS = {"features": 2048, "spatial": 2023}

@@ -18,9 +18,9 @@ from torch import Tensor
 from flowexp.flow.choices import check_choice
 from flowexp.measuring.metrics.collecting import Needs, Statistics
 from flowexp.measuring.metrics.moments import Moments
-from flowexp.records import atomic, fingerprint
-from flowexp.records.caches import dispensable
-from flowexp.records.npy import write_npy
+from flowexp.records.files import atomic, fingerprint
+from flowexp.records.files.caches import dispensable
+from flowexp.records.files.npy import write_npy
 
 BATCH = 8192
 LOST = "the statistics are used and computed anew next time; let callbacks.frechet.cache be another folder"

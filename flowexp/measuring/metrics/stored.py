@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from flowexp.measuring.metrics.moments import refuse_infinite
-from flowexp.records.caches import dispensable
+from flowexp.records.files.caches import dispensable
 
 IN_MEMORY = 2**30  # bytes: 131,072 of Inception's features
 BATCH = 8192

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from flowexp.records.atomic import move_away, replacing
+from flowexp.records.files.atomic import move_away, replacing
 from flowexp.training.checkpoints.archives import check_bytes, load, not_saved, os_error_behind
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from flowexp.records.atomic import PARTIAL, move_away, remove
+from flowexp.records.files.atomic import PARTIAL, move_away, remove
 from flowexp.training.checkpoints.archives import CheckpointError
 from flowexp.training.checkpoints.files import verify_checkpoint
 

@@ -31,7 +31,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor import empty as empty_share
 
-from flowexp.records.atomic import move_away, remove, replacing
+from flowexp.records.files.atomic import move_away, remove, replacing
 from flowexp.training.checkpoints import archives
 from flowexp.training.checkpoints.archives import CheckpointError
 

@@ -8,7 +8,7 @@ import pytest
 
 from flowexp.data import DataError
 from flowexp.data.storage.downloads import check_md5, download
-from flowexp.records.fingerprint import md5_of
+from flowexp.records.files.fingerprint import md5_of
 
 CONTENTS = bytes(range(256)) * 9000  # more than one chunk
 MD5 = hashlib.md5(CONTENTS).hexdigest()

@@ -15,7 +15,7 @@ import pytest
 
 from flowexp.data import DataError
 from flowexp.data.storage.image_cache import ImageCache, Split
-from flowexp.records.fingerprint import of_file
+from flowexp.records.files.fingerprint import of_file
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), np.uint8)
 LABELS = np.arange(5)

@@ -8,8 +8,8 @@ import pytest
 
 from flowexp.data import DataError
 from flowexp.data.storage.npy_files import ShardedArray
-from flowexp.records.fingerprint import of_file
-from flowexp.records.npy import read_rows, write_npy, write_npy_atomically
+from flowexp.records.files.fingerprint import of_file
+from flowexp.records.files.npy import read_rows, write_npy, write_npy_atomically
 
 ARRAY = np.random.default_rng(0).random((7, 2, 3)).astype(np.float16)
 

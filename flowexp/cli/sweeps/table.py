@@ -11,10 +11,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from flowexp.cli.overrides import key_of, read
-from flowexp.cli.shown_sweep import print_sweep
-from flowexp.records import atomic
+from flowexp.cli.sweeps.shown import print_sweep
+from flowexp.records.files import atomic
+from flowexp.records.files.json_files import read_object
 from flowexp.records.job_table import JobRow, JobTable
-from flowexp.records.json_files import read_object
 from flowexp.records.protocol_card import cards_of, keeps_apart
 from flowexp.records.run_folder import RunFolder
 

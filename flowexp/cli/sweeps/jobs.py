@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.override_parser.types import ChoiceSweep, Override
 
 from flowexp.cli.overrides import key_of, last_of, read
-from flowexp.cli.sweeping import jobs_of
+from flowexp.cli.sweeps.settings import jobs_of
 
 _SWEEP = "FLOWEXP_SWEEP"  # variable with how many jobs there are and what is swept: a launcher may start processes
 _JOB, _GROUP = "FLOWEXP_JOB", "FLOWEXP_JOBS_OF"  # of a job: its swept settings, and the folder of its sweep

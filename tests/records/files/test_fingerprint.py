@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowexp.records import fingerprint
-from flowexp.records.fingerprint import Fingerprint
+from flowexp.records.files import fingerprint
+from flowexp.records.files.fingerprint import Fingerprint
 
 BYTES = bytes(range(24))
 

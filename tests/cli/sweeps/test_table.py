@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flowexp.cli.sweep_table import JobResult, print_table
-from flowexp.records import atomic
+from flowexp.cli.sweeps.table import JobResult, print_table
+from flowexp.records.files import atomic
 from flowexp.records.run_folder import RunFolder
 
 

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from flowexp.records import atomic
-from flowexp.records.fingerprint import Fingerprint
+from flowexp.records.files import atomic
+from flowexp.records.files.fingerprint import Fingerprint
 
 _SUM = np.dtype("<u4")  # of a row's checksum
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from flowexp.cli import sweep_jobs
 from flowexp.cli.assembly.building import build_loggers
 from flowexp.cli.errors import sentence_for
+from flowexp.cli.sweeps import jobs as sweep_jobs
 from flowexp.records.run_folder import RunFolder
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from flowexp.cli import launch
 from flowexp.cli.composing import Configs
-from flowexp.cli.sweep_table import JobResult, print_table
-from flowexp.cli.sweeping import is_sweep, per_job
-from flowexp.records import atomic
+from flowexp.cli.sweeps.settings import is_sweep, per_job
+from flowexp.cli.sweeps.table import JobResult, print_table
+from flowexp.records.files import atomic
 from flowexp.records.keys import training_key
 from flowexp.records.run_folder import CONFIG, RunFolder
 from flowexp.report import _with_runs_as_lists, write_report

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flowexp.records import atomic
+from flowexp.records.files import atomic
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path):

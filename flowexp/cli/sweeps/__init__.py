@@ -1,0 +1,1 @@
+"""Hydra multiruns: what each job is given, what is said while they run, and the one table at the end."""

@@ -1,0 +1,1 @@
+"""How a record becomes a file and is read back: atomic writes, JSON, arrays, fingerprints of contents, and caches."""
