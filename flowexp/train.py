@@ -117,7 +117,7 @@ def _train_and_measure(
     config: DictConfig, folder: RunFolder, module: Any, datamodule: Any, origin: dict[str, Any]
 ) -> None:
     """Trains and measures, or is refused before anything in the folder has changed."""
-    from flowexp.cli.assembly import building, plan
+    from flowexp.cli.assembly import building, plan, resuming
     from flowexp.cli.continuation import check_same_training
     from flowexp.measuring.callbacks.beginning import BeforeFirstBatch
     from flowexp.measuring.callbacks.monitor import Monitor
@@ -135,7 +135,7 @@ def _train_and_measure(
     until_saved = signals.listening(f"stops as soon as a step is saved in {folder.path}", trainer.is_global_zero)
     with folder.held() if trainer.is_global_zero else nullcontext(), until_saved:
         check_same_training(folder, config)  # again: another process may have trained here since the door looked
-        checkpoint = _checkpoint_to_take(config, folder, module, datamodule, origin["num_steps"])
+        checkpoint = resuming.checkpoint_to_take(config, folder, module, datamodule, origin["num_steps"])
         trainer.loggers = building.build_loggers(config, folder, _about(origin, module))
         if trainer.is_global_zero:
             atomic.remove_partials(folder.path)
@@ -179,59 +179,6 @@ def _begin(config: DictConfig, folder: RunFolder, trainer: Any, origin: dict[str
         folder.begin(config)
 
 
-def _checkpoint_to_take(
-    config: DictConfig, folder: RunFolder, module: Any, datamodule: Any, num_steps: int
-) -> Path | None:
-    """The checkpoint to go on from, or to measure. Raises ValueError where it does not fit, before anything begins."""
-    if config.trained_run is not None:
-        return _shared_checkpoint(config)
-    file = find_checkpoint(config.ckpt, folder)
-    if file is not None:
-        _check_checkpoint(file, module, datamodule, num_steps)
-    elif config.ckpt == "last":
-        raise ValueError(f"ckpt=last, and {folder.path} has no checkpoint yet: ckpt=auto starts it from its first step")
-    return file
-
-
-def _shared_checkpoint(config: DictConfig) -> Path:
-    """That of the training which this run shares. Raises ValueError where it is not that of its end."""
-    from pathlib import Path
-
-    from flowexp.records.run_folder import RunFolder
-    from flowexp.training.checkpoints import latest_checkpoint, step_of
-
-    trained = RunFolder(Path(config.trained_run))
-    file, step = latest_checkpoint(trained.checkpoints), trained.trained_step()
-    if file is None or step_of(file) != step:
-        newest = "no whole checkpoint" if file is None else f"no whole checkpoint after that of step {step_of(file)}"
-        raise ValueError(
-            f"trained_run={trained.path} has trained {step} steps, and {newest}: go on with it first, by "
-            f"ckpt=auto run_dir={trained.path}"
-        )
-    return file
-
-
-def _check_checkpoint(file: Path, module: Any, datamodule: Any, num_steps: int) -> None:
-    """Raises ValueError, or torch's error for weights of another network, where nothing can go on from a checkpoint."""
-    from flowexp.training.checkpoints import peek
-
-    content = peek(file)
-    if "optimizer_states" not in content or "loops" not in content:
-        raise ValueError(
-            f"{file} holds weights alone, such as `python -m flowexp.adopt` makes a run of, and no state of a training "
-            "to go on from: sample, evaluate and diagnose take its run, and `train init=` begins a training from it"
-        )
-    if (step := int(content["global_step"])) > num_steps:
-        raise ValueError(
-            f"{file} has been trained for {step} steps, and this training ends after {num_steps}: raise "
-            "trainer.max_steps or trainer.max_epochs to train longer, measure it by `python -m flowexp.evaluate`, or "
-            "leave ckpt and run_dir out to train anew"
-        )
-    module.load_state_dict(content["state_dict"])
-    datamodule.load_state_dict(content.get(type(datamodule).__qualname__, {}))
-    datamodule.train_dataloader()  # compares the place in the data; Lightning loads both again
-
-
 def _check_watched(config: DictConfig, module: Any, chosen: list[Any], callbacks: list[Any]) -> None:
     """Raises ValueError where a callback or the learning-rate schedule watches a number that there will not be."""
     from flowexp.measuring.callbacks.watching import check_watchable, check_watched
@@ -249,6 +196,7 @@ def _fit(
     config: DictConfig, folder: RunFolder, trainer: Any, module: Any, datamodule: Any, checkpoint: Path | None
 ) -> int:
     """Trains, or restores the run that already trained this. Returns the step that was reached."""
+    from flowexp.cli.assembly import resuming
     from flowexp.cli.assembly.building import trained
     from flowexp.cli.assembly.rebuilding import restore
     from flowexp.measuring.callbacks.monitor_runs import MeasuringError
@@ -259,7 +207,7 @@ def _fit(
         _warn_of_what_is_not_measured(config)
         module.to(trainer.strategy.root_device)
         return restore(module, checkpoint)
-    if checkpoint is not None and _has_stopped_early(config, folder, checkpoint):
+    if checkpoint is not None and resuming.has_stopped_early(config, folder, checkpoint):
         module.to(trainer.strategy.root_device)
         return restore(module, checkpoint)
     with suppress(MeasuringError):  # raised again when the summary is written
@@ -267,18 +215,6 @@ def _fit(
     if trainer.is_global_zero:
         atomic.write_json(folder.trained_file, trained(config, trainer))
     return int(trainer.global_step)
-
-
-def _has_stopped_early(config: DictConfig, folder: RunFolder, checkpoint: Path) -> bool:
-    """Whether a callback such as EarlyStopping has ended this training with `checkpoint`, its last step."""
-    import json
-
-    from flowexp.records.keys import training_key
-    from flowexp.training.checkpoints import path_of
-
-    trained = json.loads(folder.trained_file.read_text()) if folder.has_trained() else {}
-    same = trained.get("stopped_early") and trained["training_key"] == training_key(config)
-    return bool(same) and checkpoint.absolute() == path_of(folder.checkpoints, trained["step"]).absolute()
 
 
 def _warn_of_what_is_not_measured(config: DictConfig) -> None:
@@ -291,84 +227,6 @@ def _warn_of_what_is_not_measured(config: DictConfig) -> None:
         listed = ", ".join(f"{key}={steps}" for key, steps in keys.items())
         rank_zero_warn(f"{listed} measures during a training, and this run measures the weights that "
                        f"{config.trained_run} has trained: it measures them once")  # fmt: skip
-
-
-def find_checkpoint(ckpt: str | None, folder: RunFolder) -> Any:
-    """The checkpoint to continue from: the newest whole one of this folder, else what `ckpt` points to, else None.
-
-    A run that began from another's checkpoint continues from its newest one at the next start. Raises ValueError where
-    `ckpt` is an older one of this folder: continuing from it would leave the newer ones beside it; and where this
-    folder has trained and has no checkpoint that can be read: it must not start from zero by itself.
-    """
-    from pytorch_lightning.utilities import rank_zero_warn
-
-    from flowexp.cli.continuation import is_within
-    from flowexp.training.checkpoints import latest_checkpoint
-
-    own = latest_checkpoint(folder.checkpoints)
-    if own is None and not is_within(ckpt, folder.path):
-        _check_that_nothing_is_lost(folder)
-    if ckpt in (None, "auto", "last"):
-        return own
-    given = _checkpoint_at(str(ckpt))
-    if own is None or given.absolute() == own.absolute():
-        return given
-    if given.absolute().parent == folder.checkpoints.absolute():
-        raise ValueError(
-            f"ckpt={ckpt} is not the newest checkpoint of this run, {own.name} is: leave run_dir out to begin a new "
-            "run from it, or move the newer ones away"
-        )
-    rank_zero_warn(f"continues from {own}, the newest of this folder, and not from ckpt={ckpt}, where it began")
-    return own
-
-
-def _check_that_nothing_is_lost(folder: RunFolder) -> None:
-    """Raises ValueError where a folder without a checkpoint has records of steps that were trained and saved."""
-    if (step := _steps_on_record(folder)) == 0:
-        return
-    files = [*folder.checkpoints.glob("step_*.ckpt")]
-    state = f"all {len(files)} of its checkpoints are damaged" if files else "its checkpoints are gone"
-    raise ValueError(
-        f"{folder.path} has trained {step} steps, and {state}: bring one back into {folder.checkpoints}, or leave ckpt "
-        "and run_dir out to train from the first step in a folder of its own"
-    )
-
-
-def _steps_on_record(folder: RunFolder) -> int:
-    """The last step that a folder's records name, where a checkpoint must have been saved before it; else 0."""
-    from flowexp.cli.continuation import shares_its_training
-    from flowexp.records.curves import read_training
-    from flowexp.records.recording import read_history
-    from flowexp.training.checkpoints import list_checkpoints, step_of
-
-    if not folder.holds_work() or shares_its_training(folder):
-        return 0
-    ends = [folder.trained_step() or 0, *map(step_of, list_checkpoints(folder.checkpoints))]
-    on_the_way = [entry["step"] for entry in read_history(folder.path)]
-    on_the_way += [int(row["step"]) for row in read_training(folder.path)]
-    saved = [step for step in on_the_way if step >= _saved_every(folder)]
-    return max([*ends, *saved])
-
-
-def _saved_every(folder: RunFolder) -> float:
-    """The steps between two checkpoints of the run in a folder; infinite where that cannot be read."""
-    try:
-        return int(folder.config().checkpoint.every_n_steps)
-    except Exception:  # a damaged config: what it is worth is another's matter
-        return float("inf")
-
-
-def _checkpoint_at(ckpt: str) -> Path:
-    """The checkpoint that a path points to, or the newest of the run there. Raises ValueError where there is none."""
-    from pathlib import Path
-
-    from flowexp.training.checkpoints import is_checkpoint, latest_checkpoint
-
-    path = Path(ckpt)
-    found = latest_checkpoint(path / "checkpoints") if path.is_dir() and not is_checkpoint(path) else path
-    if found is None or not found.exists():
-        raise ValueError(f"ckpt={ckpt} is neither a checkpoint nor a run folder with one: give auto, last or a path")
-    return found
 
 
 def _finish(config: DictConfig, folder: RunFolder, trainer: Any, step: int, measured: dict[str, Measurement]) -> None:
