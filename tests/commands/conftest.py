@@ -40,6 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
+@pytest.fixture(autouse=True)
+def commands_draw_without_layout(pictures_without_layout: None) -> None:
+    """How pictures look is asked in tests/records and tests/reporting."""
+
+
 @dataclass(frozen=True)
 class Finished:
     """A command that has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ class Digits(ImageDataModule):
         return everything.select(train), everything.select(test)
 
 
+@cache
 def _read_digits() -> ImageSet:
     pixels, labels = read_table()
     images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)

@@ -73,8 +73,9 @@ def load_lite0() -> tuple[nn.Module, str]:
     import timm
 
     saved, weights = read_state_dict(find_weights())
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    network.load_state_dict(match_in_order(saved, network.state_dict()))
+    with torch.device("meta"):  # without numbers of its own, which take longer to draw than these to read
+        network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    network.load_state_dict(match_in_order(saved, network.state_dict()), assign=True)
     return network, weights
 
 
