@@ -59,13 +59,15 @@ def fixed_global_seeds() -> None:
 def composed_once() -> Iterator[None]:
     """What Hydra composes of `conf/` alone is the same for the same words: a copy is given of what it once composed.
 
-    Of other words with the same choices of groups the yamls are merged once, and only the values are set anew; and each
-    yaml is read once. Copies are pickled ones, which take a sixth of the time of deep ones.
+    Of other words with the same choices of groups the yamls are merged once, and only the values are set anew; each
+    yaml is read once; and the choices so far are listed where a yaml asks for one of them. Copies are pickled ones,
+    which take a sixth of the time of deep ones.
     """
-    from hydra._internal import config_loader_impl
+    from hydra._internal import config_loader_impl, defaults_list
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.config_repository import ConfigRepository, IConfigRepository
     from hydra._internal.defaults_list import DefaultsList, Overrides
+    from hydra.core.default_element import InputDefault
     from hydra.core.override_parser.types import Override
 
     from flowexp.cli.composing import config_folder
@@ -74,6 +76,7 @@ def composed_once() -> Iterator[None]:
     choose, chosen = config_loader_impl.create_defaults_list, {}
     merge, merged = ConfigLoaderImpl._compose_config_from_defaults_list, {}
     read, were_read = ConfigRepository.load_config, {}
+    list_choices = defaults_list._create_interpolation_map
 
     def is_of_conf_alone(sources: IConfigRepository | ConfigLoaderImpl) -> bool:
         return [each.path for each in sources.get_sources() if each.scheme() == "file"] == [str(config_folder())]
@@ -118,6 +121,10 @@ def composed_once() -> Iterator[None]:
             return read(self, config_path)
         return copy_of(were_read, config_path, lambda: read(self, config_path))
 
+    def choices_so_far(overrides: Overrides, listed: list[InputDefault], self_added: bool) -> object:
+        asked = any(each.is_interpolation() for each in listed)
+        return list_choices(overrides, listed, self_added) if asked else None
+
     def with_its_sources(self: ConfigRepository, memo: object) -> ConfigRepository:
         repository = object.__new__(ConfigRepository)
         repository.sources = self.sources  # another search path would be another list
@@ -127,6 +134,7 @@ def composed_once() -> Iterator[None]:
         patch.setattr(ConfigLoaderImpl, "load_configuration", load)
         patch.setattr(config_loader_impl, "create_defaults_list", defaults)
         patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", config_of)
+        patch.setattr(defaults_list, "_create_interpolation_map", choices_so_far)
         patch.setattr(ConfigRepository, "load_config", content)
         patch.setattr(ConfigRepository, "__deepcopy__", with_its_sources, raising=False)
         yield
@@ -207,17 +215,26 @@ def warm_processes(warm_python: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.fixture
-def pictures_without_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that ask whether a picture is made, and not how it looks: its layout takes half of its time."""
+def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that ask whether a picture is made, and not how it looks.
+
+    Those of a measurement, which tests/measuring draws, are a single point; in others nothing is laid out.
+    """
     from matplotlib.figure import Figure
 
-    save = Figure.savefig
+    from flowexp.records import figures, recording
 
-    def plain(figure: Figure, *where: object, **how: object) -> None:
+    save, save_figure = Figure.savefig, figures.save_figure
+
+    def without_layout(figure: Figure, *where: object, **how: object) -> None:
         figure.set_layout_engine("none")
-        save(figure, *where, **how)
+        save(figure, *where, **{"dpi": 20, **how})
 
-    monkeypatch.setattr(Figure, "savefig", plain)
+    def as_a_point(figure: Figure, path: Path) -> None:
+        save_figure(Figure((1, 1), dpi=1) if path.suffix == ".png" else figure, path)
+
+    monkeypatch.setattr(Figure, "savefig", without_layout)
+    monkeypatch.setattr(recording, "save_figure", as_a_point)
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def commands_draw_without_layout(pictures_without_layout: None) -> None:
+def commands_draw_quickly(quick_pictures: None) -> None:
     """How pictures look is asked in tests/records and tests/reporting."""
 
 

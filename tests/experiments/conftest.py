@@ -11,9 +11,7 @@ from flowexp.measuring.diagnostics import logistic_regression
 
 
 @pytest.fixture
-def runs_in_process(
-    in_process: Callable[..., int], pictures_without_layout: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def runs_in_process(in_process: Callable[..., int], quick_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes run their commands in the process of the test, and their folders lie in an empty current folder.
 
     A probe of a network that has learned nothing would take a thousand iterations to converge.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flowexp.data import DataError, Digits
-from flowexp.data.datasets.digits import read_table
+from flowexp.data.datasets.digits import _read_digits, read_table
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,7 @@ def test_a_release_with_the_file_elsewhere_is_asked_for_the_digits(monkeypatch: 
 
 def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    _read_digits.cache_clear()
     with pytest.raises(DataError, match="pip install scikit-learn"):
         Digits().setup()
 

@@ -46,9 +46,9 @@ def test_a_monitor_mixes_no_devices(name, datamodule):
 
 
 def test_all_scores_of_samples_mix_no_devices(datamodule):
+    encoder = create_encoder("efficientnet_lite", input_size=48)
     with pretended_accelerator(answers=2):
         module = moved(random_module())
-        encoder = create_encoder("efficientnet_lite", input_size=48)
         scores = SampleMetrics(encoder, metrics="all", num_samples=1000, max_reference=1000, cache=None)
         with module.averaged():
             assert "frechet/efficientnet_lite" in scores.measure(module, datamodule, 0).scalars
