@@ -30,8 +30,8 @@ pytestmark = pytest.mark.slow
 BATCH = 16
 
 
-def dit(**options: Any) -> Backbone:
-    return create_backbone("dit_nano2", resolution=8, channels=1, depth=3, width=16, heads=2, **options)
+def dit(depth: int = 3, **options: Any) -> Backbone:
+    return create_backbone("dit_nano2", resolution=8, channels=1, depth=depth, width=16, heads=2, **options)
 
 
 NETWORKS: dict[str, Callable[[], Backbone]] = {
@@ -100,7 +100,7 @@ def test_nor_on_any_path(prediction: str, interpolant: type[Interpolant]) -> Non
     with pretended_accelerator() as device:
         path, law = interpolant(), LogitNormal() if prediction == "data" else Stratified()
         parts = {"interpolant": path, "time_sampler": law}
-        trained_on(device, FlowMatching(dit(), parameterization=Parameterization(prediction=prediction), **parts))
+        trained_on(device, FlowMatching(dit(1), parameterization=Parameterization(prediction=prediction), **parts))
 
 
 def test_optimal_transport_asks_for_its_pairs() -> None:
@@ -122,7 +122,7 @@ def test_optimal_transport_asks_for_its_pairs() -> None:
 )
 def test_sampling_never_waits_for_the_accelerator(solver: str, settings: dict[str, Any]) -> None:
     with pretended_accelerator():
-        module = FlowMatching(dit(num_classes=10), sampler=Sampler(solver=solver, num_steps=4, **settings))
+        module = FlowMatching(dit(1, num_classes=10), sampler=Sampler(solver=solver, num_steps=2, **settings))
         moved(module)
         images = module.sample(range(4), seed=0).images
         assert images.device.type == "cuda"
