@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from threading import Event
@@ -276,6 +278,13 @@ class RunFolder:
 
 
 def _read_config(file: Path) -> DictConfig:
+    """A copy of what the file holds, which is read again where it has changed: commands ask for it several times."""
+    state = file.stat()
+    return copy.deepcopy(_config_in(file, Path.cwd(), state.st_mtime_ns, state.st_size, state.st_ino))
+
+
+@lru_cache(maxsize=256)
+def _config_in(file: Path, *_: object) -> DictConfig:
     try:
         config = OmegaConf.load(file)
     except Exception as error:  # the parsers raise several kinds, and OSError without a number for a lone word
