@@ -98,8 +98,8 @@ def test_equal_samplers_are_drawn_once(module):
 @pytest.mark.slow
 def test_a_calibration_that_was_stopped_goes_on_and_finds_what_one_left_alone_does(module, datamodule, tmp_path: Path):
     settings = SMALL | {"batch_size": 10}
-    alone = measure(SSCCalibration(**settings), module, datamodule)
-    all_calls = calls_during(lambda: measure(SSCCalibration(**settings), module, datamodule), module)
+    found: list = []
+    all_calls = calls_during(lambda: found.append(measure(SSCCalibration(**settings), module, datamodule)), module)
     stopping = SSCCalibration(**settings, kept_in=str(tmp_path))
     extract, seen = stopping.encoder.extract, []
 
@@ -112,10 +112,10 @@ def test_a_calibration_that_was_stopped_goes_on_and_finds_what_one_left_alone_do
     stopping.encoder.extract = extract_few  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         measure(stopping, module, datamodule)
-    found: list = []
     again = SSCCalibration(**settings, kept_in=str(tmp_path))
     second = calls_during(lambda: found.append(measure(again, module, datamodule)), module)
-    assert found[0].rows == alone.rows and found[0].verdicts == alone.verdicts
+    alone, resumed = found
+    assert resumed.rows == alone.rows and resumed.verdicts == alone.verdicts
     spent = 8 * 10 * 2  # of the 8 batches of 10 samples and 2 steps; the proposal's calls come on top
     assert 0 < second < all_calls - spent
     third = calls_during(lambda: measure(SSCCalibration(**settings, kept_in=str(tmp_path)), module, datamodule), module)
