@@ -33,7 +33,7 @@ from flowexp.training.checkpoints import (
 )
 
 sys.path.append(str(Path(__file__).parent))  # processes of their own import what they run
-from checkpoint_processes import Regression, content, fit, fit_together, kill_twenty_savers
+from checkpoint_processes import Regression, content, fit, fit_together, kill_ten_savers
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning"),
@@ -228,8 +228,8 @@ def test_content_that_cannot_be_resumed_is_reported_with_the_first_checkpoint(tm
 
 @pytest.mark.slow
 def test_a_kill_during_a_save_leaves_no_torn_checkpoint(tmp_path: Path):
-    """Twenty kills at random moments; some of them, as the partial files show, in the middle of a save."""
-    killing = SPAWN.Process(target=kill_twenty_savers, args=(tmp_path,))
+    """Ten kills at random moments; some of them, as the partial files show, in the middle of a save."""
+    killing = SPAWN.Process(target=kill_ten_savers, args=(tmp_path,))
     killing.start()
     killing.join(120)
     assert killing.exitcode == 0
