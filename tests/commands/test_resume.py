@@ -44,12 +44,12 @@ def interrupted(shell, lcf) -> Interrupted:
     2. ckpt=auto, then SIGTERM at a random moment.
     3. ckpt=last, to the end.
     """
-    slow = ("+callbacks.slow._target_=witnesses.Slow", "+callbacks.slow.seconds=0.3", "logger=wandb")
+    slow = ("+callbacks.slow._target_=witnesses.Slow", "+callbacks.slow.seconds=0.15", "logger=wandb")
     until = "+callbacks.slow.last={}".format
     root = shell.folder / "outputs"
 
     def reached(step: int) -> Callable[[], bool]:
-        return lambda: any(root.rglob(f"step_{step:08d}.ckpt")) and not time.sleep(random.SystemRandom().random())
+        return lambda: any(root.rglob(f"step_{step:08d}.ckpt")) and not time.sleep(random.SystemRandom().random() / 2)
 
     killed = shell.start("train", *lcf, *slow, until(6)).signal_when(reached(4), signal.SIGKILL)
     (checkpoints,) = root.rglob("checkpoints")
@@ -61,7 +61,7 @@ def interrupted(shell, lcf) -> Interrupted:
     terminated = again.signal_when(reached(next_step), signal.SIGTERM)
     saved = list_checkpoints(checkpoints)[-1]
     dead_server = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
-    finished = shell.run("train", *lcf, "logger=wandb", "logger.wandb.connect_seconds=3", "ckpt=last", **dead_server)
+    finished = shell.run("train", *lcf, "logger=wandb", "logger.wandb.connect_seconds=1", "ckpt=last", **dead_server)
     return Interrupted(checkpoints.parent, killed, rows, damaged, terminated, saved, finished)
 
 
