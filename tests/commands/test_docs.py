@@ -23,7 +23,12 @@ OF_THE_ROOT = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECUR
 PAGES = [*OF_THE_ROOT, *sorted(path for path in (ROOT / "docs").rglob("*.md") if "results" not in path.parts)]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 WITH_CODE = [str(page.relative_to(ROOT)) for page in PAGES if "```python" in page.read_text()]
-SHORTER = {"model.sample(16, seed=0": "model.sample(2, seed=0"}  # what a test need not wait for
+SHORTER = {  # what a test need not wait for
+    "model.sample(16, seed=0": "model.sample(2, seed=0",
+    "    max_steps=20,": "    max_steps=4,",
+    "warmup_steps=10": "warmup_steps=2",
+    "Digits(batch_size=128)": "Digits(batch_size=32)",
+}
 NOT_RUN = {  # first lines of blocks that no test runs as they are, and why
     "from diffusers import StableDiffusion3Pipeline": "downloads 15 GB; docs/notebooks/ssc_diffusers.py runs such",
     "import flowexp\n\nmodel = flowexp.load(DIR)": "DIR is an export of the reader; test_whole_way.py loads one",
