@@ -46,6 +46,10 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(10_000, 10, 10)
 
 
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def no_cluster_left_behind() -> Iterator[None]:
     """A strategy that trained in this process leaves its address in the environment."""
