@@ -92,7 +92,11 @@ READ_BY = {
     f"{MEASUREMENT}.csv": "measures report",
     "csv/version_0/metrics.csv": "auto report",
 }
-OF_EACH_KIND = ("one bit flipped", "a list")  # what cannot be read, and what reads as something else
+OF_EACH_KIND = (
+    "one bit flipped",
+    "a list",
+    "missing",
+)  # what cannot be read, what reads as something else, and nothing
 
 CASES = [
     pytest.param(file, how, name.rstrip("*"), "*" in name, id=f"{file}, {how}, {name.rstrip('*')}")
