@@ -187,3 +187,11 @@ def test_the_folder_shows_the_architecture_and_rooms_have_few_doors() -> None:
     ]
     assert len(entries) <= 22
     assert len({(one, other) for one, other in arrows if one != other}) <= 70
+
+
+def test_nothing_is_imported_from_a_conftest() -> None:
+    """Several files have that name, and which of them is found depends on the path."""
+    files = [*(ROOT / "tests").rglob("*.py")]
+    assert not [
+        place(file) for file in files if re.search(r"^(from|import) conftest\b", file.read_text(), re.MULTILINE)
+    ]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Shell
 from safetensors.torch import load_file
+from shells import Shell
 from small_sit import SMALL
 
 import flowexp
