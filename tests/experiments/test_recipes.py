@@ -129,7 +129,7 @@ def test_a_wrong_word_is_answered_with_the_right_ones(
 def test_without_a_name_all_recipes_are_listed(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce.main([]) == 0
     page = capsys.readouterr().out
-    assert all(f"\n{name}\n" in page for name in RECIPES) and "cpu (1.5 hours on two cores)" in page
+    assert all(f"\n{name}\n" in page for name in RECIPES) and "cpu (2.5 hours of one core)" in page
 
 
 def test_a_recipe_of_the_current_folder_is_found_by_its_name(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,8 +299,8 @@ def test_a_budget_like_another_has_its_lines_at_more_steps_without_the_networks_
     cpu, gpu = (read_recipe("lcf/fig05", [f"budget={budget}"]).settings for budget in ("cpu", "gpu"))
     assert gpu.panels == cpu.panels and "+backbone.width=64" in cpu.shared
     assert [*gpu.shared] == [
-        "callbacks=none", "checkpoint.keep_every_n_steps=5000", "trainer.max_steps=30000", "trainer.accelerator=gpu"
+        "callbacks=none", "checkpoint.keep_every_n_steps=1500", "trainer.max_steps=30000", "trainer.accelerator=gpu"
     ]  # fmt: skip
-    assert [*gpu.measurements.distance.grid.step] == [10 * step for step in cpu.measurements.distance.grid.step]
-    assert gpu.measurements.distance.measured[-1] == "callbacks.frechet.num_samples=10000"
+    assert [*gpu.measurements.distance.grid.step] == [3 * step for step in cpu.measurements.distance.grid.step]
+    assert gpu.measurements.distance.measured[-1] == "callbacks.frechet.num_samples=3000"
     assert read_recipe("lcf/fig07", ["budget=gpu"]).seeds == 3
