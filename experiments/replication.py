@@ -1,7 +1,8 @@
 """The replication report: `python -m experiments.replication` writes docs/replication.md from the recipes' results.
 
 Results of `python -m flowexp.reproduce` below results/ are taken over into docs/results/replication first; those that
-lie there already stay. Every claim of every recipe has a row, with its rule; one whose recipe has no results is open.
+lie there already stay. All are judged from their tables, by the rules as they stand. Every claim of every recipe has a
+row, with its rule; one whose recipe has no results is open.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowexp.cli.recipes import find_recipes
+from flowexp.cli.recipes import decide, find_recipes, read_recipe
 from flowexp.cli.recipes.recipe import read_yaml, shipped
 from flowexp.records.files import atomic, fingerprint
+from flowexp.records.tables import read_csv
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, KEPT = DOCS / "replication.md", DOCS / "results" / "replication"
@@ -82,6 +84,17 @@ def _note_protocol(made: Path, protocol: Path) -> None:
     """The protocol itself is long; what identifies it stands beside the results."""
     notes = json.loads(made.read_text(encoding="utf-8"))
     atomic.write_json(made, notes | {"protocol": fingerprint.of_values(json.loads(protocol.read_text()))[:8]})
+
+
+def judge_again(name: str) -> dict[str, dict[str, str]]:
+    """How the claims of a recipe end by its committed tables, in the form of claims.json; none without results."""
+    if not (KEPT / name).exists():
+        return {}
+    recipe = read_recipe(name, [])
+    tables = {file.stem: read_csv(file) for file in sorted((KEPT / name).glob("*.csv"))}
+    module = recipe.module()
+    judgements = module.judge(tables) if hasattr(module, "judge") else {}
+    return {claim.name: claim.data() for claim in decide(recipe.claims, judgements)}
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -178,6 +191,9 @@ def main() -> None:
     if sys.argv[1:]:
         raise SystemExit(f"error: the report takes no arguments, got {' '.join(sys.argv[1:])}")
     take_over()
+    for name in shipped_recipes():
+        if claims := judge_again(name):
+            atomic.write_json(KEPT / name / "claims.json", claims)
     atomic.write_text(PAGE, report(results()))
     print(f"wrote {PAGE}")
 

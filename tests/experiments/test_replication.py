@@ -15,6 +15,13 @@ def test_the_committed_report_is_that_of_the_rules_and_results_that_are_committe
     assert replication.PAGE.read_text() == replication.report(replication.results())
 
 
+def test_every_committed_verdict_follows_from_the_committed_tables_by_the_committed_rules() -> None:
+    judged = {name: replication.judge_again(name) for name in replication.shipped_recipes()}
+    kept = {name: replication.KEPT / name / "claims.json" for name in judged}
+    assert judged == {name: json.loads(file.read_text()) if file.exists() else {} for name, file in kept.items()}
+    assert sum(map(len, judged.values())) >= 79
+
+
 def test_results_are_taken_over_with_their_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(replication, "DOCS", tmp_path / "docs")

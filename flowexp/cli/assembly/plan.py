@@ -53,11 +53,24 @@ def describe(config: DictConfig, module: FlowMatching, datamodule: ImageDataModu
 
 def _optimizer(config: DictConfig, module: FlowMatching) -> str:
     """`AdamW, lr 0.002, weight decay 0.01; warmup 100 steps; gradients clipped at norm 1`."""
-    schedule = ", ".join(f"{key} {value}" for key, value in config.lr_schedule.items() if _is_set(str(key), value))
     name = str(config.lr_schedule["_target_"]).rpartition(".")[2]
+    given = [_in_words(str(key), value) for key, value in config.lr_schedule.items() if _is_set(str(key), value)]
+    schedule = ", ".join([name, *given]).replace(f"{name}, {name} ", f"{name} ")
     limit, kind = config.trainer.get("gradient_clip_val"), config.trainer.get("gradient_clip_algorithm") or "norm"
     clipping = f"gradients clipped at {kind} {limit:g}" if limit else "gradients are not clipped"
-    return f"{describe_optimizer(module.make_optimizer)}; {name} {schedule}".rstrip() + f"; {clipping}"
+    return f"{describe_optimizer(module.make_optimizer)}; {schedule}; {clipping}"
+
+
+def _in_words(key: str, value: float) -> str:
+    """A setting of a schedule as it is read aloud.
+
+    >>> _in_words("warmup_steps", 2000), _in_words("num_epochs", 5), _in_words("final_share", 0.1)
+    ('warmup 2,000 steps', '5 epochs', 'final share 0.1')
+    """
+    *words, unit = key.split("_")
+    if unit not in ("steps", "epochs"):
+        return f"{' '.join([*words, unit])} {value:g}"
+    return " ".join([word for word in words if word != "num"] + [f"{value:,} {unit}"])
 
 
 def _is_set(key: str, value: Any) -> bool:

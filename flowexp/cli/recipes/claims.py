@@ -54,11 +54,12 @@ def judge_difference(values: Sequence[float], matters: float, unit: str = "", sc
         return Judgement(UNTESTABLE, f"because the rule needs {FEWEST_SEEDS} seeds, and here are {given}")
     middle, error = mean(values), stdev(values) / math.sqrt(len(values))
     said = f"{scale * middle:.3g}{unit} (standard error {scale * error:.2g}, {len(values)} seeds)"
+    least = f"{scale * matters:g}{unit if scale * matters != 1 else unit.removesuffix('s')}"
     if middle - STANDARD_ERRORS * error > 0 and middle >= matters:
         return Judgement("supported", said)
     if middle + STANDARD_ERRORS * error < matters:
-        return Judgement("refuted", f"{said}; {scale * matters:g}{unit} would count")
-    return Judgement(UNTESTABLE, f"because {said} neither shows nor excludes {scale * matters:g}{unit}")
+        return Judgement("refuted", f"{said}; {least} would count")
+    return Judgement(UNTESTABLE, f"because {said} neither shows nor excludes {least}")
 
 
 def judge_points(values: Sequence[float], matters: float = 0.01) -> Judgement:
