@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Rows, compare_scores, measure_scores, plot_cells, published
+from flowexp.cli.recipes import (
+    Judgement,
+    Rows,
+    compare_scores,
+    gains,
+    judge_share,
+    measure_scores,
+    plot_cells,
+    published,
+)
 
 SCALES = {"FM": "none", "SSC": "1.1 to 1"}
 
@@ -30,3 +39,10 @@ def summarise(tables: dict[str, Rows]) -> Rows:
         for method in names[row["model"]]
     }
     return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "SiT-XL/2, 7M steps, REPA 4M")
+
+
+def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
+    guided = {"CFG": 1.5, "SSC": "none"}
+    return {
+        "ssc_helps_beside_guidance": judge_share(gains(tables["scores"], guided, guided | {"SSC": "1.1 to 1"})),
+    }

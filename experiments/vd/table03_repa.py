@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Rows, compare_scores, measure_scores, plot_cells, published
+from flowexp.cli.recipes import (
+    Judgement,
+    Rows,
+    compare_scores,
+    gains,
+    judge_share,
+    measure_scores,
+    plot_cells,
+    published,
+)
 
 CELLS = {"REPA": ("REPA", "none"), "MAFM": ("MAFM", "none"), "SSC": ("REPA", "1.1 to 1")}
 
@@ -34,3 +43,11 @@ def summarise(tables: dict[str, Rows]) -> Rows:
         paper,
         "400,000 steps" if sized else "SiT-B/2, 400,000 steps",
     )
+
+
+def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
+    repa = {"method": "REPA", "SSC": "none"}
+    return {
+        "mafm_helps_repa": judge_share(gains(tables["scores"], repa, repa | {"method": "MAFM"})),
+        "ssc_helps_repa": judge_share(gains(tables["scores"], repa, repa | {"SSC": "1.1 to 1"})),
+    }

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Rows, compare_scores, measure_scores, plot_cells, published
+from flowexp.cli.recipes import (
+    Judgement,
+    Rows,
+    compare_scores,
+    gains,
+    judge_share,
+    measure_scores,
+    plot_cells,
+    published,
+)
 
 SCALES = {"FM": "none", "SSC": "1.1 to 1"}
 
@@ -23,3 +32,12 @@ def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
 def summarise(tables: dict[str, Rows]) -> Rows:
     paper = {(row["interpolant"], SCALES[row["method"]]): row["fid"] for row in published("vd", "table6")}
     return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "SiT-B/2, 400,000 steps")
+
+
+def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
+    def judged(path: str) -> Judgement:
+        plain = {"method": path, "SSC": "none"}
+        return judge_share(gains(tables["scores"], plain, plain | {"SSC": "1.1 to 1"}))
+
+    paths = {"linear": "Linear", "vp": "SBDM-VP", "gvp": "GVP"}
+    return {f"ssc_helps_on_{name}": judged(path) for name, path in paths.items()}

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Rows, compare_scores, measure_scores, plot_cells, published
+from flowexp.cli.recipes import (
+    Judgement,
+    Rows,
+    compare_scores,
+    judge_share,
+    least_gains,
+    measure_scores,
+    plot_cells,
+    published,
+)
 
 KEYS = ("SSC",)  # what tells its lines apart
 
@@ -25,3 +34,7 @@ def summarise(tables: dict[str, Rows]) -> Rows:
         for row in published("vd", "table8")
     }
     return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "a U-Net of 76M")
+
+
+def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
+    return {"ssc_helps_a_unet": judge_share(least_gains(tables["scores"], {"SSC": "none"}))}

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Rows, compare_scores, measure_scores, plot_cells, published
+from flowexp.cli.recipes import (
+    Judgement,
+    Rows,
+    compare_scores,
+    gains,
+    judge_share,
+    least_gains,
+    measure_scores,
+    plot_cells,
+    published,
+)
 
 KEYS = ("method", "SSC")  # what tells its lines apart
 
@@ -21,3 +31,12 @@ def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
 def summarise(tables: dict[str, Rows]) -> Rows:
     paper = {(row["method"], "none"): row["fid"] for row in published("vd", "table9")}
     return compare_scores(tables["scores"], KEYS, {"method": "FM"}, paper, "SiT-S/2, 400,000 steps")
+
+
+def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
+    rows = tables["scores"]
+    rapid, sustained = {"method": "MAFM quad_out"}, {"method": "MAFM quad_in"}
+    return {
+        "every_shape_helps": judge_share(least_gains(rows, {"method": "FM"})),
+        "sustained_beats_rapid": judge_share(gains(rows, rapid, sustained), 0.01),
+    }

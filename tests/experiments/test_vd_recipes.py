@@ -154,3 +154,41 @@ def test_the_papers_numbers_stand_beside_the_cells_that_they_are_of(name: str) -
     table = module.summarise({"grid" if name == "vd/fig04" else "scores": rows})
     (column,) = [column for column in table[0] if column.startswith("the paper's FID")]
     assert sum(row[column] is not None for row in table) == PAPER[name]
+
+
+TABLES = [
+    ("vd/table2", {"CFG": 1.5, "SSC": "1.1 to 1"}, {"ssc_helps_beside_guidance"}),
+    ("vd/table3", {"method": "MAFM"}, {"mafm_helps_repa"}),
+    ("vd/table3", {"method": "REPA", "SSC": "1.1 to 1"}, {"ssc_helps_repa"}),
+    ("vd/table6", {"method": "SBDM-VP", "SSC": "1.1 to 1"}, {"ssc_helps_on_vp"}),
+    ("vd/table8", {}, {"ssc_helps_a_unet"}),
+    ("vd/table9", {}, {"every_shape_helps"}),
+    ("vd/table9", {"method": "MAFM quad_in"}, {"sustained_beats_rapid"}),
+]
+
+
+@pytest.mark.parametrize(("name", "better", "supported"), TABLES)
+def test_a_claim_holds_where_its_own_cell_is_the_better_one(
+    name: str, better: dict[str, object], supported: set[str]
+) -> None:
+    """Without `better`, all cells are better than the plain one; a cell that is no better then makes it a no."""
+    recipe = read_recipe(name, ["budget=cpu"])
+    cells = [
+        {"method": label[-1], **cell}
+        for label in recipe.lines
+        for grid in lines._grids(recipe.settings)
+        for cell in cells_of(grid)
+    ]
+    plain = cells[0]
+
+    def judged(lowered: list[dict[str, object]]) -> set[str]:
+        rows = [
+            {**cell, "network calls": 50, "seed": seed, "frechet/x": (90.0 if cell in lowered else 100.0) + seed}
+            for cell in cells
+            for seed in range(3)
+        ]
+        return {key for key, end in recipe.module().judge({"scores": rows}).items() if end.state == "supported"}
+
+    chosen = [cell for cell in cells if cell != plain and better.items() <= cell.items()]
+    assert judged(chosen) == supported and judged([]) == set()
+    assert better or judged(chosen[1:]) == set()

@@ -39,7 +39,7 @@ from flowexp.cli.recipes.probe_curves import (
 )
 from flowexp.cli.recipes.published import published
 from flowexp.cli.recipes.recipe import Recipe, find_recipes, read_recipe
-from flowexp.cli.recipes.scores import compare_scores, gains, measure_scores, plot_cells, score_columns
+from flowexp.cli.recipes.scores import compare_scores, gains, least_gains, measure_scores, plot_cells, score_columns
 from flowexp.cli.recipes.tables import (
     baselines_in,
     by_seed,
@@ -79,6 +79,7 @@ __all__ = [
     "judge_points",
     "judge_share",
     "last_distances",
+    "least_gains",
     "markdown_table",
     "measure_features_and_samples",
     "measure_scores",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from flowexp.cli.recipes.recipe import find_recipes, read_yaml
-from flowexp.records.files.json_files import read_object
 
 
 def overview() -> str:
@@ -25,9 +24,6 @@ def overview() -> str:
 
 
 def _with_cost(name: str, budget: str, costs: Mapping[str, Any]) -> str:
-    """A budget with its cost, as its yaml or the results that are here have it, and whether there are results."""
-    try:
-        made = read_object(Path("results", name, budget, "made.json"))
-        return f"{budget} [made: {made['minutes']:g} minutes]"
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{budget} ({costs[budget]})" if budget in costs else budget
+    """A budget with its cost from nothing on, as its yaml has it, and whether there are results."""
+    cost = f" ({costs[budget]})" if budget in costs else ""
+    return f"{budget}{cost}{' [made]' if Path('results', name, budget, 'made.json').exists() else ''}"

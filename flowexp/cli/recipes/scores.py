@@ -40,6 +40,16 @@ def gains(rows: Sequence[Row], plain: Row, other: Row, score: str | None = None)
     return shares_saved(before, after)
 
 
+def least_gains(rows: Sequence[Row], plain: Row) -> list[float]:
+    """`gains` of the cell that gains least by the mean over seeds, of those that differ from `plain` in its one column.
+
+    What all of the cells are said to do is decided by it.
+    """
+    ((column, value),) = plain.items()
+    others = [other for other in dict.fromkeys(row[column] for row in rows) if other != value]
+    return min((gains(rows, plain, {column: other}) for other in others), key=lambda shares: mean(shares or [math.inf]))
+
+
 def compare_scores(
     rows: Sequence[Row],
     keys: Sequence[str],
