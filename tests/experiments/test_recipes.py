@@ -146,6 +146,7 @@ def test_a_recipe_of_the_current_folder_is_found_by_its_name(workdir: Path, caps
     assert made == {"made.json", "square.csv", "square.png", "table.md", "report.html"}
     assert "| 2 | 4 |" in (results / "table.md").read_text()
     assert capsys.readouterr().out.splitlines()[-1] == "results/mine/cpu/report.html"
+    assert reproduce.main([]) == 0 and "budgets: cpu [made]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
