@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.verdict_picture import draw_verdicts
 from flowexp.cli.recipes import decide, find_recipes, read_recipe
 from flowexp.cli.recipes.recipe import read_yaml, shipped
+from flowexp.records.figures import save_figure
 from flowexp.records.files import atomic, fingerprint
 from flowexp.records.tables import read_csv
 
@@ -31,6 +33,13 @@ STATES = {
     "not testable at this scale": "not testable",
     OPEN: "open",
 }
+PAPERS = {"lcf": "Local Contrastive Flow", "vd": "The Velocity Deficit"}
+PICTURE = """![differences found for each claim, in units of what would count](results/replication/{paper}.png)
+
+Each row is a claim that a difference over seeds decided, with 2 standard errors. From 1 on, shaded, a difference
+counts; a triangle lies beyond the axis. Hollow points are claims that there is none.
+
+"""
 HEAD = """# Replication report
 
 Made by `python -m experiments.replication`; do not edit. Each claim of the two papers that a run can test has a rule in
@@ -86,7 +95,7 @@ def _note_protocol(made: Path, protocol: Path) -> None:
     atomic.write_json(made, notes | {"protocol": fingerprint.of_values(json.loads(protocol.read_text()))[:8]})
 
 
-def judge_again(name: str) -> dict[str, dict[str, str]]:
+def judge_again(name: str) -> dict[str, dict[str, Any]]:
     """How the claims of a recipe end by its committed tables, in the form of claims.json; none without results."""
     if not (KEPT / name).exists():
         return {}
@@ -118,9 +127,9 @@ def result_of(name: str, file: Path) -> Result:
     return Result(name, docstring.splitlines()[0], claims, _read(kept / "made.json"), kept if kept.exists() else None)
 
 
-def _end(rule: Mapping[str, Any], end: Mapping[str, Any] | None) -> dict[str, str]:
+def _end(rule: Mapping[str, Any], end: Mapping[str, Any] | None) -> dict[str, Any]:
     if end is not None:
-        return {"state": str(end["state"]), "evidence": str(end["evidence"])}
+        return {"state": str(end["state"]), "evidence": str(end["evidence"]), "effect": end.get("effect")}
     if rule.get("not_testable"):
         return {"state": "not testable at this scale", "evidence": f"because {rule['not_testable']}"}
     return {"state": OPEN, "evidence": ""}
@@ -136,10 +145,15 @@ def report(found: Iterable[Result]) -> str:
     states = Counter(claim["state"] for result in found for claim in result.claims.values())
     count = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
     parts = [HEAD, f"\n**{sum(states.values())} claims: {count}.**\n", _refutations(found)]
-    for paper, title in (("lcf", "Local Contrastive Flow"), ("vd", "The Velocity Deficit")):
-        own = [result for result in found if result.name.startswith(f"{paper}/")]
-        parts += [f"\n## {title}\n\n", _claims_table(own), *map(_section, own)]
+    for paper, title in PAPERS.items():
+        own = of_paper(found, paper)
+        parts += [f"\n## {title}\n\n", PICTURE.format(paper=paper), _claims_table(own), *map(_section, own)]
     return "".join(parts)
+
+
+def of_paper(found: Iterable[Result], paper: str) -> list[Result]:
+    """The results of a paper's recipes."""
+    return [result for result in found if result.name.startswith(f"{paper}/")]
 
 
 def _refutations(found: Iterable[Result]) -> str:
@@ -194,7 +208,11 @@ def main() -> None:
     for name in shipped_recipes():
         if claims := judge_again(name):
             atomic.write_json(KEPT / name / "claims.json", claims)
-    atomic.write_text(PAGE, report(results()))
+    found = results()
+    for paper in PAPERS:
+        drawn = draw_verdicts([claim for result in of_paper(found, paper) for claim in result.claims.values()])
+        save_figure(drawn, KEPT / f"{paper}.png")
+    atomic.write_text(PAGE, report(found))
     print(f"wrote {PAGE}")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments import replication
+from experiments.verdict_picture import draw_verdicts, short
 from flowexp.cli.recipes import find_recipes
 
 
@@ -20,6 +21,19 @@ def test_every_committed_verdict_follows_from_the_committed_tables_by_the_commit
     kept = {name: replication.KEPT / name / "claims.json" for name in judged}
     assert judged == {name: json.loads(file.read_text()) if file.exists() else {} for name, file in kept.items()}
     assert sum(map(len, judged.values())) >= 79
+
+
+def test_the_picture_has_every_decided_difference_on_the_side_of_its_verdict() -> None:
+    claims = [claim for result in replication.results() for claim in result.claims.values()]
+    effects = [(claim["state"], claim["effect"]) for claim in claims if claim.get("effect")]
+    for state, effect in effects:
+        matters = effect["mean"] - 2 * effect["standard_error"] > 0 and effect["mean"] >= 1
+        excluded = effect["mean"] + 2 * effect["standard_error"] < 1
+        holds = {"supported": effect["claimed"], "refuted": not effect["claimed"]}.get(state)
+        assert (matters, excluded) == (holds is True, holds is False)
+    (axes,) = draw_verdicts(claims).axes
+    assert len(axes.get_yticklabels()) == len(effects) > 60
+    assert axes.get_yticklabels()[0].get_text() == short(claims[0]["claim"])
 
 
 def test_results_are_taken_over_with_their_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import mean, stdev
 from typing import Any, Literal
 
@@ -20,11 +20,32 @@ FEWEST_SEEDS = 3
 
 
 @dataclass(frozen=True)
+class Effect:
+    """A difference over seeds, in units of the smallest one that matters.
+
+    Arguments:
+        mean: over seeds; from 1 on it matters.
+        standard_error: of the mean, over seeds.
+        claimed: whether the claim is that there is such a difference; else that there is none.
+    """
+
+    mean: float
+    standard_error: float
+    claimed: bool = True
+
+
+@dataclass(frozen=True)
 class Judgement:
-    """How a claim ended. `evidence`: the numbers, or the reason why nothing can be said."""
+    """How a claim ended.
+
+    Arguments:
+        evidence: the numbers, or the reason why nothing can be said.
+        effect: the difference that decided; None where there is none, or where any would matter.
+    """
 
     state: State
     evidence: str
+    effect: Effect | None = None
 
 
 @dataclass(frozen=True)
@@ -36,8 +57,9 @@ class Claim:
     rule: str
     state: str
     evidence: str
+    effect: Effect | None = None
 
-    def data(self) -> dict[str, str]:
+    def data(self) -> dict[str, Any]:
         """The fields, for JSON."""
         return asdict(self)
 
@@ -54,12 +76,13 @@ def judge_difference(values: Sequence[float], matters: float, unit: str = "", sc
         return Judgement(UNTESTABLE, f"because the rule needs {FEWEST_SEEDS} seeds, and here are {given}")
     middle, error = mean(values), stdev(values) / math.sqrt(len(values))
     said = f"{scale * middle:.3g}{unit} (standard error {scale * error:.2g}, {len(values)} seeds)"
+    effect = Effect(round(middle / matters, 3), round(error / matters, 3)) if matters > 0 else None
     least = f"{scale * matters:g}{unit if scale * matters != 1 else unit.removesuffix('s')}"
     if middle - STANDARD_ERRORS * error > 0 and middle >= matters:
-        return Judgement("supported", said)
+        return Judgement("supported", said, effect)
     if middle + STANDARD_ERRORS * error < matters:
-        return Judgement("refuted", f"{said}; {least} would count")
-    return Judgement(UNTESTABLE, f"because {said} neither shows nor excludes {least}")
+        return Judgement("refuted", f"{said}; {least} would count", effect)
+    return Judgement(UNTESTABLE, f"because {said} neither shows nor excludes {least}", effect)
 
 
 def judge_points(values: Sequence[float], matters: float = 0.01) -> Judgement:
@@ -75,7 +98,8 @@ def judge_share(values: Sequence[float], matters: float = 0.02) -> Judgement:
 def denied(judgement: Judgement) -> Judgement:
     """The end of a claim that there is no such difference: what supports the difference refutes the claim."""
     opposite: dict[State, State] = {"supported": "refuted", "refuted": "supported"}
-    return Judgement(opposite.get(judgement.state, judgement.state), judgement.evidence)
+    effect = judgement.effect and replace(judgement.effect, claimed=not judgement.effect.claimed)
+    return Judgement(opposite.get(judgement.state, judgement.state), judgement.evidence, effect)
 
 
 def differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
@@ -97,6 +121,6 @@ def decide(claims: Mapping[str, Mapping[str, Any]], judgements: Mapping[str, Jud
         for name, claim in claims.items()
     }
     return [
-        Claim(name, str(claim["claim"]), str(claim.get("rule", "")), ends[name].state, ends[name].evidence)
-        for name, claim in claims.items()
+        Claim(name, str(claim["claim"]), str(claim.get("rule", "")), end.state, end.evidence, end.effect)
+        for (name, claim), end in zip(claims.items(), ends.values(), strict=True)
     ]
