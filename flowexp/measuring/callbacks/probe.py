@@ -58,7 +58,7 @@ class ProbeMonitor(Monitor):
         protocol: how the paper's reading is fitted, "lcf" (Table 3) or "ddae".
         epochs, batch_size, lr, weight_decay, optimizer: another setting than the protocol's, which the record then
             names as a departure; None is the protocol's.
-        max_train_images: fit on a fixed random subset; None is all.
+        max_train_images, max_test_images: fit, or score, on a fixed random subset; None is all.
         extract_batch_size: images that go through the network at once.
         memory_gb: the features of as many levels are in memory at once as this holds, at least of one; a level takes
             taps x images x width x 4 bytes. Each head is fitted as it would be alone, so that it changes no number.
@@ -84,6 +84,7 @@ class ProbeMonitor(Monitor):
         encoder: str | Mapping[str, Any] | FeatureNet = "efficientnet_lite",
         cache: str | None = None,
         max_train_images: int | None = None,
+        max_test_images: int | None = None,
         extract_batch_size: int = 256,
         memory_gb: float = 8.0,
         precision: str = "32-true",
@@ -94,11 +95,16 @@ class ProbeMonitor(Monitor):
         self.levels = sorted({as_noise_level(level, "each of callbacks.probe.levels") for level in levels})
         if not self.levels:
             raise ValueError("the probe needs at least one noise level, got none")
-        if extract_batch_size < 1 or (max_train_images is not None and max_train_images < 1) or memory_gb <= 0:
-            raise ValueError(
-                "extract_batch_size and max_train_images must be at least 1 and memory_gb positive, got "
-                f"{extract_batch_size}, {max_train_images} and {memory_gb}"
-            )
+        numbers = {
+            "extract_batch_size": extract_batch_size,
+            "max_train_images": max_train_images,
+            "max_test_images": max_test_images,
+        }
+        for name, value in numbers.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if memory_gb <= 0:
+            raise ValueError(f"memory_gb must be positive, got {memory_gb}")
         self.taps = None if taps is None else sorted(set(taps))
         fit = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
         self.protocol = create_protocol(protocol or "lcf").but(**fit, optimizer=optimizer)
@@ -107,7 +113,7 @@ class ProbeMonitor(Monitor):
             raise ValueError(f"readings must be some of {', '.join(READINGS)}, got {', '.join(readings) or 'none'}")
         frozen = as_encoder(encoder) if "encoder" in baselines else None
         self.baselines = ProbeBaselines(tuple(baselines), frozen, None if cache is None else Path(cache))
-        self.max_train_images = max_train_images
+        self.max_train_images, self.max_test_images = max_train_images, max_test_images
         self.extract_batch_size = extract_batch_size
         self.memory_gb = memory_gb
         self.precision = check_precision(precision)
@@ -120,12 +126,14 @@ class ProbeMonitor(Monitor):
             raise ValueError(
                 f"a probe reads classes, and {datamodule.name} has none: choose a dataset that has, by data="
             )
-        train = self._training_set(datamodule)
-        self._check_training_set(train, datamodule)
-        curves = {reading: _whole(parts) for reading, parts in self._parts(module, train, datamodule, seed).items()}
+        train = _at_most(datamodule.train, self.max_train_images)
+        test = _at_most(datamodule.test, self.max_test_images)
+        self._check_training_set(train, test, datamodule)
+        parts = self._parts(module, train, test, datamodule, seed)
+        curves = {reading: _whole(own) for reading, own in parts.items()}
         if any(math.isnan(value) for curve in curves.values() for value in curve.accuracy.values()):
             raise ValueError("the network's features are NaN or infinite at some noise level: training has diverged")
-        baselines = self.baselines.rows(train, datamodule, self.readings, self.protocol, seed, module.device)
+        baselines = self.baselines.rows(train, test, datamodule, self.readings, self.protocol, seed, module.device)
         scalars = {key: value for reading, curve in curves.items() for key, value in _scalars(reading, curve).items()}
         rows = _rows(curves, baselines)
         return Measurement(
@@ -133,19 +141,19 @@ class ProbeMonitor(Monitor):
             scalars,
             rows,
             _draw(rows),
-            protocol=self._protocol(module, datamodule, curves, len(train), seed),
+            protocol=self._protocol(module, datamodule, curves, len(train), len(test), seed),
             about=ABOUT,
             verdicts=readings_verdict(curves),
             maps={"accuracy": "accuracy"},
         )
 
-    def _check_training_set(self, train: Images, datamodule: ImageDataModule) -> None:
+    def _check_training_set(self, train: Images, test: Images, datamodule: ImageDataModule) -> None:
         """Refuses fewer images than neighbours, and warns of classes that no image shows."""
         if "knn" in self.readings and len(train) < K:
             raise ValueError(
                 f"the knn probe needs at least {K} training images, got {len(train)}: raise max_train_images"
             )
-        unseen = set(datamodule.test.labels.unique().tolist()) - set(train.labels.unique().tolist())
+        unseen = set(test.labels.unique().tolist()) - set(train.labels.unique().tolist())
         if unseen and rank_and_world_size()[0] == 0:
             warnings.warn(
                 f"{len(unseen)} of {datamodule.num_classes} classes are among the test images and not among the "
@@ -154,23 +162,29 @@ class ProbeMonitor(Monitor):
             )
 
     def _parts(
-        self, module: FlowMatching, train: Images, datamodule: ImageDataModule, seed: int
+        self, module: FlowMatching, train: Images, test: Images, datamodule: ImageDataModule, seed: int
     ) -> dict[str, list[ProbeCurve]]:
         """The curves of each reading for this process's share of the levels, as many levels at once as memory holds."""
         levels, taps = share(self.levels), self._taps(module)
-        numbers = (len(train) + len(datamodule.test)) * len(taps) * max(map(module.backbone.width_at, taps))
+        numbers = (len(train) + len(test)) * len(taps) * max(map(module.backbone.width_at, taps))
         at_once = max(1, int(self.memory_gb * 1e9 / (4 * numbers)))
         parts = [
-            self._curves(module, train, datamodule, levels[start : start + at_once], seed)
+            self._curves(module, train, test, datamodule, levels[start : start + at_once], seed)
             for start in range(0, len(levels), at_once)
         ]
         return {reading: [curves[reading] for curves in parts] for reading in self.readings}
 
     def _curves(
-        self, module: FlowMatching, train: Images, datamodule: ImageDataModule, levels: list[float], seed: int
+        self,
+        module: FlowMatching,
+        train: Images,
+        test: Images,
+        datamodule: ImageDataModule,
+        levels: list[float],
+        seed: int,
     ) -> dict[str, ProbeCurve]:
         """The curves at some of the levels, whose features are in memory at once."""
-        taps, test = self._taps(module), datamodule.test
+        taps = self._taps(module)
         train_features = self._features(module, datamodule, train, levels, taps, 2 * seed)
         test_features = self._features(module, datamodule, test, levels, taps, 2 * seed + 1)  # noise of its own
         data = (train_features, train.labels, test_features, test.labels, datamodule.num_classes)
@@ -203,20 +217,17 @@ class ProbeMonitor(Monitor):
                 prepare=datamodule.to_data,
             )
 
-    def _training_set(self, datamodule: ImageDataModule) -> Images:
-        train = datamodule.train
-        return train if self.max_train_images is None else train.subset(min(self.max_train_images, len(train)))
-
     def _protocol(
         self,
         module: FlowMatching,
         datamodule: ImageDataModule,
         curves: Mapping[str, ProbeCurve],
         num_train: int,
+        num_test: int,
         seed: int,
     ) -> dict[str, Any]:
         """How the curves were found, and the hash of what decides each number."""
-        shared = self._shared_protocol(module, datamodule, num_train, seed)
+        shared = self._shared_protocol(module, datamodule, num_train, num_test, seed)
         fits = {"converged": _CONVERGED, "paper": self._fit_protocol(num_train), "knn": _KNN}
         used = {reading: fits[reading] for reading in self.readings}
         cards: dict[str, str] = {}
@@ -234,12 +245,12 @@ class ProbeMonitor(Monitor):
         }
 
     def _shared_protocol(
-        self, module: FlowMatching, datamodule: ImageDataModule, num_train: int, seed: int
+        self, module: FlowMatching, datamodule: ImageDataModule, num_train: int, num_test: int, seed: int
     ) -> dict[str, Any]:
         return {
             "data": datamodule.name,
             "num_train": num_train,
-            "num_test": len(datamodule.test),
+            "num_test": num_test,
             "levels": self.levels,
             "taps": self.taps or "the backbone's own",
             "features": "mean over tokens, not normalised, no label",
@@ -260,6 +271,10 @@ _CONVERGED = {
     "held_out": HELD_OUT,
     "tolerance": TOLERANCE,
 }
+
+
+def _at_most(images: Images, num: int | None) -> Images:
+    return images if num is None else images.subset(min(num, len(images)))
 
 
 def _whole(parts: Sequence[ProbeCurve]) -> ProbeCurve:

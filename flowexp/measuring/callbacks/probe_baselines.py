@@ -60,6 +60,7 @@ class ProbeBaselines:
     def rows(
         self,
         train: Images,
+        test: Images,
         datamodule: ImageDataModule,
         readings: Sequence[str],
         protocol: ProbeProtocol,
@@ -72,7 +73,7 @@ class ProbeBaselines:
         """
         measured: dict[int, list[Row]] = {}
         if rank_and_world_size()[0] == 0:
-            images = (train, datamodule.test)
+            images = (train, test)
             about = {"data": datamodule.name, "images": [identity_of(each) for each in images], "seed": seed}
             fitting = {"protocol": protocol.fit(), "readings": list(readings)}
             measured[0] = [

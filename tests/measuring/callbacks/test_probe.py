@@ -94,12 +94,13 @@ def test_a_network_that_diverged_is_an_error(module, datamodule):
         ({"batch_size": 0}, "batches of at least 1"),
         ({"lr": 0.0}, "a positive lr"),
         ({"weight_decay": -1.0}, "weight_decay of at least 0"),
-        ({"extract_batch_size": 0}, "must be at least 1 and memory_gb positive, got 0, None"),
-        ({"max_train_images": 0}, "must be at least 1 and memory_gb positive, got 256, 0"),
+        ({"extract_batch_size": 0}, "extract_batch_size must be at least 1, got 0"),
         ({"readings": []}, "some of converged, paper, knn, got none"),
         ({"readings": ["linear"]}, "some of converged, paper, knn, got linear"),
         ({"baselines": ["noise"]}, "some of pixels, encoder, got noise"),
-        ({"memory_gb": 0.0}, r"memory_gb positive, got 256, None and 0\.0"),
+        ({"memory_gb": 0.0}, r"memory_gb must be positive, got 0\.0"),
+        ({"max_train_images": 0}, "max_train_images must be at least 1, got 0"),
+        ({"max_test_images": 0}, "max_test_images must be at least 1, got 0"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused_before_training(options, sentence):
@@ -133,6 +134,15 @@ def test_pixels_and_a_frozen_encoder_stand_beside_the_network_and_are_read_once(
     assert again.rows == found.rows
     with pytest.raises(pytest.fail.Exception):  # other images have other baselines
         measure(ProbeMonitor(**options, max_train_images=401), module, datamodule)
+
+
+def test_fewer_test_images_are_scored_where_that_is_asked_by_the_network_and_by_the_baselines(module, datamodule):
+    options = {"readings": ["converged"], "baselines": ["pixels"], "max_train_images": 64}
+    found = measure(ProbeMonitor([0.1], **options, max_test_images=10), module, datamodule)
+    assert found.protocol["num_test"] == 10
+    assert all(round(10 * row["accuracy"], 9).is_integer() for row in found.rows) and len(found.rows) == 2
+    most = measure(ProbeMonitor([0.1], **options, max_test_images=10**6), module, datamodule)
+    assert most.protocol["num_test"] == len(datamodule.test) > 10
 
 
 def test_large_images_are_averaged_down_to_what_a_classifier_can_be_fitted_to():
