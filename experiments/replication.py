@@ -48,6 +48,10 @@ standard errors over seeds. A claim ends as *supported*, *refuted* or *not testa
 its recipe has been run. What is said here is said of the scale in the row, not of the papers' own: no number of either
 paper has been reproduced at its size.
 
+Length of training decides some of them: after 3,000 steps features of clean data have no dip, after 10,000 they have
+([how](results/dip/README.md)). Verdicts on features from shorter trainings, whose rows say how long they were, hold for
+these lengths.
+
 LCF is *Flow Matching in the Low-Noise Regime*, VD is *The Velocity Deficit*.
 """
 
