@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 
 from experiments.vd import appendix_d1_cross_terms, exact_field, fig01_velocity_norms, fig05_scales
 from flowexp.cli.composing import Configs
-from flowexp.cli.recipes import compare_scores, find_recipes, gains, lines, read_recipe
+from flowexp.cli.recipes import Recipe, compare_scores, find_recipes, gains, lines, read_recipe
 from flowexp.cli.recipes.lines import cells_of, lines_of
 from flowexp.flow.interpolants import Linear
 from flowexp.flow.losses import ExactField
@@ -140,15 +141,19 @@ PAPER = {
 }  # fmt: skip
 
 
+def cells_in(recipe: Recipe) -> list[dict[str, Any]]:
+    """The columns of every cell of a recipe without panels, in the order of its yaml."""
+    grids = lines._grids(recipe.settings)
+    return [{"method": label[-1], **cell} for label in recipe.lines for grid in grids for cell in cells_of(grid)]
+
+
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_numbers_stand_beside_the_cells_that_they_are_of(name: str) -> None:
     """Their names are those of the lines and grids of the yaml: a renamed cell would lose its number."""
     recipe = read_recipe(name, ["budget=cpu", "seeds=1"])
     rows = [
-        {"method": label[-1], **cell, "network calls": cell.get("sampler.num_steps", 50), "frechet/x": 1.0, "seed": 0}
-        for label in recipe.lines
-        for grid in lines._grids(recipe.settings)
-        for cell in cells_of(grid)
+        {**cell, "network calls": cell.get("sampler.num_steps", 50), "frechet/x": 1.0, "seed": 0}
+        for cell in cells_in(recipe)
     ]
     module = recipe.module()
     table = module.summarise({"grid" if name == "vd/fig04" else "scores": rows})
@@ -173,12 +178,7 @@ def test_a_claim_holds_where_its_own_cell_is_the_better_one(
 ) -> None:
     """Without `better`, all cells are better than the plain one; a cell that is no better then makes it a no."""
     recipe = read_recipe(name, ["budget=cpu"])
-    cells = [
-        {"method": label[-1], **cell}
-        for label in recipe.lines
-        for grid in lines._grids(recipe.settings)
-        for cell in cells_of(grid)
-    ]
+    cells = cells_in(recipe)
     plain = cells[0]
 
     def judged(lowered: list[dict[str, object]]) -> set[str]:
