@@ -49,8 +49,8 @@ its recipe has been run. What is said here is said of the scale in the row, not 
 paper has been reproduced at its size.
 
 Length of training decides some of them: after 3,000 steps features of clean data have no dip, after 10,000 they have
-([how](results/dip/README.md)). Verdicts on features from shorter trainings, whose rows say how long they were, hold for
-these lengths.
+([how](results/dip/README.md)). Each row says how long its networks were trained, and a verdict on features holds for this
+length.
 
 LCF is *Flow Matching in the Low-Noise Regime*, VD is *The Velocity Deficit*.
 """
@@ -168,12 +168,18 @@ def _refutations(found: Iterable[Result]) -> str:
 
 
 def _claims_table(found: Iterable[Result]) -> str:
-    lines = ["| claim | verdict | evidence | recipe |", "| --- | --- | --- | --- |"]
+    lines = ["| claim | verdict | evidence | trained for | recipe |", "| --- | --- | --- | --- | --- |"]
     for result in found:
+        link, length = f"[{result.name}](#{_anchor(result)})", trained_for(result)
         for claim in result.claims.values():
-            cells = (claim["claim"], STATES[claim["state"]], claim["evidence"], f"[{result.name}](#{_anchor(result)})")
+            cells = (claim["claim"], STATES[claim["state"]], claim["evidence"], length, link)
             lines.append(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def trained_for(result: Result) -> str:
+    """The lengths of a recipe's trainings, as "10,000 steps"; "" where it trains nothing or has not been run."""
+    return next((part for part in result.made.get("scale", "").split("; ") if part.endswith(" steps")), "")
 
 
 def _anchor(result: Result) -> str:
