@@ -87,8 +87,11 @@ def summarise(tables: dict[str, Rows]) -> Rows:
     table = []
     for features, rows in (("mean token", at_the_end(tables["jacobian"])), ("all tokens", tables["all_tokens"])):
         for method in dict.fromkeys(row["method"] for row in rows):
-            changes = {NAMES[value]: mean(change(rows, method, value)) for value in ("g_sem", "g_noise", "ratio")}
-            table.append({"method": method, "features": features, "cleanest level over T = 300": "", **changes})
+            changes = {
+                f"{NAMES[value]}: cleanest level over T = 300": mean(change(rows, method, value))
+                for value in ("g_sem", "g_noise", "ratio")
+            }
+            table.append({"method": method, "features": features, **changes})
     return table
 
 
