@@ -90,7 +90,8 @@ def test_a_closed_terminal_costs_nothing_but_what_is_printed():
 def test_ctrl_c_while_a_command_is_imported_ends_it_quietly(tmp_path: Path):
     """As in `python -m flowexp.report` before its imports have ended: no trace, exit code 130."""
     (tmp_path / "slow.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
-    code = "import sys; sys.argv = ['-m']; import flowexp; import slow"
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # `make test &` ignores Ctrl-C
+    code = f"{heard}; import sys; sys.argv = ['-m']; import flowexp; import slow"
     source = os.pathsep.join([str(Path(flowexp.__file__).parent.parent), str(tmp_path)])
     ended = subprocess.run(
         [sys.executable, "-c", code],
