@@ -8,9 +8,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -22,6 +24,7 @@ from flowexp.cli.assembly.building import build_datamodule, build_module
 from flowexp.cli.assembly.hardware import resolve_precision
 from flowexp.cli.recipes import Recipe, markdown_table
 from flowexp.cli.recipes.runs import compose_run, measurement_of, protocol_of, run_of
+from flowexp.cli.threads import THREADS, threads_of_each
 from flowexp.data import ImageDataModule, Pick
 from flowexp.measuring.callbacks.autocast import autocast
 from flowexp.objectives import FlowMatching
@@ -112,7 +115,10 @@ def with_sources(methods: Mapping[str, DictConfig], names: Collection[str]) -> d
 
 
 def run_all(methods: Mapping[str, DictConfig], settings: DictConfig) -> dict[str, RunFolder]:
-    """The runs of methods, `settings.side_by_side` at a time; those that measure another's weights come last."""
+    """The runs of methods, `settings.side_by_side` at a time; those that measure another's weights come last.
+
+    Each gets its share of the cores.
+    """
     runs: dict[str, RunFolder] = {}
 
     def run(name: str) -> RunFolder:
@@ -120,9 +126,22 @@ def run_all(methods: Mapping[str, DictConfig], settings: DictConfig) -> dict[str
 
     for trained in (True, False):
         names = [name for name, method in methods.items() if is_trained(method) == trained]
-        with ThreadPoolExecutor(settings.side_by_side) as pool:
+        with ThreadPoolExecutor(settings.side_by_side) as pool, cores_shared(settings.side_by_side):
             runs |= zip(names, pool.map(run, names), strict=True)
     return {name: runs[name] for name in methods}
+
+
+@contextmanager
+def cores_shared(num: int) -> Iterator[None]:
+    """Within it each of `num` commands that are called side by side has its share of the cores."""
+    given = os.environ.get(THREADS)
+    os.environ[THREADS] = str(threads_of_each(num))
+    try:
+        yield
+    finally:
+        del os.environ[THREADS]
+        if given is not None:
+            os.environ[THREADS] = given
 
 
 def _run(name: str, method: DictConfig, runs: Mapping[str, RunFolder], settings: DictConfig) -> RunFolder:

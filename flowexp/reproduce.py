@@ -1,6 +1,7 @@
 """`python -m flowexp.reproduce NAME [budget=cpu ...]`: makes a figure or a table of a paper.
 
-Without NAME: every recipe, with its budgets, its cost and what is here of it. `all` in place of NAME makes all of them.
+Without NAME: every recipe, with its budgets, its cost and what is here of it. `all` in place of NAME makes all of them,
+each with those of the arguments that it takes.
 
 budget=smoke|cpu|...   how much is trained; a recipe's yaml has its own, cpu is the default
 seeds=3                how many seeds every line is trained with; figures show their mean and spread
@@ -44,18 +45,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _all(arguments: Sequence[str]) -> int:
-    """Every recipe that has the budget; one that fails leaves the others to go on, and makes the exit code 1."""
-    from flowexp.cli.recipes import find_recipes
-    from flowexp.cli.recipes.recipe import read_yaml
+    """Every recipe that has the budget; one that fails leaves the others to go on, and makes the exit code 1.
+
+    Each gets those of the arguments that it takes. One that needs a file of the user's own is left out without it.
+    """
+    from flowexp.cli.recipes.recipe import find_recipes, read_yaml, taken, without
 
     budget = next((each.partition("=")[2] for each in reversed(arguments) if each.startswith("budget=")), "cpu")
-    chosen = [name for name, file in find_recipes().items() if budget in read_yaml(file).get("budgets", {})]
-    failed = []
-    for number, name in enumerate(chosen, start=1):
+    configs = {name: read_yaml(file) for name, file in find_recipes().items()}
+    chosen = {name: config for name, config in configs.items() if budget in config.get("budgets", {})}
+    of_each = {name: taken(config, arguments) for name, config in chosen.items()}
+    if unknown := set(arguments).difference(*of_each.values()):
+        raise ValueError(f"no recipe of budget={budget} takes {', '.join(sorted(unknown))}")
+    made: list[str] = []
+    failed: list[str] = []
+    left_out: list[str] = []
+    for number, (name, config) in enumerate(chosen.items(), start=1):
         print(f"\n=== {name}, recipe {number} of {len(chosen)}", flush=True)
-        if main([name, *arguments]) != 0:
-            failed.append(name)
-    print(f"\n{len(chosen) - len(failed)} of {len(chosen)} recipes at budget={budget} are made, below results/")
+        if missing := without(config, arguments):
+            print(f"left out: it needs {', '.join(missing)}")
+            left_out.append(name)
+        else:
+            (made if main([name, *of_each[name]]) == 0 else failed).append(name)
+    print(f"\n{len(made)} of {len(chosen)} recipes at budget={budget} are made, below results/")
+    if left_out:
+        print(f"left out for want of an argument: {', '.join(left_out)}")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
@@ -63,15 +77,17 @@ def _all(arguments: Sequence[str]) -> int:
 
 def _reproduce(name: str, arguments: Sequence[str]) -> int:
     from flowexp.cli.recipes import read_recipe
+    from flowexp.cli.warm_starts import warm_starts
 
     recipe = read_recipe(name, arguments)
     module = recipe.module()
-    if hasattr(module, "main"):  # a recipe that goes its own way from here
-        module.main(recipe)
-    else:
-        from flowexp.cli.recipes.making import make
+    with warm_starts(recipe.budget == "smoke"):  # its runs take seconds, of which imports are most
+        if hasattr(module, "main"):  # a recipe that goes its own way from here
+            module.main(recipe)
+        else:
+            from flowexp.cli.recipes.making import make
 
-        make(recipe, module)
+            make(recipe, module)
     return 0
 
 

@@ -1,7 +1,8 @@
 """LCF Figure 6: what T_min and each part of LCF's loss do to features of clean data and to samples.
 
 `make reproduce-lcf-fig6`. Panels as the paper has them: a, c accuracy over t; b, d distance over epochs. The distance
-at the end is measured with a jump from T_min to the data as well (`sampler.final_jump`).
+at the end is measured with a jump from T_min to the data as well (`sampler.final_jump`). Panels e, f are ours: LCF with
+feature vectors of length 1, as small networks are trained here, beside LCF as printed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from flowexp.cli.recipes import (
     by_seed,
     clean_by_seed,
     differences,
+    dips_by_seed,
     distance_in,
     judge_points,
     judge_share,
@@ -28,11 +30,10 @@ from flowexp.cli.recipes import (
 
 
 def measure(lines: Lines) -> dict[str, Rows]:
-    groups = {"t_min": "ab", "losses": "cd"}
+    t_min, losses, printed = (list(lines.settings[key]) for key in ("t_min", "losses", "printed"))
+    groups = {"ab": t_min, "cd": losses, "ef": ["FM", *t_min, *printed] if printed else []}
     jumps = [{**line.columns, **line.scores()} for line in lines if line.part.startswith("jump")]
-    members = [
-        {"panels": panels, "method": str(name)} for key, panels in groups.items() for name in lines.settings[key]
-    ]
+    members = [{"panels": panels, "method": name} for panels, names in groups.items() for name in names]
     return {**measure_features_and_samples(lines), "jumps": jumps, "panels": members}
 
 
@@ -42,23 +43,23 @@ def methods_of(tables: dict[str, Rows], panels: str) -> list[str]:
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {
-        "a_t_min_probe": draw_probe(tables, "ab"),
-        "b_t_min_distance": draw_distance(tables, "ab"),
-        "c_loss_probe": draw_probe(tables, "cd"),
-        "d_loss_distance": draw_distance(tables, "cd"),
-    }
+    figures = {}
+    for (probe, distance), name in {"ab": "t_min", "cd": "loss", "ef": "printed"}.items():
+        if methods_of(tables, probe + distance):
+            figures[f"{probe}_{name}_probe"] = draw_probe(tables, probe + distance)
+            figures[f"{distance}_{name}_distance"] = draw_distance(tables, probe + distance)
+    return figures
 
 
 def draw_probe(tables: dict[str, Rows], panels: str) -> Figure:
-    """Panel a or c: accuracy over t, in the order of the yaml, with the baselines."""
+    """Panel a, c or e: accuracy over t, in the order of the yaml, with the baselines."""
     baselines = [row for row in tables["probe"] if row["features"] != "network"]
     lines = [row for name in methods_of(tables, panels) for row in tables["probe"] if row["method"] == name]
     return plot_probes([row for row in lines if row["features"] == "network"] + baselines)
 
 
 def draw_distance(tables: dict[str, Rows], panels: str) -> Figure:
-    """Panel b or d: the distance over epochs."""
+    """Panel b, d or f: the distance over epochs."""
     lines = [row for name in methods_of(tables, panels) for row in tables["distances"] if row["method"] == name]
     return plot_distances(lines)
 
@@ -90,4 +91,19 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
         "lcf_has_the_best_features": judge_points(differences(clean["LCF"], best_rival)),
         "lcf_has_the_best_samples": judge_share(shares_saved(lowest, ends["LCF"])),
         "jump_mends_the_distance": judge_share(shares_saved(ends["LCF"], jumped)),
+        **judge_printed(tables, "LCF as printed", "printed"),
+        **judge_printed(tables, "LCF as printed, T_min 20", "printed_20"),
+    }
+
+
+def judge_printed(tables: dict[str, Rows], method: str, key: str) -> dict[str, Judgement]:
+    """LCF as printed beside FM, of the same seed: dip, clean features, distance."""
+    probe, distances = tables["probe"], tables["distances"]
+    less = differences(dips_by_seed(probe, "FM"), dips_by_seed(probe, method))
+    gains = differences(clean_by_seed(probe, method), clean_by_seed(probe, "FM"))
+    saved = shares_saved(last_distances(distances, "FM"), last_distances(distances, method))
+    return {
+        f"{key}_removes_the_dip": judge_points(less),
+        f"{key}_has_better_clean_features": judge_points(gains),
+        f"{key}_has_better_samples": judge_share(saved),
     }

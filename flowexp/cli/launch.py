@@ -41,7 +41,7 @@ from flowexp.cli.sweeps import jobs as sweep_jobs
 from flowexp.cli.sweeps.settings import check_subfolders, check_words, is_sweep, per_job
 from flowexp.cli.sweeps.table import JobResult, print_table, swept_folders
 from flowexp.cli.terminal import unbreakable
-from flowexp.cli.threads import share_of_job
+from flowexp.cli.threads import share_of_job, short_spin
 from flowexp.cli.trust import vouched_for
 from flowexp.flow.choices import nearest
 from flowexp.records.origin import SAID
@@ -53,11 +53,6 @@ _SWEPT = {"sample": "samples", "evaluate": "evaluations", "diagnose": "diagnoses
 _GIVEN_BY_A_LAUNCHER = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
-# What people set to decide how threads wait for each other. libgomp's spin for so long that they take the core from the
-# thread that they wait for where other processes share the machine; threads that sleep at once wake up late. A spin
-# of this length costs nothing on an idle machine and half as much on a busy one: measured in benchmarks/waiting.py.
-_SHORT_SPIN = {"GOMP_SPINCOUNT": "20000"}
-_SPINNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def main() -> int:
@@ -290,10 +285,9 @@ def _environment(command: str, config: DictConfig) -> dict[str, str]:
 
     Processes that Lightning starts beside it inherit both.
     """
-    spin = {} if {*_SPINNING} & {*os.environ} else _SHORT_SPIN
     folders = [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
     vouched = vouched_for(HydraConfig.get().overrides.task, [each for each in folders if each != config_folder()])
-    return {**spin, **vouched, CONFIG: OmegaConf.to_yaml(config), SAID: _said(command)}
+    return {**short_spin(), **vouched, CONFIG: OmegaConf.to_yaml(config), SAID: _said(command)}
 
 
 def _said(command: str) -> str:

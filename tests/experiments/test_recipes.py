@@ -149,6 +149,46 @@ def test_a_recipe_of_the_current_folder_is_found_by_its_name(workdir: Path, caps
     assert reproduce.main([]) == 0 and "budgets: cpu [made]" in capsys.readouterr().out
 
 
+RECIPE = """
+def measure(lines): return {'one': [{'x': lines.settings.num}]}
+def draw(tables): return {}
+def main(recipe):
+    print(recipe.name, 'with', recipe.seeds, 'seeds')
+    if recipe.settings.num == 0: raise ValueError('it has no number')
+"""
+
+
+def test_all_gives_each_recipe_what_it_takes_and_goes_on(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = {
+        "first": "",
+        "second": "takes: [redraw]\n",
+        "third": "takes: [pipeline]\nneeds: [pipeline]\n",
+        "fourth": "",
+    }
+    numbers = {"fourth": 0}
+    for name, head in heads.items():
+        (workdir / f"{name}.yaml").write_text(f"{head}budgets: {{cpu: {{num: {numbers.get(name, 1)}}}}}\n")
+        (workdir / f"{name}.py").write_text(RECIPE)
+    of_here = {name: Path(f"{name}.yaml") for name in heads}
+    monkeypatch.setattr("flowexp.cli.recipes.recipe.find_recipes", lambda: of_here)
+
+    assert reproduce.main(["all", "seeds=2"]) == 1
+    out, err = capsys.readouterr()
+    assert "first with 2 seeds" in out and "second with 1 seeds" in out  # which takes none
+    assert "third with" not in out and "left out: it needs pipeline=FOLDER" in out
+    assert "2 of 4 recipes at budget=cpu are made" in out and "left out for want of an argument: third" in out
+    assert "error: it has no number" in err and "failed: fourth" in err
+
+    del of_here["fourth"]
+    assert reproduce.main(["all"]) == 0
+    assert reproduce.main(["all", "pipeline=somewhere"]) == 0
+    assert "third with 1 seeds" in capsys.readouterr().out
+    assert reproduce.main(["all", "sedes=2"]) == 2
+    assert "no recipe of budget=cpu takes sedes=2" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "full"),
     [

@@ -206,6 +206,18 @@ def read_recipe(name: str, arguments: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def taken(config: DictConfig, arguments: Sequence[str]) -> list[str]:
+    """Those of the command line's arguments that a recipe's yaml takes."""
+    takes = ("budget", "figure", *config.get("takes", TAKES))
+    return [argument for argument in arguments if re.split(r"[=.]", argument)[0] in takes]
+
+
+def without(config: DictConfig, arguments: Sequence[str]) -> list[str]:
+    """The arguments that a recipe's yaml `needs` and the command line does not give, such as pipeline=FOLDER."""
+    given = {argument.partition("=")[0] for argument in arguments}
+    return [f"{key}={ARGUMENTS[key]}" for key in config.get("needs", []) if key not in given]
+
+
 def _given(arguments: Sequence[str], takes: Sequence[str]) -> Mapping[str, Any]:
     paths = [key for key in PATHS if _path(key, arguments) is not None]
     given = OmegaConf.to_container(OmegaConf.from_cli([a for a in arguments if a.partition("=")[0] not in paths]))

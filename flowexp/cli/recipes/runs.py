@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
@@ -12,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from flowexp.cli import warm_starts
 from flowexp.cli.composing import Configs
 from flowexp.records.files.fingerprint import sha256_of
 from flowexp.records.keys import measured_while_training, measuring_key, training_key
@@ -113,9 +111,8 @@ def _end_of(run: RunFolder) -> int | None:
 
 def call(name: str, overrides: Sequence[str]) -> None:
     """Runs `python -m flowexp.NAME` with these overrides, shown first. Raises SystemExit where it fails."""
-    command = [sys.executable, "-m", f"flowexp.{name}", *overrides]
-    print(f"\n$ python -m {' '.join(command[2:])}", flush=True)
-    if (code := subprocess.run(command, env=os.environ, check=False).returncode) != 0:
+    print(f"\n$ python -m flowexp.{name} {' '.join(overrides)}", flush=True)
+    if (code := warm_starts.run_process(f"flowexp.{name}", overrides)) != 0:
         raise SystemExit(code)
 
 
