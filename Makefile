@@ -80,7 +80,7 @@ reproduce-fig4: reproduce-lcf-fig4  ## LCF's Figure 4, probe accuracy over the n
 reproduce-list: $(READY)  ## every figure and table of both papers, with its budgets, their cost, and what is made
 	$(PY) -m flowexp.reproduce list
 
-reproduce-all: $(READY)  ## all of them at one budget (BUDGET=smoke takes a quarter of an hour)
+reproduce-all: $(READY)  ## all of them at one budget (BUDGET=smoke takes five minutes)
 	$(PY) -m flowexp.reproduce all budget=$(BUDGET) $(SEEDS:%=seeds=%)
 
 reproduce-%: $(READY)  ## one of them: make reproduce-lcf-fig9, reproduce-vd-fig3, reproduce-vd-table11

@@ -36,7 +36,6 @@ from flowexp.training.optimization import clip_gradients, create_optimizer
 from flowexp.training.step_draws import StepKey
 
 BASE = "experiment=fashion_fm"
-STEPS_PER_ROUND = 3
 SCORES = "samples_efficientnet_lite"  # the measurement that counts network calls
 DISTANCE = "frechet/efficientnet_lite"
 LOSSES = "loss terms at the end"
@@ -231,7 +230,8 @@ def add_costs(rows: Mapping[str, Row], methods: Mapping[str, DictConfig], settin
     fm, _ = stepper(overrides_of(methods["FM"], settings))
     for name, row in tqdm(rows.items(), desc="timing steps", unit="method", leave=False):
         step, row["parameters"] = stepper(overrides_of(methods[name], settings))
-        contestants = {"FM": stopwatch(fm, repeats=STEPS_PER_ROUND), "it": stopwatch(step, repeats=STEPS_PER_ROUND)}
+        repeats = int(settings.steps_per_round)
+        contestants = {"FM": stopwatch(fm, repeats=repeats), "it": stopwatch(step, repeats=repeats)}
         row["time / FM"] = Comparison(contestants).run(settings.rounds).ratio("it", "FM").median
 
 

@@ -201,12 +201,11 @@ NUMBERS = {*methods.OF_WEIGHTS, *methods.OF_SAMPLES} - {methods.LOSSES, "card"}
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> DictConfig:
+def small() -> DictConfig:
     """The lines of `FEW` on scikit-learn's digits with two blocks, by name."""
     few = {name: OmegaConf.to_container(CONFIG.methods[name]) for name in FEW}
     for method in few.values():
         method["overrides"] += ["data=digits", "+backbone.depth=2"]
-    monkeypatch.setattr(methods, "STEPS_PER_ROUND", 1)
     return OmegaConf.create(few)
 
 
