@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from experiments import methods
 from flowexp.cli.composing import config_folder
 from flowexp.cli.recipes import Recipe, read_recipe
 from flowexp.cli.recipes.runs import compose_run
+from flowexp.cli.threads import THREADS, num_cores
 from flowexp.flow.losses.contrastive import DENOMINATORS
 from flowexp.flow.losses.magnitude import FORMS
 from flowexp.flow.solvers import SOLVERS
@@ -59,6 +61,17 @@ def test_a_line_that_trains_nothing_has_the_training_of_its_source(configs: dict
     shared = {name: method["from"] for name, method in CONFIG.methods.items() if "from" in method}
     assert all(keys[name] == keys[source] for name, source in shared.items())
     assert len(set(keys.values())) == len(CONFIG.methods) - len(shared)
+
+
+def test_commands_that_are_called_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(THREADS, raising=False)
+    with methods.cores_shared(num_cores()):
+        assert os.environ[THREADS] == "1"
+    assert THREADS not in os.environ
+    monkeypatch.setenv(THREADS, "3")  # what the user says goes
+    with methods.cores_shared(num_cores()):
+        assert os.environ[THREADS] == "3"
+    assert os.environ[THREADS] == "3"
 
 
 def test_names_of_methods_give_folders_of_their_own() -> None:

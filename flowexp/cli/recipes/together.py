@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from flowexp.cli.recipes.runs import run_of
+from flowexp.cli.threads import THREADS, threads_of_each
 from flowexp.records.run_folder import RunFolder
 
 _STEP = re.compile(r"step ([\d,]+) of ([\d,]+), (loss [^,\s]+)")
@@ -85,8 +86,7 @@ def command_of(words: Sequence[str]) -> list[str]:
 
 def _watched(words: Sequence[str], most: int, log: Path, bar: Bar) -> None:
     """Runs `python -m flowexp.train` with its lines read by `bar` and written to `log`. Raises SystemExit."""
-    threads = str(max(1, (os.cpu_count() or 1) // most))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ}
+    environment = {**os.environ, THREADS: str(threads_of_each(most))}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with (
         subprocess.Popen(command_of(words), env=environment, **pipes) as process,
