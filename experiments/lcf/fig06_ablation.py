@@ -44,10 +44,10 @@ def methods_of(tables: dict[str, Rows], panels: str) -> list[str]:
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
     figures = {}
-    for (probe, distance), name in {"ab": "t_min", "cd": "loss", "ef": "printed"}.items():
-        if methods_of(tables, probe + distance):
-            figures[f"{probe}_{name}_probe"] = draw_probe(tables, probe + distance)
-            figures[f"{distance}_{name}_distance"] = draw_distance(tables, probe + distance)
+    for panels, name in {"ab": "t_min", "cd": "loss", "ef": "printed"}.items():
+        if methods_of(tables, panels):
+            figures[f"{panels[0]}_{name}_probe"] = draw_probe(tables, panels)
+            figures[f"{panels[1]}_{name}_distance"] = draw_distance(tables, panels)
     return figures
 
 
