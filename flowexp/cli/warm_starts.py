@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver
+from threading import Lock
 
 from flowexp.cli.threads import THREADS, short_spin
 
@@ -26,6 +27,7 @@ IMPORTED = (
 _FORKS = sys.platform == "linux"  # macOS loads frameworks that do not survive a fork
 
 _warm = False
+_starting = Lock()
 
 
 @contextmanager
@@ -33,34 +35,34 @@ def warm_starts(wanted: bool = True) -> Iterator[None]:
     """Within it `run_process` forks a process that has its imports, where the system can."""
     global _warm
     before, _warm = _warm, wanted and _FORKS
-    if _warm:
-        _start_server()
     try:
         yield
     finally:
         _warm = before
 
 
-def _start_server() -> None:
-    """Starts the server of this process, if it has none; imports go on beside what comes next."""
-    multiprocessing.set_forkserver_preload(list(IMPORTED))
-    added = short_spin()  # libgomp reads it as torch is imported
-    os.environ.update(added)
-    forkserver.ensure_running()
-    for name in added:
-        del os.environ[name]
-
-
 def run_process(module: str, arguments: Sequence[str]) -> int:
     """Runs `python -m MODULE ARGUMENTS` with the environment and the folder of this process. Returns its exit code."""
     if not _warm:
         return subprocess.run([sys.executable, "-m", module, *arguments], env=os.environ, check=False).returncode
+    _start_server()
     work = (module, [*arguments], dict(os.environ), os.getcwd())
     process = multiprocessing.get_context("forkserver").Process(target=_become, args=work)
     process.start()
     process.join()
     assert process.exitcode is not None
     return process.exitcode
+
+
+def _start_server() -> None:
+    """Starts the server of this process, if it has none yet."""
+    with _starting:
+        multiprocessing.set_forkserver_preload(list(IMPORTED))
+        added = short_spin()  # libgomp reads it as torch is imported
+        os.environ.update(added)
+        forkserver.ensure_running()
+        for name in added:
+            del os.environ[name]
 
 
 def _become(module: str, arguments: list[str], environment: dict[str, str], folder: str) -> None:
