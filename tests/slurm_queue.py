@@ -48,7 +48,7 @@ def sbatch(folder: Path, *words: str) -> int:
     first, _, last = options.get("array", "").partition("%")[0].partition("-")
     for index in range(int(first), int(last) + 1) if first else [None]:
         name = str(number) if index is None else f"{number}_{index}"
-        (folder / "jobs" / name).write_text("PENDING")
+        tell(folder / "jobs" / name, "PENDING")
         words = [sys.executable, "-IS", __file__, str(folder), "run", name, str(script)]
         environment = {**os.environ, **job_variables(number, index, options)}
         away = subprocess.DEVNULL  # or who reads the number would wait for the job's end
@@ -61,7 +61,7 @@ def run(folder: Path, name: str, script: str) -> int:
     """What the node's daemon does: runs the script, and again for as long as it was requeued meanwhile."""
     state, again, starts = folder / "jobs" / name, folder / "jobs" / f"{name}.requeue", 0
     while True:
-        state.write_text("RUNNING")
+        tell(state, "RUNNING")
         with (folder / f"{name}.log").open("ab") as log:
             environment = {**os.environ, "SLURM_RESTART_COUNT": str(starts)}
             code = subprocess.run(["bash", script], stdout=log, stderr=log, env=environment).returncode
@@ -69,8 +69,15 @@ def run(folder: Path, name: str, script: str) -> int:
             break
         again.unlink()
         starts += 1
-    state.write_text("FAILED" if code else "COMPLETED")
+    tell(state, "FAILED" if code else "COMPLETED")
     return code
+
+
+def tell(state: Path, word: str) -> None:
+    """The state of a job; who reads it meanwhile sees the one before, and no empty file, which no state is."""
+    new = state.with_name(f"{state.name}.new")
+    new.write_text(word)
+    new.replace(state)
 
 
 def srun(folder: Path, *words: str) -> int:
