@@ -108,6 +108,7 @@ def lines_of(recipe: Recipe) -> Lines:
     """Trains what is not trained yet, measures what is not measured yet, and gives the lines of the figure.
 
     Every line is trained with each of the recipe's seeds, those that `one_seed` of the yaml names with the first alone;
+    seeds count from the yaml's `first_seed`, 0 where it names none;
     `side_by_side` says how many train at a time, where one leaves cores idle.
     `measured` in the yaml has each run measured by `flowexp.evaluate` (or what `measured_by` names) with these
     overrides, once for every combination of the values in `grid`, or in each of a list of grids. There `step` means the
@@ -155,12 +156,13 @@ def _trained(recipe: Recipe) -> list[tuple[Columns, RunFolder]]:
         return [(_columns(*lines), RunFolder(recipe.run))]
     fitted = fit_to_minutes(recipe, {", ".join(label): overrides for label, overrides in lines.items()})
     once = recipe.settings.get("one_seed", [])
-    seeds = {label: 1 if label[-1] in once else recipe.seeds for label in lines}
-    wanted = [(label, seed) for seed in range(recipe.seeds) for label in lines if seed < seeds[label]]
+    first = int(recipe.settings.get("first_seed", 0))
+    seeds = {label: range(first, first + (1 if label[-1] in once else recipe.seeds)) for label in lines}
+    wanted = [(label, seed) for seed in range(first, first + recipe.seeds) for label in lines if seed in seeds[label]]
     overrides = {(label, seed): [*fitted[", ".join(label)], *_seeded(seed)] for label, seed in wanted}
     most = int(recipe.settings.get("side_by_side", 1))
     runs = _one_by_one(overrides) if most == 1 else _together(overrides, most, recipe)
-    ordered = [(label, seed) for label in lines for seed in range(seeds[label])]
+    ordered = [(label, seed) for label in lines for seed in seeds[label]]
     return [(_columns(label) | _seed(recipe, seed), runs[label, seed]) for label, seed in ordered]
 
 

@@ -47,7 +47,7 @@ class Recipe:
         missing: whether to keep the lines that the table in `results` has, and to add the others.
         minutes: time limit, see `flowexp.cli.recipes.minutes`; None is none.
         run: folder of a trained run to measure, for a recipe of one line; None trains the line of the yaml.
-        seeds: how many seeds, from 0, every line is trained with.
+        seeds: how many seeds, from 0 or the budget's `first_seed`, every line is trained with.
         figure_format: that every figure is saved as beside PNG, pdf or svg; None is none.
         pipeline, prompts: folder of a pipeline of diffusers and a file of prompts, for a recipe that draws from them.
     """

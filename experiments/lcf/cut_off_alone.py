@@ -1,0 +1,71 @@
+"""Ours: does LCF's cut-off alone, no regression below T_min and no contrast, remove the dip and better the samples?
+
+`python -m flowexp.reproduce lcf/cut_off_alone`. Asked of other seeds than those of LCF Figure 6, which showed it.
+"""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from flowexp.cli.recipes import (
+    Judgement,
+    Lines,
+    Rows,
+    by_seed,
+    clean_by_seed,
+    compare_scores,
+    differences,
+    dips_by_seed,
+    distance_in,
+    judge_points,
+    judge_share,
+    measure_scores,
+    plot_cells,
+    plot_probes,
+    shares_saved,
+    summarise_probes,
+)
+
+KEYS = ("method", "last step")  # what tells samples apart
+INTEGRATED, JUMP = "integrated", "a jump from T_min"
+
+
+def measure(lines: Lines) -> dict[str, Rows]:
+    probe = [row for line in lines.of("probe") for row in line.rows("probe")]
+    return {"probe": probe, **measure_scores(lines.of("samples"))}
+
+
+def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
+    return {"probe": plot_probes(tables["probe"]), "samples": plot_cells(tables["scores"], KEYS)}
+
+
+def summarise(tables: dict[str, Rows]) -> Rows:
+    """A row for each way of sampling, with the method's probe curve in numbers."""
+    probes = {row["method"]: row for row in summarise_probes(tables["probe"])}
+    columns = dict.fromkeys(column for row in probes.values() for column in row if column != "method")
+    return [
+        row | {column: probes.get(row["method"], {}).get(column) for column in columns}
+        for row in compare_scores(tables["scores"], KEYS, {"method": "FM"})
+    ]
+
+
+def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
+    dip, clean = (
+        {method: of(tables["probe"], method) for method in ("FM", "L_FM only")} for of in (dips_by_seed, clean_by_seed)
+    )
+    return {
+        "cut_off_removes_the_dip": judge_points(differences(dip["FM"], dip["L_FM only"])),
+        "cut_off_has_better_clean_features": judge_points(differences(clean["L_FM only"], clean["FM"])),
+        "cut_off_has_better_samples": judge_share(
+            shares_saved(*(distances(tables, name, JUMP) for name in ("FM", "L_FM only")))
+        ),
+        "cut_off_costs_samples_without_a_jump": judge_share(
+            shares_saved(*(distances(tables, name, INTEGRATED) for name in ("L_FM only", "FM")))
+        ),
+    }
+
+
+def distances(tables: dict[str, Rows], method: str, last_step: str) -> dict[int, float]:
+    """The distance of each seed."""
+    rows = tables["scores"]
+    return by_seed(rows, distance_in(rows[0]), method=method, **{"last step": last_step})
