@@ -19,6 +19,7 @@ from flowexp.cli.recipes import (
     last_distances,
     measure_features_and_samples,
     peaks_by_seed,
+    provided,
     shares_saved,
     summarise_methods,
 )
@@ -36,11 +37,12 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     worse, better = ({seed: pick(rival[seed] for rival in rivals) for seed in seeds} for pick in (max, min))
     best = [max(pair) for pair in zip(*(clean_by_seed(probe, name) for name in RIVALS), strict=False)]
     peaks = {name: peaks_by_seed(probe, name) for name in ("FM", *RIVALS)}
-    dips = (dips_by_seed(probe, name) for name in ("FM", "DDAE++"))
+    dips = {name: dips_by_seed(probe, name) for name in ("FM", "DDAE++")}
+    kept = denied(judge_points(differences(dips["FM"], dips["DDAE++"])))
     return {
         "dispersive_no_better_features": denied(judge_points(differences(peaks["Dispersive Loss"], peaks["FM"]))),
         "ddaepp_better_peak": judge_points(differences(peaks["DDAE++"], peaks["FM"])),
-        "ddaepp_keeps_the_dip": denied(judge_points(differences(*dips))),
+        "ddaepp_keeps_the_dip": provided(judge_points(dips["FM"]), "dip of FM", kept),
         "rivals_better_samples": judge_share(shares_saved(fm, worse)),
         "lcf_best_features": judge_points(differences(clean_by_seed(probe, "LCF"), best)),
         "lcf_sooner": judge_share(shares_saved(better, lcf)),

@@ -24,6 +24,7 @@ from flowexp.cli.recipes import (
     last_distances,
     measure_features_and_samples,
     plot_probes,
+    provided,
     published,
     shares_saved,
     summarise_methods,
@@ -56,7 +57,9 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     smallest = [min(seed) for seed in zip(*(dips_by_seed(probe, law) for law in LAWS), strict=False)]
     clean = (clean_by_seed(probe, law) for law in ("m = 0.5", "m = -0.5"))
     return {
-        "all_degrade": judge_points(smallest),
+        "all_degrade": provided(
+            judge_points(dips_by_seed(probe, "uniform")), "dip with uniform times", judge_points(smallest)
+        ),
         "low_noise_best_samples": judge_share(shares_saved(rival, low)),
         "trade_off": judge_points(differences(*clean)),
     }

@@ -20,6 +20,7 @@ from flowexp.cli.recipes import (
     last_distances,
     measure_features_and_samples,
     peaks_by_seed,
+    provided,
     published,
     shares_saved,
     summarise_methods,
@@ -41,12 +42,13 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     ends = {name: last_distances(tables["distances"], name) for name in PRINTED}
     others = [ends[name] for name in PRINTED if name != "LCF"]
     lowest = {seed: min(other[seed] for other in others) for seed in ends["FM"] if all(seed in o for o in others)}
-    dips = (dips_by_seed(probe, name) for name in ("FM", "ExFM"))
+    dips = {name: dips_by_seed(probe, name) for name in ("FM", "ExFM")}
+    kept = denied(judge_points(differences(dips["FM"], dips["ExFM"])))
     weaker = [
         min(pair) for pair in zip(_less_than_fm(probe, peaks_by_seed), _less_than_fm(probe, clean_by_seed), strict=True)
     ]
     return {
-        "exfm_keeps_the_dip": denied(judge_points(differences(*dips))),
+        "exfm_keeps_the_dip": provided(judge_points(dips["FM"]), "dip of FM", kept),
         "exfm_worse_samples": judge_share([-share for share in shares_saved(ends["FM"], ends["ExFM"])]),
         "x_weaker_features": judge_points(weaker),
         "x_worse_samples": judge_share(shares_saved(ends["x-prediction"], ends["FM"])),

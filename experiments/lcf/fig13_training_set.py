@@ -13,9 +13,11 @@ from flowexp.cli.recipes import (
     Lines,
     Rows,
     denied,
+    differences,
     dips_by_seed,
     judge_points,
     plot_probes,
+    provided,
     summarise_probes,
 )
 
@@ -49,9 +51,10 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
         rows = panel_of(tables, panel)
         sizes = sorted(dict.fromkeys(row["method"] for row in rows), key=_images)
         small, large = (dips_by_seed(rows, sizes[place]) for place in (0, -1))
-        grows = [b - a for a, b in zip(small, large, strict=True)]
-        judgements[f"small_sets_no_dip{end or '_equal_steps'}"] = denied(judge_points(small))
-        judgements[f"dip_grows_with_the_set{end}"] = judge_points(grows)
+        there, what = judge_points(large), "dip with all images"
+        flat, grows = denied(judge_points(small)), judge_points(differences(large, small))
+        judgements[f"small_sets_no_dip{end or '_equal_steps'}"] = provided(there, what, flat)
+        judgements[f"dip_grows_with_the_set{end}"] = provided(there, what, grows)
     return judgements
 
 

@@ -72,6 +72,31 @@ def test_figure_13_is_decided_for_each_reading_of_its_unit() -> None:
     }
 
 
+def test_nothing_is_said_of_a_dip_that_is_not_there() -> None:
+    """Where features lose nothing towards clean data, others that lose nothing either support and refute nothing."""
+    flat, dip = {0.0: 0.7, 0.1: 0.7}, {0.0: 0.6, 0.1: 0.7}
+    distances = [
+        {"method": name, "seed": seed, "step": 10, "epoch": 1.0, "fid": 1.0 + seed}
+        for name in ("FM", "LCF", "ExFM", "x-prediction", "DDAE++", "Dispersive Loss", "m = -0.5", "m = 0", "m = 0.5")
+        for seed in range(3)
+    ]
+    for figure, claim, plain, others in (
+        ("fig07", "ddaepp_keeps_the_dip", "FM", ("DDAE++", "Dispersive Loss", "LCF")),
+        ("fig08", "all_degrade", "uniform", ("m = -0.5", "m = 0", "m = 0.5")),
+        ("fig11", "exfm_keeps_the_dip", "FM", ("ExFM", "x-prediction", "LCF")),
+        ("fig13", "small_sets_no_dip_equal_steps", "60,000 images", ("1,000 images",)),
+        ("fig13", "dip_grows_with_the_set", "60,000 images", ("1,000 images",)),
+    ):
+        states = []
+        for curve in (flat, dip):
+            methods = {plain: curve} | dict.fromkeys(others, flat)
+            panels = ("equal steps", "equal epochs") if figure == "fig13" else ("",)
+            probe = [row for panel in panels for row in probe_rows(methods, panel=panel)]
+            states.append(module_of(f"lcf/{figure}").judge({"distances": distances, "probe": probe})[claim].state)
+        assert states[0] == "not testable at this scale", (figure, states)
+        assert states[1] in {"supported", "refuted"}, (figure, states)
+
+
 def test_proposition_5_is_decided_in_gains_and_in_shares() -> None:
     """Both gains fall towards clean data, that along class means faster: no rise of G_noise, and yet a reallocation."""
     rows = [

@@ -25,15 +25,15 @@ def test_every_committed_verdict_follows_from_the_committed_tables_by_the_commit
 
 def test_the_picture_has_every_decided_difference_on_the_side_of_its_verdict() -> None:
     claims = [claim for result in replication.results() for claim in result.claims.values()]
-    effects = [(claim["state"], claim["effect"]) for claim in claims if claim.get("effect")]
-    for state, effect in effects:
+    decided = [claim for claim in claims if claim.get("effect")]
+    for state, effect in ((claim["state"], claim["effect"]) for claim in decided):
         matters = effect["mean"] - 2 * effect["standard_error"] > 0 and effect["mean"] >= 1
         excluded = effect["mean"] + 2 * effect["standard_error"] < 1
         holds = {"supported": effect["claimed"], "refuted": not effect["claimed"]}.get(state)
         assert (matters, excluded) == (holds is True, holds is False)
     (axes,) = draw_verdicts(claims).axes
-    assert len(axes.get_yticklabels()) == len(effects) > 60
-    assert axes.get_yticklabels()[0].get_text() == short(claims[0]["claim"])
+    assert len(axes.get_yticklabels()) == len(decided) > 60
+    assert axes.get_yticklabels()[0].get_text() == short(decided[0]["claim"])
 
 
 def test_results_are_taken_over_with_their_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from flowexp.cli.recipes.claims import (
     judge_difference,
     judge_points,
     judge_share,
+    provided,
 )
 from flowexp.cli.recipes.distances import (
     distances_over_epochs,
@@ -89,6 +90,7 @@ __all__ = [
     "plot_cells",
     "plot_distances",
     "plot_probes",
+    "provided",
     "published",
     "read_recipe",
     "score_columns",

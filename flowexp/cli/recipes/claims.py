@@ -102,6 +102,16 @@ def denied(judgement: Judgement) -> Judgement:
     return Judgement(opposite.get(judgement.state, judgement.state), judgement.evidence, effect)
 
 
+def provided(condition: Judgement, what: str, judgement: Judgement) -> Judgement:
+    """The end of a claim about something that must be there first: not testable where `condition` is not supported.
+
+    what: the thing, such as "dip of FM". Where there is none, nothing keeps it, and nothing removes it.
+    """
+    if condition.state == "supported":
+        return judgement
+    return Judgement(UNTESTABLE, f"because there is no {what} here: {condition.evidence.removeprefix('because ')}")
+
+
 def differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
     """The first numbers less the second ones, of the seeds that both have."""
     return [a - b for a, b in zip(first, second, strict=False)]
