@@ -80,9 +80,13 @@ def drawn(lines: Lines, title: str = "", widths: Sequence[int] = ()) -> Table:
 
 
 def shown(value: Any) -> str:
-    """A cell: whole numbers whole, others to three digits, nothing for None."""
+    """A cell: whole numbers whole, others to three digits or to the unit, nothing for None.
+
+    >>> shown(3.0), shown(0.01234), shown(1619.3), shown(None)
+    ('3', '0.0123', '1,619', '')
+    """
     if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() else f"{value:.3g}"
+        return f"{value:,.0f}" if value.is_integer() or abs(value) >= 1000 else f"{value:.3g}"
     return "" if value is None else str(value)
 
 
