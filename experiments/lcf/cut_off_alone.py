@@ -17,16 +17,18 @@ from flowexp.cli.recipes import (
     differences,
     dips_by_seed,
     distance_in,
+    distance_name,
     judge_points,
     judge_share,
     measure_scores,
-    plot_cells,
     plot_probes,
+    plot_trade_off,
     shares_saved,
     summarise_probes,
 )
 
 KEYS = ("method", "last step")  # what tells samples apart
+METHODS = ("FM", "L_FM only")
 INTEGRATED, JUMP = "integrated", "a jump from T_min"
 
 
@@ -36,7 +38,11 @@ def measure(lines: Lines) -> dict[str, Rows]:
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"probe": plot_probes(tables["probe"]), "samples": plot_cells(tables["scores"], KEYS)}
+    name = distance_name(distance_in(tables["scores"][0]))
+    return {
+        "probe": plot_probes(tables["probe"]),
+        "trade_off": plot_trade_off(tables["probe"], samples_of(tables), name),
+    }
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
@@ -50,22 +56,23 @@ def summarise(tables: dict[str, Rows]) -> Rows:
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
-    dip, clean = (
-        {method: of(tables["probe"], method) for method in ("FM", "L_FM only")} for of in (dips_by_seed, clean_by_seed)
-    )
+    dip, clean = ({method: of(tables["probe"], method) for method in METHODS} for of in (dips_by_seed, clean_by_seed))
+    integrated, jumped = samples_of(tables).values()
     return {
         "cut_off_removes_the_dip": judge_points(differences(dip["FM"], dip["L_FM only"])),
         "cut_off_has_better_clean_features": judge_points(differences(clean["L_FM only"], clean["FM"])),
-        "cut_off_has_better_samples": judge_share(
-            shares_saved(*(distances(tables, name, JUMP) for name in ("FM", "L_FM only")))
-        ),
-        "cut_off_costs_samples_without_a_jump": judge_share(
-            shares_saved(*(distances(tables, name, INTEGRATED) for name in ("L_FM only", "FM")))
-        ),
+        "cut_off_has_better_samples": judge_share(shares_saved(jumped["FM"], jumped["L_FM only"])),
+        "cut_off_costs_samples_without_a_jump": judge_share(shares_saved(integrated["L_FM only"], integrated["FM"])),
     }
 
 
-def distances(tables: dict[str, Rows], method: str, last_step: str) -> dict[int, float]:
-    """The distance of each seed."""
+def samples_of(tables: dict[str, Rows]) -> dict[str, dict[str, dict[int, float]]]:
+    """The distance of each seed, by the last step of sampling and by method."""
     rows = tables["scores"]
-    return by_seed(rows, distance_in(rows[0]), method=method, **{"last step": last_step})
+    return {
+        last_step: {
+            method: by_seed(rows, distance_in(rows[0]), **{"method": method, "last step": last_step})
+            for method in METHODS
+        }
+        for last_step in (INTEGRATED, JUMP)
+    }

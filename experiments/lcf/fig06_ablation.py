@@ -2,7 +2,8 @@
 
 `make reproduce-lcf-fig6`. Panels as the paper has them: a, c accuracy over t; b, d distance over epochs. The distance
 at the end is measured with a jump from T_min to the data as well (`sampler.final_jump`). Panels e, f are ours: LCF with
-feature vectors of length 1, as small networks are trained here, beside LCF as printed.
+feature vectors of length 1, as small networks are trained here, beside LCF as printed; so is the last, of features
+against samples.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from flowexp.cli.recipes import (
     differences,
     dips_by_seed,
     distance_in,
+    distance_name,
     judge_points,
     judge_share,
     last_distances,
     measure_features_and_samples,
     plot_distances,
     plot_probes,
+    plot_trade_off,
     shares_saved,
     summarise_methods,
 )
@@ -48,7 +51,7 @@ def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
         if methods_of(tables, panels):
             figures[f"{panels[0]}_{name}_probe"] = draw_probe(tables, panels)
             figures[f"{panels[1]}_{name}_distance"] = draw_distance(tables, panels)
-    return figures
+    return figures | {"trade_off": draw_trade_off(tables)}
 
 
 def draw_probe(tables: dict[str, Rows], panels: str) -> Figure:
@@ -62,6 +65,15 @@ def draw_distance(tables: dict[str, Rows], panels: str) -> Figure:
     """Panel b, d or f: the distance over epochs."""
     lines = [row for name in methods_of(tables, panels) for row in tables["distances"] if row["method"] == name]
     return plot_distances(lines)
+
+
+def draw_trade_off(tables: dict[str, Rows]) -> Figure:
+    """Ours: accuracy of clean images over the distance at the end, of all lines, without and with the jump."""
+    methods = [*dict.fromkeys(row["method"] for row in tables["probe"])]
+    plain = {method: last_distances(tables["distances"], method) for method in methods}
+    jumped = {method: with_jump(tables, method) for method in methods}
+    samples = {"sampled to the end": plain, "a jump from T_min": jumped}
+    return plot_trade_off(tables["probe"], samples, distance_name(distance_in(tables["distances"][0])))
 
 
 def with_jump(tables: dict[str, Rows], method: str) -> dict[int, float]:

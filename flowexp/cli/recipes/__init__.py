@@ -52,6 +52,7 @@ from flowexp.cli.recipes.tables import (
     network_rows,
     over_seeds,
 )
+from flowexp.cli.recipes.trade_off import plot_trade_off
 
 __all__ = [
     "Claim",
@@ -90,6 +91,7 @@ __all__ = [
     "plot_cells",
     "plot_distances",
     "plot_probes",
+    "plot_trade_off",
     "provided",
     "published",
     "read_recipe",
