@@ -18,13 +18,22 @@ from omegaconf import OmegaConf
 from flowexp import reproduce
 from flowexp.cli.recipes import dips, find_recipes, markdown_table, network_rows, read_recipe
 from flowexp.cli.recipes.lines import lines_of
-from flowexp.cli.recipes.recipe import shipped
+from flowexp.cli.recipes.recipe import read_yaml, shipped
 from flowexp.cli.recipes.runs import compose_run, run_of
 from flowexp.records.tables import read_csv
 
 RECIPES = [name for name in find_recipes() if (shipped() / f"{name}.yaml").exists()]
 OF_THEIR_OWN = ("methods", "side_by_side", "vd/fig06_pipelines")  # which have tests of their own
 OF_LINES = [name for name in RECIPES if name not in OF_THEIR_OWN]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_cost_is_a_sentence_about_a_budget(name: str) -> None:
+    """A comma in a flow mapping of YAML ends the value: what stands behind it would be a budget of its own."""
+    config = read_yaml(find_recipes()[name])
+    costs = config.get("costs", {})
+    assert all(isinstance(cost, str) for cost in costs.values())
+    assert {*costs} <= {*config.get("budgets", {})}
 
 
 def paper_of(name: str) -> str:

@@ -124,9 +124,20 @@ def find_recipes() -> dict[str, Path]:
     return {
         file.relative_to(folder).with_suffix("").as_posix(): file.absolute()
         for folder, pattern in places
-        for file in sorted(folder.glob(pattern))
+        for file in sorted(folder.glob(pattern), key=_shelf)
         if file.with_suffix(".py").is_file()
     }
+
+
+def _shelf(file: Path) -> tuple[int, Path, int, str]:
+    """Where a recipe stands in the list: a paper's figures, its tables, what else it says, then what is ours.
+
+    >>> sorted(map(Path, ["methods", "vd/table1", "lcf/ours", "lcf/fig13", "lcf/table01"]), key=_shelf)[-2:]
+    [PosixPath('vd/table1'), PosixPath('methods')]
+    """
+    kinds = ("fig", "table", "proposition", "appendix")
+    kind = next((place for place, start in enumerate(kinds) if file.name.startswith(start)), len(kinds))
+    return -len(file.parts), file.parent, kind, file.name
 
 
 def spelt_in_full(name: str) -> str:
