@@ -50,7 +50,10 @@ paper has been reproduced at its size.
 
 Length of training decides some of them: after 3,000 steps the dip of FM's features is less than a point, after 10,000
 it is 1.6 ([how](results/dip/README.md)). Each row says how long its networks were trained, and a verdict on features
-holds for this length.
+holds for this length; of a dip nothing is decided where FM has none.
+
+Where a paper prints numbers, its points (squares) stand beside ours as shares of its own baseline: its FID is of other
+features, and of other networks.
 
 LCF is *Flow Matching in the Low-Noise Regime*, VD is *The Velocity Deficit*.
 """

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from flowexp.cli.recipes import (
     Judgement,
     Lines,
+    Printed,
     Rows,
     clean_by_seed,
     differences,
@@ -23,6 +24,7 @@ from flowexp.cli.recipes import (
     judge_share,
     last_distances,
     measure_features_and_samples,
+    plot_ends,
     plot_probes,
     provided,
     published,
@@ -43,12 +45,20 @@ def measure(lines: Lines) -> dict[str, Rows]:
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
     rows = [{**row, "T": 1000 * row["t"]} for row in tables["densities"]]
     names = {"T": "time step T of 1000", "density": "density of the training time", "law": ""}
-    return {"probe": plot_probes(tables["probe"]), "densities": plot_curves(rows, "T", "density", "law", names)}
+    return {
+        "probe": plot_probes(tables["probe"]),
+        "densities": plot_curves(rows, "T", "density", "law", names),
+        "distance_at_the_end": plot_ends(tables["distances"], {"method": LAWS[0]}, printed()),
+    }
+
+
+def printed() -> Printed:
+    fids = published("lcf", "fig8")["fid"]
+    return Printed({(key.replace("=", " = "),): fid for key, fid in fids.items()}, "CIFAR-10")
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
-    fids = {key.replace("=", " = "): fid for key, fid in published("lcf", "fig8")["fid"].items()}
-    return summarise_methods(tables, fids)
+    return summarise_methods(tables, printed())
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

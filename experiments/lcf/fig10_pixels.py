@@ -6,8 +6,13 @@ loss on the velocity: both are here. On a CPU Fashion-MNIST stands for ImageNet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from matplotlib.figure import Figure
+
 from flowexp.cli.recipes import (
     Judgement,
+    Printed,
     Rows,
     clean_by_seed,
     differences,
@@ -16,17 +21,34 @@ from flowexp.cli.recipes import (
     judge_share,
     last_distances,
     measure_features_and_samples,
+    plot_ends,
     published,
     shares_saved,
     summarise_methods,
 )
 
-measure, draw = measure_features_and_samples, draw_features_and_samples
+measure = measure_features_and_samples
+
+
+def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
+    """As for other figures; at the end LCF beside FM of the same prediction."""
+    rows = []
+    for row in tables["distances"]:
+        method, _, prediction = row["method"].partition(", ")
+        rows.append({**row, "method": method, "prediction": prediction})
+    paper = printed((row["method"], row["prediction"]) for row in rows)
+    end = plot_ends(rows, {"method": "FM"}, paper, ("method", "prediction"))
+    return {**draw_features_and_samples(tables), "distance_at_the_end": end}
+
+
+def printed(cells: Iterable[tuple[str, ...]]) -> Printed:
+    """The paper's FIDs of FM and LCF, whatever they predict: it has one of each."""
+    fids = published("lcf", "fig10")["fid"]
+    return Printed({cell: fids[cell[0].partition(",")[0].lower()] for cell in cells}, "ImageNet")
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
-    fids, methods = published("lcf", "fig10")["fid"], dict.fromkeys(row["method"] for row in tables["distances"])
-    return summarise_methods(tables, {each: fids[each.partition(",")[0].lower()] for each in methods}, "ImageNet")
+    return summarise_methods(tables, printed((row["method"],) for row in tables["distances"]))
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from matplotlib.figure import Figure
+
 from flowexp.cli.recipes import (
     Judgement,
+    Printed,
     Rows,
     clean_by_seed,
     denied,
@@ -20,6 +23,7 @@ from flowexp.cli.recipes import (
     last_distances,
     measure_features_and_samples,
     peaks_by_seed,
+    plot_ends,
     provided,
     published,
     shares_saved,
@@ -29,12 +33,21 @@ from flowexp.cli.recipes import (
 PRINTED = {"FM": "fm", "LCF": "lcf", "ExFM": "exfm", "x-prediction": "x_prediction"}  # keys of the paper's FIDs
 
 
-measure, draw = measure_features_and_samples, draw_features_and_samples
+measure = measure_features_and_samples
+
+
+def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
+    end = plot_ends(tables["distances"], {"method": "FM"}, printed())
+    return {**draw_features_and_samples(tables), "distance_at_the_end": end}
+
+
+def printed() -> Printed:
+    fids = published("lcf", "fig11")["fid"]
+    return Printed({(method,): fids[key] for method, key in PRINTED.items()}, "CIFAR-10")
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
-    fids = published("lcf", "fig11")["fid"]
-    return summarise_methods(tables, {method: fids[key] for method, key in PRINTED.items()})
+    return summarise_methods(tables, printed())
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

@@ -26,6 +26,7 @@ from flowexp.measuring.diagnostics import Projection, create_projection, velocit
 from flowexp.measuring.metrics import Moments, distance_of, moments_of
 
 KEYS = ["field", "sampler", "network calls", "SSC"]
+PLAIN = {"SSC": "none"}  # the baseline of each cell
 DISTANCE = "frechet/pixels"  # in a random projection of the pixels
 BATCH = 500
 NEAR_NOISE = 0.95  # where the deficit is read
@@ -90,14 +91,16 @@ def data_moments(field: ExactField, projection: Projection) -> Moments:
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
     names = dict.fromkeys(row["field"] for row in tables["distances"])
     return {
-        name: plot_cells([row for row in tables["distances"] if row["field"] == name], KEYS[1:], f"Exact field, {name}")
+        name: plot_cells(
+            [row for row in tables["distances"] if row["field"] == name], KEYS[1:], f"Exact field, {name}", PLAIN
+        )
         for name in names
     }
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
     deficits = {row["field"]: 100 * row["deficit at noise"] for row in tables["distances"]}
-    table = compare_scores(tables["distances"], KEYS, {"SSC": "none"})
+    table = compare_scores(tables["distances"], KEYS, PLAIN)
     return [row | {"deficit at noise, %": deficits[row["field"]]} for row in table]
 
 

@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from flowexp.cli.recipes import (
     Judgement,
     Lines,
+    Printed,
     Rows,
+    by_seed,
     compare_scores,
     distance_in,
     distance_name,
@@ -23,6 +25,7 @@ from flowexp.cli.recipes import (
 from flowexp.records.figures import plot_curves
 
 CALLS = "network calls"
+RELATIVE = "relative to no scale at 50 calls"
 MATTERS = 0.02  # of the distance: the smallest gain that counts
 
 
@@ -36,22 +39,53 @@ def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
 
 
 def draw_sampler(rows: Rows, sampler: str) -> Figure:
-    """The distance over network calls, a line for each scale; bands are the spread over seeds."""
-    distance = distance_in(rows[0])
-    points = over_seeds([row for row in rows if row["sampler"] == sampler], ["SSC", CALLS], [distance])
+    """The distance over network calls, a line for each scale; bands are the spread over seeds.
+
+    Beside it relative to no scale at 50 calls, with the paper's FIDs, which are of other features, relative to its own.
+    """
+    own = [row for row in rows if row["sampler"] == sampler]
+    distance = distance_in(own[0])
+    plain = by_seed(own, distance, **{"SSC": "none", CALLS: 50})
+    points = _points(own, distance)
+    if plain:
+        shares = [{**row, RELATIVE: row[distance] / plain[row.get("seed", 0)]} for row in own]
+        points += _points(shares, RELATIVE) + printed_shares(sampler)
     names = {"SSC": "scale of the velocity", distance: distance_name(distance)}
-    band = (f"{distance}_low", f"{distance}_high")
-    return plot_curves(points, CALLS, distance, "SSC", names, sampler, band=band)
+    panels = [distance, RELATIVE] if plain else distance
+    return plot_curves(points, CALLS, panels, "SSC", names, sampler, band=("low", "high"))
 
 
-def summarise(tables: dict[str, Rows]) -> Rows:
+def _points(rows: Rows, value: str) -> Rows:
+    """The mean over seeds and its band, of each scale and number of calls."""
+    return [
+        row | {"low": row[f"{value}_low"], "high": row[f"{value}_high"]}
+        for row in over_seeds(rows, ["SSC", CALLS], [value])
+    ]
+
+
+def printed_shares(sampler: str) -> Rows:
+    """The paper's FIDs relative to its own without a scale at 50 calls."""
+    paper = printed()
+    plain = paper.fids.get((sampler, "none", 50))
+    return [
+        {"SSC": f"{scale}, the paper", CALLS: calls, RELATIVE: fid / plain, "low": fid / plain, "high": fid / plain}
+        for (of, scale, calls), fid in paper.fids.items()
+        if plain and fid and of == sampler
+    ]
+
+
+def printed() -> Printed:
     fid = published("vd", "fig4")["fid"]
-    paper = {
+    fids = {
         ("Euler-Maruyama", "none", 50): fid["fm_nfe50"],
         ("Euler-Maruyama", "1.1 to 1", 50): fid["ssc_nfe50"],
         ("Euler-Maruyama", "none", 250): fid["fm_nfe250"],
     }
-    return compare_scores(tables["grid"], ["sampler", "SSC", CALLS], {"SSC": "none"}, paper, "SiT-XL/2, 7M steps")
+    return Printed(fids, "SiT-XL/2, 7M steps")
+
+
+def summarise(tables: dict[str, Rows]) -> Rows:
+    return compare_scores(tables["grid"], ["sampler", "SSC", CALLS], {"SSC": "none"}, printed())
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

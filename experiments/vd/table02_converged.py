@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from flowexp.cli.recipes import (
     Judgement,
+    Printed,
     Rows,
     compare_scores,
     gains,
@@ -22,15 +23,16 @@ from flowexp.cli.recipes import (
 SCALES = {"FM": "none", "SSC": "1.1 to 1"}
 
 KEYS = ("method", "CFG", "SSC")  # what tells its lines apart
+PLAIN = {"SSC": "none"}  # the baseline of each cell
 
 measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"converged": plot_cells(tables["scores"], KEYS, "SSC and guidance, 50 network calls")}
+    return {"converged": plot_cells(tables["scores"], KEYS, "SSC and guidance, 50 network calls", PLAIN, printed())}
 
 
-def summarise(tables: dict[str, Rows]) -> Rows:
+def printed() -> Printed:
     names = {"SiT-XL/2 7M": ("SiT-XL/2 7M", "FM"), "REPA SiT-XL/2 4M": ("REPA SiT-XL/2 4M",)}
     paper = {
         (method, row["cfg"], SCALES[row["method"]]): row["fid"]
@@ -38,7 +40,11 @@ def summarise(tables: dict[str, Rows]) -> Rows:
         if row["method"] in SCALES
         for method in names[row["model"]]
     }
-    return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "SiT-XL/2, 7M steps, REPA 4M")
+    return Printed(paper, "SiT-XL/2, 7M steps, REPA 4M")
+
+
+def summarise(tables: dict[str, Rows]) -> Rows:
+    return compare_scores(tables["scores"], KEYS, PLAIN, printed())
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

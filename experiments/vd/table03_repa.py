@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from flowexp.cli.recipes import (
     Judgement,
+    Printed,
     Rows,
     compare_scores,
     gains,
@@ -21,28 +22,29 @@ from flowexp.cli.recipes import (
 CELLS = {"REPA": ("REPA", "none"), "MAFM": ("MAFM", "none"), "SSC": ("REPA", "1.1 to 1")}
 
 KEYS = ("panel", "method", "SSC")  # what tells its lines apart
+PLAIN = {"method": "REPA", "SSC": "none"}  # the baseline of each cell
 
 measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"repa": plot_cells(tables["scores"], KEYS, "REPA with MAFM and SSC, 50 network calls")}
+    return {
+        "repa": plot_cells(tables["scores"], KEYS, "REPA with MAFM and SSC, 50 network calls", PLAIN, printed(tables))
+    }
 
 
-def summarise(tables: dict[str, Rows]) -> Rows:
+def printed(tables: dict[str, Rows]) -> Printed:
     sized = "panel" in tables["scores"][0]
     paper = {
         (f"{row['model']}, {row['res']}", *CELLS[row["method"]]) if sized else CELLS[row["method"]]: row["fid"]
         for row in published("vd", "table3")
         if sized or (row["model"], row["res"]) == ("SiT-B/2", 256)
     }
-    return compare_scores(
-        tables["scores"],
-        KEYS,
-        {"method": "REPA", "SSC": "none"},
-        paper,
-        "400,000 steps" if sized else "SiT-B/2, 400,000 steps",
-    )
+    return Printed(paper, "400,000 steps" if sized else "SiT-B/2, 400,000 steps")
+
+
+def summarise(tables: dict[str, Rows]) -> Rows:
+    return compare_scores(tables["scores"], KEYS, PLAIN, printed(tables))
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

@@ -10,11 +10,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Lines, Rows, compare_scores, plot_cells, published
+from flowexp.cli.recipes import Lines, Printed, Rows, compare_scores, plot_cells, published
 
 SCALES = {"FM": "none", "SSC": "1.1 to 1"}
 
 KEYS = ("CFG", "SSC")  # what tells its lines apart
+PLAIN = {"SSC": "none"}  # the baseline of each cell
 
 
 def sampled(scores: dict[str, Any]) -> dict[str, Any]:
@@ -27,9 +28,13 @@ def measure(lines: Lines) -> dict[str, Rows]:
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"text": plot_cells(tables["scores"], KEYS, "SSC on an MMDiT, 50 network calls")}
+    return {"text": plot_cells(tables["scores"], KEYS, "SSC on an MMDiT, 50 network calls", PLAIN, printed())}
+
+
+def printed() -> Printed:
+    paper = {(row["cfg"], SCALES[row["method"]]): row["mean"] for row in published("vd", "table12")}
+    return Printed(paper, "MS-COCO, mean of three seeds")
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
-    paper = {(row["cfg"], SCALES[row["method"]]): row["mean"] for row in published("vd", "table12")}
-    return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "MS-COCO, mean of three seeds")
+    return compare_scores(tables["scores"], KEYS, PLAIN, printed())

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from flowexp.cli.recipes import (
     Judgement,
+    Printed,
     Rows,
     compare_scores,
     gains,
@@ -19,18 +20,25 @@ from flowexp.cli.recipes import (
 )
 
 KEYS = ["sampler", "SSC"]
+PLAIN = {"SSC": "none"}  # the baseline of each cell
 NAMES = {(1.0, 1.0): "none", (1.1, 1.0): "1.1 to 1", (1.0, 1.1): "1 to 1.1", (1.05, 1.05): "constant 1.05"}
 
 measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"injection": plot_cells(tables["scores"], KEYS, "Scales of the velocity, 50 network calls")}
+    return {
+        "injection": plot_cells(tables["scores"], KEYS, "Scales of the velocity, 50 network calls", PLAIN, printed())
+    }
+
+
+def printed() -> Printed:
+    paper = {("Euler-Maruyama", NAMES[row["s0"], row["s1"]]): row["fid"] for row in published("vd", "table5")}
+    return Printed(paper, "SiT-XL/2, 7M steps")
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
-    paper = {("Euler-Maruyama", NAMES[row["s0"], row["s1"]]): row["fid"] for row in published("vd", "table5")}
-    return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "SiT-XL/2, 7M steps")
+    return compare_scores(tables["scores"], KEYS, PLAIN, printed())
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from flowexp.cli.recipes import (
     Judgement,
+    Printed,
     Rows,
     compare_scores,
     gains,
@@ -21,17 +22,22 @@ from flowexp.cli.recipes import (
 SCALES = {"FM": "none", "SSC": "1.1 to 1"}
 
 KEYS = ("method", "SSC")  # what tells its lines apart
+PLAIN = {"SSC": "none"}  # the baseline of each cell
 
 measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"paths": plot_cells(tables["scores"], KEYS, "SSC on three paths, 50 network calls")}
+    return {"paths": plot_cells(tables["scores"], KEYS, "SSC on three paths, 50 network calls", PLAIN, printed())}
+
+
+def printed() -> Printed:
+    paper = {(row["interpolant"], SCALES[row["method"]]): row["fid"] for row in published("vd", "table6")}
+    return Printed(paper, "SiT-B/2, 400,000 steps")
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
-    paper = {(row["interpolant"], SCALES[row["method"]]): row["fid"] for row in published("vd", "table6")}
-    return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "SiT-B/2, 400,000 steps")
+    return compare_scores(tables["scores"], KEYS, PLAIN, printed())
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

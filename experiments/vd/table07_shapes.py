@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from flowexp.cli.recipes import (
     Judgement,
+    Printed,
     Rows,
     compare_scores,
     distance_in,
@@ -21,20 +22,25 @@ from flowexp.cli.recipes import (
 )
 
 KEYS = ["sampler", "SSC"]
+PLAIN = {"SSC": "none"}  # the baseline of each cell
 
 measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"shapes": plot_cells(tables["scores"], KEYS, "Shapes of SSC's scale, 50 network calls")}
+    return {"shapes": plot_cells(tables["scores"], KEYS, "Shapes of SSC's scale, 50 network calls", PLAIN, printed())}
 
 
-def summarise(tables: dict[str, Rows]) -> Rows:
+def printed() -> Printed:
     shapes = {"linear": "1.1 to 1"}
     paper = {
         ("Euler-Maruyama", shapes.get(row["shape"], row["shape"])): row["fid"] for row in published("vd", "table7")
     }
-    return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "SiT-XL/2, 7M steps")
+    return Printed(paper, "SiT-XL/2, 7M steps")
+
+
+def summarise(tables: dict[str, Rows]) -> Rows:
+    return compare_scores(tables["scores"], KEYS, PLAIN, printed())
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

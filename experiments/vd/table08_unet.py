@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from flowexp.cli.recipes import (
     Judgement,
+    Printed,
     Rows,
     compare_scores,
     judge_share,
@@ -19,21 +20,26 @@ from flowexp.cli.recipes import (
 )
 
 KEYS = ("SSC",)  # what tells its lines apart
+PLAIN = {"SSC": "none"}  # the baseline of each cell
 
 measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"unet": plot_cells(tables["scores"], KEYS, "SSC on a U-Net, 50 network calls")}
+    return {"unet": plot_cells(tables["scores"], KEYS, "SSC on a U-Net, 50 network calls", PLAIN, printed())}
 
 
-def summarise(tables: dict[str, Rows]) -> Rows:
+def printed() -> Printed:
     scales = {"FM": "none", "SSC linear": "1.1 to 1"}
     paper = {
         (scales.get(row["method"], row["method"].removeprefix("SSC ")),): row["fid"]
         for row in published("vd", "table8")
     }
-    return compare_scores(tables["scores"], KEYS, {"SSC": "none"}, paper, "a U-Net of 76M")
+    return Printed(paper, "a U-Net of 76M")
+
+
+def summarise(tables: dict[str, Rows]) -> Rows:
+    return compare_scores(tables["scores"], KEYS, PLAIN, printed())
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

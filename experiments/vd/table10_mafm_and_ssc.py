@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from flowexp.cli.recipes import (
     Judgement,
+    Printed,
     Rows,
     compare_scores,
     gains,
@@ -25,15 +26,18 @@ CELLS = {
 }  # fmt: skip
 
 KEYS = ("panel", "method", "SSC")  # what tells its lines apart
+PLAIN = {"method": "FM", "SSC": "none"}  # the baseline of each cell
 
 measure = measure_scores
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    return {"mafm_and_ssc": plot_cells(tables["scores"], KEYS, "MAFM with SSC, 50 network calls")}
+    return {
+        "mafm_and_ssc": plot_cells(tables["scores"], KEYS, "MAFM with SSC, 50 network calls", PLAIN, printed(tables))
+    }
 
 
-def summarise(tables: dict[str, Rows]) -> Rows:
+def printed(tables: dict[str, Rows]) -> Printed:
     rows = tables["scores"]
     sized = "panel" in rows[0]
     paper = {
@@ -42,7 +46,11 @@ def summarise(tables: dict[str, Rows]) -> Rows:
         if sized or row["model"] == MODEL
     }
     scale = "400,000 steps" if sized else f"{MODEL}, 400,000 steps"
-    return compare_scores(rows, KEYS, {"method": "FM", "SSC": "none"}, paper, scale)
+    return Printed(paper, scale)
+
+
+def summarise(tables: dict[str, Rows]) -> Rows:
+    return compare_scores(tables["scores"], KEYS, PLAIN, printed(tables))
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:

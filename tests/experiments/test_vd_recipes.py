@@ -6,13 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from experiments.vd import appendix_d1_cross_terms, exact_field, fig01_velocity_norms, fig05_scales
 from flowexp.cli.composing import Configs
-from flowexp.cli.recipes import Recipe, compare_scores, find_recipes, gains, lines, read_recipe
+from flowexp.cli.recipes import Printed, Recipe, compare_scores, find_recipes, gains, lines, plot_cells, read_recipe
 from flowexp.cli.recipes.lines import cells_of, lines_of
 from flowexp.flow.interpolants import Linear
 from flowexp.flow.losses import ExactField
@@ -68,10 +69,26 @@ def test_gains_are_of_one_seed_each_and_stand_beside_the_papers_number() -> None
     distances = {("none", 0): 100.0, ("none", 1): 200.0, ("SSC", 0): 90.0, ("SSC", 1): 160.0, ("SSC", 2): 1.0}
     rows = [{"SSC": name, "seed": seed, "frechet/x": value} for (name, seed), value in distances.items()]
     assert gains(rows, {"SSC": "none"}, {"SSC": "SSC"}) == pytest.approx([0.1, 0.2])  # seed 2 has no plain one
-    plain, corrected = compare_scores(rows, ["SSC"], {"SSC": "none"}, {("SSC",): 7.58}, "SiT")
+    plain, corrected = compare_scores(rows, ["SSC"], {"SSC": "none"}, Printed({("SSC",): 7.58}, "SiT"))
     assert (plain["frechet/x"], plain["lower by, %"], plain["the paper's FID, SiT"]) == (150, None, None)
     assert (corrected["lower by, %"], corrected["the paper's FID, SiT"]) == (pytest.approx(15), 7.58)
     assert corrected["standard error"] == pytest.approx(100 * math.sqrt(0.005) / math.sqrt(2))
+
+
+def test_the_papers_points_stand_beside_ours_as_shares_of_their_own_baseline() -> None:
+    distances = {("none", 0): 100.0, ("none", 1): 200.0, ("SSC", 0): 90.0, ("SSC", 1): 160.0, ("late", 0): 110.0}
+    rows = [{"SSC": name, "seed": seed, "frechet/x": value} for (name, seed), value in distances.items()]
+    paper = Printed({("none",): 20.0, ("SSC",): 15.0, ("late",): None}, "SiT")
+    figure = plot_cells(rows, ["SSC"], "", {"SSC": "none"}, paper)
+    _, axes = figure.axes
+    drawn = {
+        marker: [float(x) for line in axes.lines if line.get_marker() == marker for x in np.ravel(line.get_xdata())]
+        for marker in "sD"
+    }
+    assert drawn["s"] == pytest.approx([25.0])  # the baseline itself, and what is not printed, have no point
+    assert drawn["D"] == pytest.approx([15.0, -10.0])
+    assert "the paper's FID, SiT" in axes.get_legend_handles_labels()[1]
+    assert len(plot_cells(rows, ["SSC"]).axes) == 1
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.4])

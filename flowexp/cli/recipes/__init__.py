@@ -8,6 +8,7 @@ A recipe is a yaml with budgets, and a Python file of the same name beside it wi
     judge(tables) -> judgements        {"dip": Judgement(...), ...}, for the `claims` of the yaml
 """
 
+from flowexp.cli.recipes.cells import plot_cells
 from flowexp.cli.recipes.claims import (
     Claim,
     Judgement,
@@ -28,6 +29,7 @@ from flowexp.cli.recipes.distances import (
 from flowexp.cli.recipes.features_and_samples import (
     draw_features_and_samples,
     measure_features_and_samples,
+    plot_ends,
     summarise_methods,
 )
 from flowexp.cli.recipes.lines import Line, Lines, Rows
@@ -40,7 +42,7 @@ from flowexp.cli.recipes.probe_curves import (
 )
 from flowexp.cli.recipes.published import published
 from flowexp.cli.recipes.recipe import Recipe, find_recipes, read_recipe
-from flowexp.cli.recipes.scores import compare_scores, gains, least_gains, measure_scores, plot_cells, score_columns
+from flowexp.cli.recipes.scores import Printed, compare_scores, gains, least_gains, measure_scores, score_columns
 from flowexp.cli.recipes.tables import (
     baselines_in,
     by_seed,
@@ -59,6 +61,7 @@ __all__ = [
     "Judgement",
     "Line",
     "Lines",
+    "Printed",
     "Recipe",
     "Rows",
     "baselines_in",
@@ -90,6 +93,7 @@ __all__ = [
     "peaks_by_seed",
     "plot_cells",
     "plot_distances",
+    "plot_ends",
     "plot_probes",
     "plot_trade_off",
     "provided",

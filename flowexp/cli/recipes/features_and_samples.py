@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flowexp.cli.recipes.cells import plot_cells
 from flowexp.cli.recipes.distances import distances_over_epochs, last_distances, plot_distances
 from flowexp.cli.recipes.lines import Lines, Rows
 from flowexp.cli.recipes.probe_curves import plot_probes, summarise_probes
+from flowexp.cli.recipes.scores import Printed
 from flowexp.cli.recipes.tables import Row, distance_in, distance_name
 
 if TYPE_CHECKING:
@@ -27,11 +29,17 @@ def draw_features_and_samples(tables: Tables) -> dict[str, Figure]:
     return {"probe": plot_probes(tables["probe"]), "distance": plot_distances(tables["distances"])}
 
 
-def summarise_methods(tables: Tables, fids: Mapping[str, float] | None = None, scale: str = "CIFAR-10") -> Rows:
-    """A row for each method: its probe curve in numbers, its distance at the end averaged over seeds, the paper's FID.
+def plot_ends(distances: Sequence[Row], plain: Row, paper: Printed, keys: Sequence[str] = ("method",)) -> Figure:
+    """Distances at the last checkpoint, and by how much they are lower than the baseline's, beside the paper's FIDs.
 
-    fids: what the paper prints, by method. scale: of the paper's numbers.
+    keys, plain, paper: as in `compare_scores`.
     """
+    last = max(row["step"] for row in distances)
+    return plot_cells([row for row in distances if row["step"] == last], keys, "", plain, paper)
+
+
+def summarise_methods(tables: Tables, paper: Printed | None = None) -> Rows:
+    """A row for each method: its probe curve in numbers, its distance at the end over seeds, the paper's FID."""
     distances = tables["distances"]
     probes = {row["method"]: row for row in summarise_probes(tables["probe"])}
     columns: dict[str, Any] = dict.fromkeys(key for row in probes.values() for key in row)
@@ -40,5 +48,5 @@ def summarise_methods(tables: Tables, fids: Mapping[str, float] | None = None, s
         ends = last_distances(distances, method)
         row = {**columns, **probes.get(method, {}), "method": method}
         row[distance_name(distance_in(distances[0]))] = sum(ends.values()) / len(ends) if ends else None
-        table.append(row | ({f"paper ({scale}, FID)": fids.get(method)} if fids else {}))
+        table.append(row | ({f"paper ({paper.of}, FID)": paper.fids.get((method,))} if paper else {}))
     return table

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowexp.cli.recipes.distances import shares_saved
 from flowexp.cli.recipes.lines import Lines, Rows
-from flowexp.cli.recipes.tables import by_seed, distance_in, distance_name, over_seeds
+from flowexp.cli.recipes.tables import by_seed, distance_in, over_seeds
 from flowexp.records.score_name import ScoreName
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 Row = Mapping[str, Any]
+Cell = tuple[Any, ...]  # the values of the columns that tell it from others
 SCORES = ("frechet", "sfid", "inception_score", "precision", "recall", "nearest_neighbour")  # a table's, in this order
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A paper's FIDs of the cells of a table.
+
+    Arguments:
+        fids: by cell; those that it does not print are missing, or None.
+        of: of which networks, such as "SiT-XL/2, 7M steps".
+    """
+
+    fids: Mapping[Cell, float | None]
+    of: str
+
+    def gain(self, cell: Cell, plain: Cell) -> float | None:
+        """By which share the paper's FID of `cell` lies below that of `plain`; None where it does not print both."""
+        before, after = self.fids.get(plain), self.fids.get(cell)
+        return 1 - after / before if before and after and cell != plain else None
 
 
 def score_columns(rows: Sequence[Row]) -> list[str]:
@@ -51,11 +68,7 @@ def least_gains(rows: Sequence[Row], plain: Row) -> list[float]:
 
 
 def compare_scores(
-    rows: Sequence[Row],
-    keys: Sequence[str],
-    plain: Row,
-    paper: Mapping[tuple[Any, ...], Any] | None = None,
-    paper_scale: str = "",
+    rows: Sequence[Row], keys: Sequence[str], plain: Row, paper: Printed | None = None
 ) -> list[dict[str, Any]]:
     """A table of cells: scores averaged over seeds, the distance's spread, the gain against plain, the paper's number.
 
@@ -64,14 +77,13 @@ def compare_scores(
         keys: the columns that tell cells apart; those that a smaller budget lacks are passed over.
         plain: those of `keys` whose values make a cell's baseline: `{"SSC": "none"}` compares with no SSC, all else
             equal. A cell without baseline, and the baseline itself, has no gain.
-        paper: the paper's FID of a cell, by its values of `keys`.
-        paper_scale: what the paper's numbers are of, such as "SiT-XL/2, 7M steps", for the head of their column.
+        paper: its FIDs by the values of `keys`.
     """
     scores, table = score_columns(rows), []
-    keys, distance = _present(keys, rows), scores[0]
+    keys, distance = present(keys, rows), scores[0]
     for row in over_seeds(rows, keys, scores):
         cell = {key: row[key] for key in keys}
-        lowered = gains(rows, cell | dict(plain), cell) if any(cell[key] != plain[key] for key in plain) else []
+        lowered = gains_of(cell, plain, rows)
         table.append(
             cell
             | {score: row.get(score) for score in scores}
@@ -79,37 +91,17 @@ def compare_scores(
             | {"lower by, %": 100 * mean(lowered) if lowered else None}
             | {"standard error": 100 * stdev(lowered) / math.sqrt(len(lowered)) if len(lowered) > 1 else None}
             | {"seeds": row["seeds"]}
-            | ({} if paper is None else {f"the paper's FID, {paper_scale}": paper.get(tuple(cell.values()))})
+            | ({} if paper is None else {f"the paper's FID, {paper.of}": paper.fids.get(tuple(cell.values()))})
         )
     return table
 
 
-def plot_cells(rows: Sequence[Row], keys: Sequence[str], title: str = "") -> Figure:
-    """The Frechet distance of every cell, one below another: a pale point of each seed, and their mean.
-
-    keys: as in `compare_scores`.
-    """
-    from matplotlib.figure import Figure
-
-    from flowexp.records.figures import COLOURS
-
-    keys, distance = _present(keys, rows), distance_in(rows[0])
-    cells = list(dict.fromkeys(tuple(row[key] for key in keys) for row in rows))
-    figure = Figure(figsize=(6, 0.3 * len(cells) + 1.3), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    for place, cell in enumerate(cells):
-        values = list(by_seed(rows, distance, **dict(zip(keys, cell, strict=True))).values())
-        axes.plot(values, [place] * len(values), "o", color=COLOURS[0], alpha=0.35, markersize=4)
-        axes.plot(mean(values), place, "D", color=COLOURS[0], markersize=5)
-    axes.set_yticks(range(len(cells)), [", ".join(str(part) for part in cell) for cell in cells])
-    axes.set_ylim(len(cells) - 0.5, -0.5)  # the first cell on top
-    # below the whole figure: below the axes, which long names make narrow, it would be cut off
-    figure.supxlabel(f"{distance_name(distance)} (a point for each seed; the mean)", fontsize="medium")
-    axes.grid(axis="x", alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)
-    return figure
+def gains_of(cell: Row, plain: Row, rows: Sequence[Row]) -> list[float]:
+    """`gains` of a cell against its own baseline, see `compare_scores`; none for the baseline itself."""
+    differs = any(cell[key] != value for key, value in plain.items())
+    return gains(rows, {**cell, **plain}, cell) if differs else []
 
 
-def _present(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+def present(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Those of the columns that a table has."""
     return [column for column in columns if column in rows[0]]

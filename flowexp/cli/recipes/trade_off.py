@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.cli.recipes.probe_curves import clean_by_seed
 from flowexp.cli.recipes.tables import Row
+from flowexp.records.figures import COLOURS, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,8 +46,6 @@ def plot_trade_off(probe: Sequence[Row], samples: Mapping[str, Distances], dista
 
 def _draw_method(axes: Axes, place: int, method: str, clean: Sequence[float], ways: Sequence[Sequence[float]]) -> None:
     """One method's points. ways: its distances in the order of the seeds, for each way of sampling."""
-    from flowexp.records.figures import COLOURS, MARKERS
-
     colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
     for number, distances in enumerate(ways):
         axes.plot(distances, clean, marker, color=colour, alpha=0.3, markersize=4)
