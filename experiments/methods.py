@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from flowexp.cli.assembly.building import build_datamodule, build_module
 from flowexp.cli.assembly.hardware import resolve_precision
-from flowexp.cli.recipes import Recipe, markdown_table
+from flowexp.cli.recipes import Recipe
 from flowexp.cli.recipes.runs import compose_run, measurement_of, protocol_of, run_of
 from flowexp.cli.threads import THREADS, threads_of_each
 from flowexp.data import ImageDataModule, Pick
@@ -31,7 +31,7 @@ from flowexp.objectives import FlowMatching
 from flowexp.records.files import atomic
 from flowexp.records.protocol_card import card_hash
 from flowexp.records.run_folder import RunFolder
-from flowexp.records.tables import read_csv, write_csv
+from flowexp.records.tables import markdown_table, read_csv, write_csv
 from flowexp.training.optimization import clip_gradients, create_optimizer
 from flowexp.training.step_draws import StepKey
 

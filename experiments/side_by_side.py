@@ -16,8 +16,8 @@ from torch import Tensor
 
 from flowexp.cli.assembly.rebuilding import load_run
 from flowexp.cli.recipes import Line, Lines, Rows, baselines_in, by_seed, network_rows
-from flowexp.cli.recipes.judge import Judge
-from flowexp.cli.recipes.sheets import first_of_each_class, plot_sheet
+from flowexp.cli.recipes.comparing.judge import Judge
+from flowexp.cli.recipes.comparing.sheets import first_of_each_class, plot_sheet
 from flowexp.flow.profiles import scale_schedule
 from flowexp.flow.time import noise_level
 from flowexp.records.figures import plot_curves

@@ -18,12 +18,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from flowexp.cli.recipes import Recipe, Rows, markdown_table
+from flowexp.cli.recipes import Recipe, Rows
 from flowexp.flow.randomness import keyed_generator
 from flowexp.measuring.diagnostics.velocity_norms import level_norms, products_of
 from flowexp.records.figures import Panel, plot_panels, save_figure
 from flowexp.records.files import atomic
-from flowexp.records.tables import read_csv, write_csv
+from flowexp.records.tables import markdown_table, read_csv, write_csv
 
 SEED = 0
 PANELS = (

@@ -7,7 +7,7 @@ and `reporting.reading.read_cells`, fifty lines, while what a page shows is each
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +45,17 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table; whole numbers whole, others to four digits or to the unit."""
+    columns = list(rows[0])
+    lines = [columns, *([_shown(row[column]) for column in columns] for row in rows)]
+    cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]  # a bare one begins the next cell
+    return "".join(f"| {' | '.join(line)} |\n" for line in (cells[0], ["---"] * len(columns), *cells[1:]))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() or abs(value) >= 10_000 else f"{value:.4g}"
+    return "" if value is None else str(value)

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from flowexp.cli.recipes import denied, find_recipes, judge_difference, read_recipe, shares_saved
-from flowexp.cli.recipes.probe_curves import at_best_taps, clean_by_seed, dips_by_seed, peaks_by_seed
+from flowexp.cli.recipes.comparing.probe_curves import at_best_taps, clean_by_seed, dips_by_seed, peaks_by_seed
 
 Row = dict[str, object]
 

@@ -12,8 +12,8 @@ import torch
 
 from experiments import side_by_side
 from flowexp.cli.recipes import together
-from flowexp.cli.recipes.judge import Judge
-from flowexp.cli.recipes.sheets import first_of_each_class, plot_sheet
+from flowexp.cli.recipes.comparing.judge import Judge
+from flowexp.cli.recipes.comparing.sheets import first_of_each_class, plot_sheet
 from flowexp.data import Digits
 
 

@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from flowexp import reproduce
-from flowexp.cli.recipes import dips, find_recipes, markdown_table, network_rows, read_recipe
+from flowexp.cli.recipes import dips, find_recipes, network_rows, read_recipe
 from flowexp.cli.recipes.lines import lines_of
 from flowexp.cli.recipes.recipe import read_yaml, shipped
 from flowexp.cli.recipes.runs import compose_run, run_of
-from flowexp.records.tables import read_csv
+from flowexp.records.tables import markdown_table, read_csv
 
 RECIPES = [name for name in find_recipes() if (shipped() / f"{name}.yaml").exists()]
 OF_THEIR_OWN = ("methods", "side_by_side", "vd/fig06_pipelines")  # which have tests of their own

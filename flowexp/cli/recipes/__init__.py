@@ -8,7 +8,6 @@ A recipe is a yaml with budgets, and a Python file of the same name beside it wi
     judge(tables) -> judgements        {"dip": Judgement(...), ...}, for the `claims` of the yaml
 """
 
-from flowexp.cli.recipes.cells import plot_cells
 from flowexp.cli.recipes.claims import (
     Claim,
     Judgement,
@@ -20,41 +19,48 @@ from flowexp.cli.recipes.claims import (
     judge_share,
     provided,
 )
-from flowexp.cli.recipes.distances import (
+from flowexp.cli.recipes.comparing.cells import plot_cells
+from flowexp.cli.recipes.comparing.distances import (
     distances_over_epochs,
     last_distances,
     plot_distances,
     shares_saved,
 )
-from flowexp.cli.recipes.features_and_samples import (
+from flowexp.cli.recipes.comparing.features_and_samples import (
     draw_features_and_samples,
     measure_features_and_samples,
     plot_ends,
     summarise_methods,
 )
-from flowexp.cli.recipes.lines import Line, Lines, Rows
-from flowexp.cli.recipes.probe_curves import (
+from flowexp.cli.recipes.comparing.probe_curves import (
     clean_by_seed,
     dips_by_seed,
     peaks_by_seed,
     plot_probes,
     summarise_probes,
 )
-from flowexp.cli.recipes.published import published
-from flowexp.cli.recipes.recipe import Recipe, find_recipes, read_recipe
-from flowexp.cli.recipes.scores import Printed, compare_scores, gains, least_gains, measure_scores, score_columns
-from flowexp.cli.recipes.tables import (
+from flowexp.cli.recipes.comparing.published import published
+from flowexp.cli.recipes.comparing.scores import (
+    Printed,
+    compare_scores,
+    gains,
+    least_gains,
+    measure_scores,
+    score_columns,
+)
+from flowexp.cli.recipes.comparing.tables import (
     baselines_in,
     by_seed,
     dips,
     distance_in,
     distance_name,
     interval_in,
-    markdown_table,
     network_rows,
     over_seeds,
 )
-from flowexp.cli.recipes.trade_off import plot_trade_off
+from flowexp.cli.recipes.comparing.trade_off import plot_trade_off
+from flowexp.cli.recipes.lines import Line, Lines, Rows
+from flowexp.cli.recipes.recipe import Recipe, find_recipes, read_recipe
 
 __all__ = [
     "Claim",
@@ -85,7 +91,6 @@ __all__ = [
     "judge_share",
     "last_distances",
     "least_gains",
-    "markdown_table",
     "measure_features_and_samples",
     "measure_scores",
     "network_rows",

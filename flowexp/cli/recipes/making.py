@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from flowexp.cli.recipes import Claim, Judgement, Recipe, decide, markdown_table
+from flowexp.cli.recipes import Claim, Judgement, Recipe, decide
 from flowexp.cli.recipes.claims import UNTESTABLE
 from flowexp.cli.recipes.lines import lines_of, scale_of
 from flowexp.cli.shown_table import print_rows
@@ -18,7 +18,7 @@ from flowexp.records.commit import git_commit
 from flowexp.records.figures import also_save_as, save_figure, stamp
 from flowexp.records.files.atomic import write_json, write_text
 from flowexp.records.files.json_files import read_object
-from flowexp.records.tables import read_csv, write_csv
+from flowexp.records.tables import markdown_table, read_csv, write_csv
 from flowexp.reporting.recipe_page import RecipePage
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from flowexp.cli.recipes.probe_curves import clean_by_seed
-from flowexp.cli.recipes.tables import Row
+from flowexp.cli.recipes.comparing.probe_curves import clean_by_seed
+from flowexp.cli.recipes.comparing.tables import Row
 from flowexp.records.figures import COLOURS, MARKERS
 
 if TYPE_CHECKING:

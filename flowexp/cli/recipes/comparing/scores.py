@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from flowexp.cli.recipes.distances import shares_saved
+from flowexp.cli.recipes.comparing.distances import shares_saved
+from flowexp.cli.recipes.comparing.tables import by_seed, distance_in, over_seeds
 from flowexp.cli.recipes.lines import Lines, Rows
-from flowexp.cli.recipes.tables import by_seed, distance_in, over_seeds
 from flowexp.records.score_name import ScoreName
 
 Row = Mapping[str, Any]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from flowexp.cli.recipes.scores import Printed, gains_of, present
-from flowexp.cli.recipes.tables import Row, by_seed, distance_in, distance_name
+from flowexp.cli.recipes.comparing.scores import Printed, gains_of, present
+from flowexp.cli.recipes.comparing.tables import Row, by_seed, distance_in, distance_name
 from flowexp.records.figures import COLOURS
 
 if TYPE_CHECKING:

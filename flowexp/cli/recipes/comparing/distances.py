@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flowexp.cli.recipes.comparing.tables import Row, by_seed, distance_in, distance_name, over_seeds
 from flowexp.cli.recipes.lines import Lines
-from flowexp.cli.recipes.tables import Row, by_seed, distance_in, distance_name, over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

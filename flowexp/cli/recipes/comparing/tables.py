@@ -90,17 +90,3 @@ def interval_in(row: Row) -> tuple[str, str] | None:
         str(ScoreName(score, ScoreName.of(distance_in(row)).encoder)) for score in ("frechet_low", "frechet_high")
     )
     return (ends[0], ends[1]) if set(ends) <= set(row) else None
-
-
-def markdown_table(rows: Sequence[Row]) -> str:
-    """Rows as a Markdown table; whole numbers whole, others to four digits or to the unit."""
-    columns = list(rows[0])
-    lines = [columns, *([_shown(row[column]) for column in columns] for row in rows)]
-    cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]  # a bare one begins the next cell
-    return "".join(f"| {' | '.join(line)} |\n" for line in (cells[0], ["---"] * len(columns), *cells[1:]))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() or abs(value) >= 10_000 else f"{value:.4g}"
-    return "" if value is None else str(value)

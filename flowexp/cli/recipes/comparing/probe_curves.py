@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flowexp.cli.recipes.tables import Row, baselines_in, network_rows, over_seeds
+from flowexp.cli.recipes.comparing.tables import Row, baselines_in, network_rows, over_seeds
 from flowexp.measuring.diagnostics.verdict import READING_NAMES
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flowexp.cli.recipes.cells import plot_cells
-from flowexp.cli.recipes.distances import distances_over_epochs, last_distances, plot_distances
+from flowexp.cli.recipes.comparing.cells import plot_cells
+from flowexp.cli.recipes.comparing.distances import distances_over_epochs, last_distances, plot_distances
+from flowexp.cli.recipes.comparing.probe_curves import plot_probes, summarise_probes
+from flowexp.cli.recipes.comparing.scores import Printed
+from flowexp.cli.recipes.comparing.tables import Row, distance_in, distance_name
 from flowexp.cli.recipes.lines import Lines, Rows
-from flowexp.cli.recipes.probe_curves import plot_probes, summarise_probes
-from flowexp.cli.recipes.scores import Printed
-from flowexp.cli.recipes.tables import Row, distance_in, distance_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,1 @@
+"""What recipes make of measurements: several methods in one table, one picture, one number for each seed."""
