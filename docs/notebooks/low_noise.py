@@ -80,4 +80,4 @@ assert converged[0] >= max(converged[1:]) > max(paper)
 
 # %% [markdown]
 # No dip in this network (3,000 steps, one seed) on these digits: the features of clean images know the most. [Probes and their traps](../explain/probes.md) has the other ways in which
-# a probe misleads. [The measurement on Fashion-MNIST itself](../results/dip/README.md) has three seeds and standard errors, and after 10,000 steps a dip of 1.6 points that this probe does find.
+# a probe misleads. [The measurement on Fashion-MNIST itself](../results/dip/README.md) has three seeds and standard errors, and after 10,000 steps a dip of about a point that this probe does find.
