@@ -50,7 +50,7 @@ paper has been reproduced at its size.
 
 Length of training decides some of them: after 3,000 steps the dip of FM's features is less than a point, after 10,000
 about one ([how](results/dip/README.md)). Each row says how long its networks were trained, and a verdict on features
-holds for this length; of a dip nothing is decided where FM has none.
+holds for this length; of a dip nothing is decided where FM does not show one.
 
 Where a paper prints numbers, its points (squares) stand beside ours as shares of its own baseline: its FID is of other
 features, and of other networks.

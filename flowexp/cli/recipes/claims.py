@@ -109,7 +109,7 @@ def provided(condition: Judgement, what: str, judgement: Judgement) -> Judgement
     """
     if condition.state == "supported":
         return judgement
-    return Judgement(UNTESTABLE, f"because there is no {what} here: {condition.evidence.removeprefix('because ')}")
+    return Judgement(UNTESTABLE, f"because a {what} is not shown: {condition.evidence.removeprefix('because ')}")
 
 
 def differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
