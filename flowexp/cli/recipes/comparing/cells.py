@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from flowexp.cli.recipes.claims import STANDARD_ERRORS
 from flowexp.cli.recipes.comparing.scores import Printed, gains_of, present
 from flowexp.cli.recipes.comparing.tables import Row, by_seed, distance_in, distance_name
 from flowexp.records.figures import COLOURS
@@ -53,7 +54,7 @@ def _draw_gains(axes: Axes, cells: Sequence[Row], plain: Row, rows: Sequence[Row
     for place, cell in enumerate(cells):
         lowered = [100 * share for share in gains_of(cell, plain, rows)]
         if len(lowered) > 1:
-            error = 2 * stdev(lowered) / math.sqrt(len(lowered))
+            error = STANDARD_ERRORS * stdev(lowered) / math.sqrt(len(lowered))
             axes.plot([mean(lowered) - error, mean(lowered) + error], [place] * 2, color=COLOURS[0], linewidth=1.4)
         if lowered:
             _draw_seeds(axes, place, lowered)
@@ -61,7 +62,7 @@ def _draw_gains(axes: Axes, cells: Sequence[Row], plain: Row, rows: Sequence[Row
         if theirs is not None:
             axes.plot(100 * theirs, place, "s", color=COLOURS[1], markerfacecolor="white", markersize=6)
     axes.axvline(0, color="0.6", linewidth=0.8)
-    axes.set_xlabel(f"lower than with {_words(plain)}, %\n(bars: 2 standard errors over seeds)")
+    axes.set_xlabel(f"lower than with {_words(plain)}, %\n(bars: {STANDARD_ERRORS:g} standard errors over seeds)")
     axes.plot([], [], "D", color=COLOURS[0], markersize=5, label="here")
     if paper is not None:
         axes.plot([], [], "s", color=COLOURS[1], markerfacecolor="white", label=f"the paper's FID, {paper.of}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Distances = Mapping[str, Mapping[Any, float]]  # of each seed, by method
 
 
-def plot_trade_off(probe: Sequence[Row], samples: Mapping[str, Distances], distance: str, title: str = "") -> Figure:
+def plot_trade_off(probe: Sequence[Row], samples: Mapping[str, Distances], distance: str) -> Figure:
     """Accuracy of the converged probe at the cleanest level over the distance; pale points are seeds, large ones means.
 
     Arguments:
@@ -40,7 +40,6 @@ def plot_trade_off(probe: Sequence[Row], samples: Mapping[str, Distances], dista
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
-    figure.suptitle(title)
     return figure
 
 
