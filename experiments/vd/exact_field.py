@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowexp.cli.assembly.building import build_datamodule
+from flowexp.cli.assembly.hardware import resolve_device
 from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_share, plot_cells
 from flowexp.cli.recipes.runs import compose_run
 from flowexp.flow.interpolants import Linear
@@ -35,7 +36,7 @@ NEAR_NOISE = 0.95  # where the deficit is read
 def measure(lines: Lines) -> dict[str, Rows]:
     settings = lines.settings
     datamodule = build_datamodule(compose_run(list(settings.data)))
-    images = datamodule.to_data(datamodule.train.subset(settings.num_images).images)
+    images = datamodule.to_data(datamodule.train.subset(settings.num_images).images).to(resolve_device("auto"))
     rows = []
     for name, field in fields(images, settings):
         for seed in range(settings.draws):
@@ -53,37 +54,39 @@ def _distances(field: ExactField, settings: Mapping[str, Any], seed: int) -> Ite
     """The distance of the samples of every sampler and scale, all of one noise, and of as many data drawn anew."""
     projection = create_projection(field.images[0].numel(), settings["max_dim"])
     reference, data = data_moments(field, projection), drawn(field, settings["num_samples"], seed)
-    (norms,) = velocity_norms(field, field.interpolant, data, [NEAR_NOISE], seed)
+    (norms,) = velocity_norms(field, field.interpolant, data, [NEAR_NOISE], seed, device=field.images.device)
     deficit = {"deficit at noise": norms.deficit}
 
     def row(sampler: str, calls: int, scale: str, samples: Tensor) -> dict[str, Any]:
-        distance = distance_of(moments_of(projection(samples)), reference)
+        distance = distance_of(moments_of(projection(samples).cpu()), reference)
         return {"sampler": sampler, "network calls": calls, "SSC": scale, DISTANCE: distance, **deficit}
 
     yield row("data drawn anew", 0, "none", data)
     for solver in settings["samplers"]:
         for num_steps in settings["num_steps"]:
-            for scale, (s0, s1) in settings["scales"].items():
-                sampler = Sampler(solver, num_steps=num_steps, s0=s0, s1=s1)
+            for scale, (s0, s1, *profile) in settings["scales"].items():
+                sampler = Sampler(solver, num_steps=num_steps, s0=s0, s1=s1, profile=(profile or ["linear"])[0])
                 yield row(solver, num_steps, str(scale), sampled(sampler, field, settings["num_samples"], seed))
 
 
 def sampled(sampler: Sampler, field: ExactField, num: int, seed: int) -> Tensor:
     """Samples (num, ...) of the field."""
-    shape, parts = field.images.shape[1:], torch.arange(num).split(BATCH)
-    return torch.cat([sampler.sample(field, field.interpolant, part, shape, seed).images for part in parts])
+    shape, device, parts = field.images.shape[1:], field.images.device, torch.arange(num).split(BATCH)
+    drawn = [sampler.sample(field, field.interpolant, part, shape, seed, device=device).images for part in parts]
+    return torch.cat(drawn)
 
 
 def drawn(field: ExactField, num: int, seed: int) -> Tensor:
     """Data (num, ...) of the field's own law."""
     generator = keyed_generator(seed, 1)
     rows = torch.randint(len(field.images), (num,), generator=generator)
-    return field.images[rows] + field.spread * torch.randn(num, *field.images.shape[1:], generator=generator)
+    noise = torch.randn(num, *field.images.shape[1:], generator=generator)
+    return field.images[rows.to(field.images.device)] + field.spread * noise.to(field.images)
 
 
 def data_moments(field: ExactField, projection: Projection) -> Moments:
     """Moments of that law in closed form, in the space of the projection."""
-    vectors = projection(field.images).double()
+    vectors = projection(field.images).double().cpu()
     about = field.spread**2 * projection.noise_variance * torch.eye(projection.size, dtype=torch.float64)
     return Moments(vectors.mean(dim=0), vectors.T.cov(correction=0) + about, len(vectors))
 
