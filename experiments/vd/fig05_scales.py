@@ -46,12 +46,12 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
 def draw_samples(lines: Lines) -> Figure:
     """The sample grid of each cell, s0 down and s1 across."""
     down, across = ([*dict.fromkeys(line.columns[key] for line in lines)] for key in (S0, S1))
-    figure = Figure(figsize=(2 * len(across), 2.2 * len(down)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(1.25 * len(across), 1.45 * len(down)), dpi=150, layout="constrained")
     panels = figure.subplots(len(down), len(across), squeeze=False)
     for line in lines:
         s0, s1 = line.columns[S0], line.columns[S1]
         axes = panels[down.index(s0)][across.index(s1)]
         axes.imshow(imread(line.picture("samples")))
-        axes.set_title(f"s0 = {s0:g}, s1 = {s1:g}", fontsize="small")
+        axes.set_title(f"s0 = {s0:g}, s1 = {s1:g}", fontsize="xx-small")
         axes.set_axis_off()
     return figure

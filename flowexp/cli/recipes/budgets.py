@@ -32,7 +32,7 @@ def read_budget(config: DictConfig, name: str) -> DictConfig:
         return settings
     grown = OmegaConf.create(_grown(OmegaConf.to_container(config.budgets[settings.like]), settings.times))
     changed = {key: value for key, value in settings.items() if key not in ("like", "times")}
-    changed["shared"] = [*grown.get("shared", []), "trainer.accelerator=gpu", "compile=true"]
+    changed["shared"] = [*grown.get("shared", []), "trainer.accelerator=gpu"]
     merged = OmegaConf.merge(grown, changed)
     assert isinstance(merged, DictConfig)
     return merged
