@@ -9,11 +9,13 @@ it does not, that deficit by itself harms no sampler, and what SSC mends of a ne
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from tqdm import tqdm
 
 from flowexp.cli.assembly.building import build_datamodule
 from flowexp.cli.assembly.hardware import resolve_device
@@ -37,10 +39,12 @@ def measure(lines: Lines) -> dict[str, Rows]:
     settings = lines.settings
     datamodule = build_datamodule(compose_run(list(settings.data)))
     images = datamodule.to_data(datamodule.train.subset(settings.num_images).images).to(resolve_device("auto"))
-    rows = []
-    for name, field in fields(images, settings):
-        for seed in range(settings.draws):
-            rows += [{"field": name, **row, "seed": seed} for row in _distances(field, settings, seed)]
+    exact = dict(fields(images, settings))
+    rows = [
+        {"field": name, **row, "seed": seed}
+        for name, seed in tqdm(list(product(exact, range(settings.draws))), desc="fields and draws", unit="set")
+        for row in _distances(exact[name], settings, seed)
+    ]
     return {"distances": rows}
 
 
