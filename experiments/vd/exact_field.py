@@ -68,8 +68,8 @@ def _distances(field: ExactField, settings: Mapping[str, Any], seed: int) -> Ite
     yield row("data drawn anew", 0, "none", data)
     for solver in settings["samplers"]:
         for num_steps in settings["num_steps"]:
-            for scale, (s0, s1, *profile) in settings["scales"].items():
-                sampler = Sampler(solver, num_steps=num_steps, s0=s0, s1=s1, profile=(profile or ["linear"])[0])
+            for scale, ssc in settings["scales"].items():
+                sampler = Sampler(solver, num_steps=num_steps, **dict(zip(("s0", "s1", "profile"), ssc, strict=False)))
                 yield row(solver, num_steps, str(scale), sampled(sampler, field, settings["num_samples"], seed))
 
 
