@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowexp.flow.interpolants import GVP, SBDMVP, Linear
-from flowexp.flow.losses import ExactField, explicit_velocity
+from flowexp.flow.losses import ExactField, explicit, explicit_velocity
 
 INTERPOLANTS = {path.name: path for path in (GVP, Linear, SBDMVP)}
 every_interpolant = pytest.mark.parametrize("name", sorted(INTERPOLANTS))
@@ -119,3 +119,13 @@ def test_an_exact_field_given_a_class_is_that_of_its_images():
         alone = explicit_velocity(x[row : row + 1], t[:1], images[labels == label[row]], Linear())
         torch.testing.assert_close(field(x, t, label)[row : row + 1], alone)
     torch.testing.assert_close(field(x, t), explicit_velocity(x, t, images, Linear()))
+
+
+def test_no_weight_is_subnormal_which_would_be_multiplied_ten_times_as_slowly():
+    tiny = torch.finfo(torch.float32).tiny
+    logits = torch.cat([torch.linspace(-110, 0, 2001), torch.tensor([-torch.inf, torch.nan])])
+    weights = explicit._exp(logits)
+    assert ((logits.exp() > 0) & (logits.exp() < tiny)).any()  # exp alone gives subnormal numbers
+    assert not ((weights > 0) & (weights < tiny)).any()
+    torch.testing.assert_close(weights[logits > -87.3], logits[logits > -87.3].exp())
+    assert weights[-1].isnan()  # a field that is not finite is not hidden
