@@ -276,7 +276,8 @@ def _under(by_card: Sequence[Mapping[str, Sequence[str]]]) -> str:
     """`card 1a, 2b (job 0) and card 3c, 4d (job 1)`: the cards of several numbers that lie at the same places."""
     places = [_listed(where) for where in by_card[0].values()]
     cards = [", ".join(dict.fromkeys(alike)) for alike in zip(*by_card, strict=True)]
-    return " and ".join(f"card {card} ({where})" for card, where in zip(cards, places, strict=True))
+    named = [f"card {card} ({where})" for card, where in zip(cards, places, strict=True)]
+    return _listed(named, most=4, between=" and ")
 
 
 def _listed(words: Sequence[str], most: int = 3, between: str = ", ") -> str:

@@ -158,11 +158,16 @@ def test_a_summary_gives_each_number_its_card_and_numbers_without_one_none():
     assert cards_of({}) == cards_of({"protocol": {"solver": "euler", "nfe": 3}}) == {}
 
 
-def test_every_card_is_named_with_its_places():
+def test_cards_are_named_with_their_places():
     places = {"job 0": summary(), "job 1": summary(num_samples=7500), "job 2": summary(seed=3)}
     (sentence,) = keeps_apart(places)
     assert f"card {CARD.short_hash}, " in sentence
     assert " (job 0, job 2) and card " in sentence and " (job 1) do not compare" in sentence
+
+
+def test_of_many_cards_some_are_named_and_the_rest_counted():
+    (sentence,) = keeps_apart({f"job {i}": summary(num_samples=1000 + i) for i in range(9)})
+    assert sentence.count("card ") == 4 and " (job 3) and 5 more do not compare" in sentence
 
 
 def test_every_number_is_named_with_all_its_cards():
