@@ -194,11 +194,9 @@ def _section(result: Result) -> str:
     lines = [f"\n### {result.name}\n", result.about, ""]
     if result.made:
         made = result.made
-        lines += [
-            f"`{made['command']}`: {made['minutes']:g} minutes with what was trained before; {made['scale']}; protocol "
-            f"{made.get('protocol', 'none')}, commit {made.get('commit')}.",
-            "",
-        ]
+        trained = f" with what was trained before; {made['scale']}; protocol {made.get('protocol')}"
+        how = trained if made["scale"] else ", nothing is trained"
+        lines += [f"`{made['command']}`: {made['minutes']:g} minutes{how}; commit {made.get('commit')}.", ""]
     else:
         lines += [f"Not run yet: `python -m flowexp.reproduce {result.name}`.", ""]
     lines += [f"* {claim['claim']}. Rule: {claim['rule']}" for claim in result.claims.values() if claim.get("rule")]

@@ -19,7 +19,17 @@ from tqdm import tqdm
 
 from flowexp.cli.assembly.building import build_datamodule
 from flowexp.cli.assembly.hardware import resolve_device
-from flowexp.cli.recipes import Judgement, Lines, Rows, compare_scores, gains, judge_share, plot_cells
+from flowexp.cli.recipes import (
+    Judgement,
+    Lines,
+    Rows,
+    by_seed,
+    compare_scores,
+    distance_name,
+    gains,
+    judge_share,
+    over_seeds,
+)
 from flowexp.cli.recipes.runs import compose_run
 from flowexp.flow.interpolants import Linear
 from flowexp.flow.losses import ExactField
@@ -27,10 +37,13 @@ from flowexp.flow.randomness import keyed_generator
 from flowexp.flow.sampler import Sampler
 from flowexp.measuring.diagnostics import Projection, create_projection, velocity_norms
 from flowexp.measuring.metrics import Moments, distance_of, moments_of
+from flowexp.records.figures import plot_curves
 
-KEYS = ["field", "sampler", "network calls", "SSC"]
+CALLS = "network calls"
+KEYS = ["field", "sampler", CALLS, "SSC"]
 PLAIN = {"SSC": "none"}  # the baseline of each cell
 DISTANCE = "frechet/pixels"  # in a random projection of the pixels
+RELATIVE = "relative to no scale"
 BATCH = 500
 NEAR_NOISE = 0.95  # where the deficit is read
 
@@ -60,10 +73,11 @@ def _distances(field: ExactField, settings: Mapping[str, Any], seed: int) -> Ite
     reference, data = data_moments(field, projection), drawn(field, settings["num_samples"], seed)
     (norms,) = velocity_norms(field, field.interpolant, data, [NEAR_NOISE], seed, device=field.images.device)
     deficit = {"deficit at noise": norms.deficit}
+    size = {"means": len(field.images), "samples": settings["num_samples"]}
 
     def row(sampler: str, calls: int, scale: str, samples: Tensor) -> dict[str, Any]:
         distance = distance_of(moments_of(projection(samples).cpu()), reference)
-        return {"sampler": sampler, "network calls": calls, "SSC": scale, DISTANCE: distance, **deficit}
+        return {"sampler": sampler, CALLS: calls, "SSC": scale, DISTANCE: distance, **deficit, **size}
 
     yield row("data drawn anew", 0, "none", data)
     for solver in settings["samplers"]:
@@ -96,13 +110,26 @@ def data_moments(field: ExactField, projection: Projection) -> Moments:
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    names = dict.fromkeys(row["field"] for row in tables["distances"])
-    return {
-        name: plot_cells(
-            [row for row in tables["distances"] if row["field"] == name], KEYS[1:], f"Exact field, {name}", PLAIN
-        )
-        for name in names
-    }
+    sampled = [row for row in tables["distances"] if row[CALLS]]
+    pairs = dict.fromkeys((row["field"], row["sampler"]) for row in sampled)
+    return {f"{field}_{sampler}": draw_sampler(sampled, field, sampler) for field, sampler in pairs}
+
+
+def draw_sampler(rows: Rows, field: str, sampler: str) -> Figure:
+    """The distance over network calls, a line for each scale, and relative to no scale at as many calls."""
+    own = [row for row in rows if (row["field"], row["sampler"]) == (field, sampler)]
+    plain = {calls: by_seed(own, DISTANCE, **{"SSC": "none", CALLS: calls}) for calls in {row[CALLS] for row in own}}
+    shares = [{**row, RELATIVE: row[DISTANCE] / plain[row[CALLS]][row["seed"]]} for row in own]
+    points = [
+        row | {"low": row[f"{value}_low"], "high": row[f"{value}_high"]}
+        for value in (DISTANCE, RELATIVE)
+        for row in over_seeds(shares, ["SSC", CALLS], [value])
+    ]
+    sizes, draws = own[0], len({row["seed"] for row in own})
+    of = f"{sizes['means']:,.0f} images" if field == "images" else f"a mixture of {sizes['means']:,.0f} Gaussians"
+    title = f"Exact field of {of}, {sampler}; {sizes['samples']:,.0f} samples, {draws} draws of the noise"
+    names = {"SSC": "scale of the velocity", DISTANCE: distance_name(DISTANCE)}
+    return plot_curves(points, CALLS, [DISTANCE, RELATIVE], "SSC", names, title, band=("low", "high"))
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:
@@ -113,10 +140,10 @@ def summarise(tables: dict[str, Rows]) -> Rows:
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     rows = tables["distances"]
-    calls = min({row["network calls"] for row in rows if row["network calls"]}, key=lambda number: abs(number - 50))
+    calls = min({row[CALLS] for row in rows if row[CALLS]}, key=lambda number: abs(number - 50))
 
     def gain(field: str, sampler: str) -> Judgement:
-        cell = {"field": field, "sampler": sampler, "network calls": calls}
+        cell = {"field": field, "sampler": sampler, CALLS: calls}
         return judge_share(gains(rows, cell | {"SSC": "none"}, cell | {"SSC": "1.1 to 1"}))
 
     return {
