@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, distinct to colour-blind readers too; markers make lines distinct in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vP*"
+MARKERS = "osD^vP*X"  # one more than colours, so that the two together repeat after 56 lines
 MOST_MARKERS = 60  # a line of more points shows none
 LINEAR_BELOW = 0.01  # where a logarithmic axis becomes linear, so that t = 0 has a place on it
 SMALLEST_CELL = 48  # pixels per side below which a sample is enlarged
