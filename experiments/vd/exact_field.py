@@ -28,7 +28,7 @@ from flowexp.cli.recipes import (
     distance_name,
     gains,
     judge_share,
-    over_seeds,
+    with_band,
 )
 from flowexp.cli.recipes.runs import compose_run
 from flowexp.flow.interpolants import Linear
@@ -120,11 +120,7 @@ def draw_sampler(rows: Rows, field: str, sampler: str) -> Figure:
     own = [row for row in rows if (row["field"], row["sampler"]) == (field, sampler)]
     plain = {calls: by_seed(own, DISTANCE, **{"SSC": "none", CALLS: calls}) for calls in {row[CALLS] for row in own}}
     shares = [{**row, RELATIVE: row[DISTANCE] / plain[row[CALLS]][row["seed"]]} for row in own]
-    points = [
-        row | {"low": row[f"{value}_low"], "high": row[f"{value}_high"]}
-        for value in (DISTANCE, RELATIVE)
-        for row in over_seeds(shares, ["SSC", CALLS], [value])
-    ]
+    points = [row for value in (DISTANCE, RELATIVE) for row in with_band(shares, ["SSC", CALLS], value)]
     sizes, draws = own[0], len({row["seed"] for row in own})
     of = f"{sizes['means']:,.0f} images" if field == "images" else f"a mixture of {sizes['means']:,.0f} Gaussians"
     title = f"Exact field of {of}, {sampler}; {sizes['samples']:,.0f} samples, {draws} draws of the noise"

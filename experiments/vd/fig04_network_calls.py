@@ -19,8 +19,8 @@ from flowexp.cli.recipes import (
     distance_name,
     gains,
     judge_share,
-    over_seeds,
     published,
+    with_band,
 )
 from flowexp.records.figures import plot_curves
 
@@ -46,21 +46,13 @@ def draw_sampler(rows: Rows, sampler: str) -> Figure:
     own = [row for row in rows if row["sampler"] == sampler]
     distance = distance_in(own[0])
     plain = by_seed(own, distance, **{"SSC": "none", CALLS: 50})
-    points = _points(own, distance)
+    points = with_band(own, ["SSC", CALLS], distance)
     if plain:
         shares = [{**row, RELATIVE: row[distance] / plain[row.get("seed", 0)]} for row in own]
-        points += _points(shares, RELATIVE) + printed_shares(sampler)
+        points += with_band(shares, ["SSC", CALLS], RELATIVE) + printed_shares(sampler)
     names = {"SSC": "scale of the velocity", distance: distance_name(distance)}
     panels = [distance, RELATIVE] if plain else distance
     return plot_curves(points, CALLS, panels, "SSC", names, sampler, band=("low", "high"))
-
-
-def _points(rows: Rows, value: str) -> Rows:
-    """The mean over seeds and its band, of each scale and number of calls."""
-    return [
-        row | {"low": row[f"{value}_low"], "high": row[f"{value}_high"]}
-        for row in over_seeds(rows, ["SSC", CALLS], [value])
-    ]
 
 
 def printed_shares(sampler: str) -> Rows:

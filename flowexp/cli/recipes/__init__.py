@@ -57,6 +57,7 @@ from flowexp.cli.recipes.comparing.tables import (
     interval_in,
     network_rows,
     over_seeds,
+    with_band,
 )
 from flowexp.cli.recipes.comparing.trade_off import plot_trade_off
 from flowexp.cli.recipes.lines import Line, Lines, Rows
@@ -108,4 +109,5 @@ __all__ = [
     "shares_saved",
     "summarise_methods",
     "summarise_probes",
+    "with_band",
 ]

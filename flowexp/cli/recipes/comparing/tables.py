@@ -64,6 +64,11 @@ def over_seeds(rows: Sequence[Row], keys: Sequence[str], values: Sequence[str]) 
     return table
 
 
+def with_band(rows: Sequence[Row], keys: Sequence[str], value: str) -> list[dict[str, Any]]:
+    """`over_seeds` of one value for a picture: the ends of its band are columns `low` and `high`."""
+    return [row | {"low": row[f"{value}_low"], "high": row[f"{value}_high"]} for row in over_seeds(rows, keys, [value])]
+
+
 def by_seed(rows: Sequence[Row], value: str, **where: Any) -> dict[Any, float]:
     """A number of each seed, of the rows whose columns are as `where` says; seed 0 where the table has no seeds."""
     return {
