@@ -5,7 +5,8 @@ sizes, `budget=smoke` only shows within seconds that everything runs. `rounds=N`
 `peak=TFLOPS` is the bf16 peak of a card that benchmarks/peaks.py does not know.
 
 A run of all cases writes docs/results/benchmarks.md (budget cpu) or benchmarks_gpu.md, any other only prints;
-`output=FILE` writes FILE in either case. `budget=gpu device=cpu` makes a miniature of the GPU's report where there is
+`output=FILE` writes FILE in either case. build/benchmarks_so_far.md has what was measured before a run was stopped or
+a case failed. `budget=gpu device=cpu` makes a miniature of the GPU's report where there is
 none, of budget smoke's sizes, in build/benchmarks_gpu.md.
 """
 
@@ -37,6 +38,7 @@ REPORTS = {
     "gpu": RESULTS / "benchmarks_gpu.md",
     MINIATURE: ROOT / "build" / "benchmarks_gpu.md",
 }
+SO_FAR = ROOT / "build" / "benchmarks_so_far.md"  # after every case, for what is stopped or fails on the way
 OPTIONS = ("cases", "budget", "rounds", "peak", "device", "output")
 
 
@@ -62,15 +64,28 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     header = describe(command.budget, command.size)
     print("\n".join(header), flush=True)
-    timed = {name: run_case(name, command.size) for name in command.cases}
-    done = {name: found for name, found in timed.items() if found is not None}
-    report = write_report(header, done, command.size)
+    done: dict[str, tuple[Result, float]] = {}
+    report = ""
+    for name in command.cases:
+        if (found := run_case(name, command.size)) is not None:
+            done[name] = found
+            report = write_report(header, done, command.size)
+            keep(report, SO_FAR)
     print(report.removeprefix("\n".join(header)), end="")
-    if command.output is not None and len(done) == len(timed):
-        command.output.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(command.output, report)
+    if len(done) < len(command.cases):
+        missing = ", ".join(name for name in command.cases if name not in done)
+        print(f"\nnot measured: {missing}" + (f"; the others are in {SO_FAR}" if done else ""), file=sys.stderr)
+        return 1
+    if command.output is not None:
+        keep(report, command.output)
         print(f"\nwritten to {command.output}", file=sys.stderr)
-    return 0 if len(done) == len(timed) else 1
+    return 0
+
+
+def keep(report: str, file: Path) -> None:
+    """Writes it, in a folder that is made where it is not there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(file, report)
 
 
 def read_command(arguments: Sequence[str]) -> Command:

@@ -22,8 +22,12 @@ class Case:
     rounds: int
 
     def run(self, size: Size) -> Result:
-        """What it finds, in the size's rounds or else in its own."""
-        return self.measure(size, size.rounds or self.rounds)
+        """What it finds."""
+        return self.measure(size, self.rounds_at(size))
+
+    def rounds_at(self, size: Size) -> int:
+        """The size's rounds, or else its own where the size allows as many."""
+        return size.rounds or min(self.rounds, size.most_rounds)
 
     @property
     def summary(self) -> str:

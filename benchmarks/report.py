@@ -51,6 +51,6 @@ def write_report(header: list[str], timed: Mapping[str, tuple[Result, float]], s
 
 def _about(name: str, seconds: float, size: Size) -> str:
     case = CASES[name]
-    rounds = size.rounds or case.rounds
+    rounds = case.rounds_at(size)
     counted = f"{rounds} round{'' if rounds == 1 else 's'}"
     return f"- **{name}** ({counted}, {seconds:.0f} s): {' '.join(case.paragraphs)}\n"

@@ -27,6 +27,7 @@ class Size:
         num_images: training images in memory, as many as in CIFAR-10.
         latents, depth: shape of a batch of latents, and the blocks of the network that is compared with SiT's.
         rounds: rounds of every comparison; None leaves each case its own number.
+        most_rounds: no case has more, but where `rounds` says so.
         steps: training steps that are timed as one.
         turn_steps: the same where a fit by Lightning takes turns with a bare loop.
         solver_steps, sample_batch_size: of the solvers.
@@ -53,6 +54,7 @@ class Size:
     latents: tuple[int, int, int, int] = (16, 4, 32, 32)
     depth: int = 12
     rounds: int | None = None
+    most_rounds: int = 100
     steps: int = 1
     turn_steps: int = 2
     solver_steps: int = 20
@@ -98,7 +100,10 @@ def cpu_size() -> Size:
 
 
 def gpu_size() -> Size:
-    """The same on pictures of 32 x 32, 256 a step, as LCF trains it. Raises ValueError without an accelerator."""
+    """The same on pictures of 32 x 32, 256 a step, as LCF trains it; ten rounds at most, the noise being less there.
+
+    Raises ValueError without an accelerator.
+    """
     device = resolve_device("auto")
     if device == CPU:
         raise ValueError(
@@ -106,6 +111,7 @@ def gpu_size() -> Size:
         )
     return Size(
         device=device,
+        most_rounds=10,
         resolution=32,
         batch_size=256,
         latents=(256, 4, 32, 32),

@@ -291,12 +291,20 @@ def test_every_case_has_its_own_number_of_rounds_unless_it_is_given_one():
     assert asked == [7, 1]
 
 
+def test_a_size_may_have_fewer_rounds_than_a_case():
+    sizes = [Size(), Size(most_rounds=10), Size(most_rounds=10, rounds=12)]
+    assert [CASES["objectives"].rounds_at(size) for size in sizes] == [40, 10, 12]
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_the_command_prints_its_report_and_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command_prints_its_report_and_writes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     report = tmp_path / "new" / "report.md"
+    monkeypatch.setattr("benchmarks.__main__.SO_FAR", tmp_path / "so_far.md")
     assert main(["cases=ema,loader", "budget=smoke", f"output={report}"]) == 0
     printed, written = capsys.readouterr().out, report.read_text()
     assert written.split() == printed.split()
@@ -318,11 +326,14 @@ def test_a_case_that_fails_leaves_the_others_their_results(
         """A case."""
         raise RuntimeError("out of order")
 
+    so_far = tmp_path / "build" / "so_far.md"
+    monkeypatch.setattr("benchmarks.__main__.SO_FAR", so_far)
     monkeypatch.setitem(CASES, "loader", Case(broken, rounds=1))
     assert main(["cases=loader,ema", "budget=smoke", f"output={tmp_path / 'report.md'}"]) == 1
     captured = capsys.readouterr()
     assert "out of order" in captured.err and "EMA update" in captured.out
-    assert not (tmp_path / "report.md").exists()
+    assert f"not measured: loader; the others are in {so_far}" in captured.err
+    assert not (tmp_path / "report.md").exists() and "EMA update" in so_far.read_text()
 
 
 @pytest.mark.parametrize(
