@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.sizes import Size
 from benchmarks.steps import Training
 from benchmarks.table import Promise, Result, Row, compare
 from benchmarks.timing import Comparison, stopwatch
 from benchmarks.training import missing_compiler
-from flowexp.backbones import create_backbone
+from flowexp.backbones import Backbone, create_backbone
 
 NETWORKS = {"U-Net": "unet_nano", "MMDiT": "mmdit_nano"}
 
@@ -47,7 +48,14 @@ def _step(name: str, size: Size, precision: str, compiled: bool = False) -> Call
     if compiled:
         network.compile_blocks()
     latents = torch.randn(size.latents, device=size.device)
-    nothing = torch.zeros(len(latents))  # a label that no U-Net without classes reads
-    label = network.null_condition(nothing) if network.takes == "text" else nothing
-    assert label is not None
-    return Training(network, latents, label, size).fm_step(precision)
+    return Training(network, latents, label_for(network, latents), size).fm_step(precision)
+
+
+def label_for(network: Backbone, latents: Tensor) -> Tensor:
+    """Empty captions for a network that takes text, else a label that no U-Net without classes reads."""
+    nothing = latents.new_zeros(len(latents))
+    if network.takes != "text":
+        return nothing
+    captions = network.null_condition(nothing)
+    assert captions is not None
+    return captions

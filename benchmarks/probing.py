@@ -51,7 +51,7 @@ def whole_probe(size: Size) -> dict[str, Contestant]:
     """From stored images to the accuracies of all levels."""
     data, network = enlarged_digits(size), size.create_network().eval()
     train = data.train.subset(size.probe_images).to(size.device)
-    test = data.test.subset(max(1, size.probe_images // 4)).to(size.device)
+    test = data.test.subset(min(max(1, size.probe_images // 4), len(data.test))).to(size.device)
     old_way = ProbeInTheLoop(network, train, test, data.num_classes, size)
     grids = {"10 levels": LEVELS, "20 levels": TWENTY_LEVELS}
     ours = {

@@ -31,7 +31,7 @@ class Size:
         steps: training steps that are timed as one.
         turn_steps: the same where a fit by Lightning takes turns with a bare loop.
         solver_steps, sample_batch_size: of the solvers.
-        probe_images, probe_epochs: training images of the linear probe, four to one test image, and its epochs.
+        probe_images, probe_epochs: training images of the linear probe, four to one test image or all 360, and epochs.
         feature_dim: length of the features of a Frechet distance, of twice as many images.
         num_latents: of the larger set of latents, as many as ImageNet has pictures.
         num_samples: whose peak of memory is compared with that of 500.

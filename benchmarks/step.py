@@ -22,11 +22,11 @@ WIDTH, HEADS, NUM_CLASSES = 384, 6, 1000
 def step(size: Size, rounds: int) -> Result:
     """flowexp's step of SiT-S/2 (12 x 384 x 6), bf16 and compiled, against SiT's as its paper describes it, in fp32.
 
-    4 x 32 x 32 latents, 16 a step, 1000 classes. SiT's step is written on timm's parts (benchmarks/sit.py): AdamW,
-    neither clipping nor compiling, the EMA tensor by tensor; the second is the same under bf16 autocast. "Products" are
-    those of matrices alone, forward and backward, in bf16: no step can take less. Where a processor multiplies bf16 six
-    times as fast as fp32 (AMX) they leave more to be had than where it does twice as fast, so that the step may take
-    0.27 times SiT's there, and 1.3 times the products anywhere.
+    4 x 32 x 32 latents, 16 a step (256 on a GPU), 1000 classes. SiT's step is written on timm's parts
+    (benchmarks/sit.py): AdamW, neither clipping nor compiling, the EMA tensor by tensor; the second is the same under
+    bf16 autocast. "Products" are those of matrices alone, forward and backward, in bf16: no step can take less. Where
+    a processor multiplies bf16 six times as fast as fp32 (AMX) they leave more to be had than where it does twice as
+    fast, so that the step may take 0.27 times SiT's there, and 1.3 times the products anywhere.
     """
     latents, label = torch.randn(size.latents, device=size.device), torch.randint(NUM_CLASSES, size.latents[:1])
     label = label.to(size.device)

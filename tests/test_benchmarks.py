@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -16,12 +17,15 @@ from benchmarks.__main__ import main, read_command
 from benchmarks.cases import CASES, Case
 from benchmarks.data import enlarged_digits, one_batch
 from benchmarks.fitting import TakingTurns, trainer_config
+from benchmarks.networks import label_for
+from benchmarks.probing import whole_probe
 from benchmarks.sampling import bare_calls, samples
 from benchmarks.sizes import BUDGETS, Size, cpu_size, smoke_size
 from benchmarks.steps import BareLoop, Training, trained_parameters
 from benchmarks.table import Promise, Result, Row, compare, to_markdown
 from benchmarks.timing import Comparison, Spread, Timings, left_out, stopwatch
 from benchmarks.training import update_by_loop
+from flowexp.backbones import create_backbone
 from flowexp.data import Digits, to_float
 from flowexp.flow.randomness import keyed_generator
 from flowexp.flow.sampler import Sampler
@@ -289,6 +293,18 @@ def test_every_case_has_its_own_number_of_rounds_unless_it_is_given_one():
     case.run(cpu_size())
     case.run(TINY)
     assert asked == [7, 1]
+
+
+@pytest.mark.parametrize("name", ["unet_nano", "mmdit_nano"])
+def test_the_condition_of_a_network_lies_beside_its_latents(name: str):
+    latents = torch.zeros(2, 4, 8, 8, device="meta")
+    network = create_backbone(name, resolution=8, channels=4)
+    assert label_for(network, latents).device == latents.device
+
+
+def test_a_probe_has_no_more_test_images_than_there_are_digits():
+    many = replace(TINY, probe_images=2048, num_images=2048)
+    assert set(whole_probe(many)) == {"one level in the loop", "10 levels", "20 levels"}
 
 
 def test_a_size_may_have_fewer_rounds_than_a_case():
