@@ -34,6 +34,7 @@ from flowexp.cli.recipes import (
 from flowexp.flow.time_samplers import create_time_sampler
 from flowexp.records.figures import plot_curves
 
+UNIFORM = "uniform"
 LAWS = ("m = -0.5", "m = 0", "m = 0.5")
 
 
@@ -65,13 +66,16 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     probe, (low, *others) = tables["probe"], (last_distances(tables["distances"], law) for law in LAWS)
     rival = {seed: min(other[seed] for other in others) for seed in low if all(seed in other for other in others)}
     smallest = [min(seed) for seed in zip(*(dips_by_seed(probe, law) for law in LAWS), strict=False)]
-    clean = (clean_by_seed(probe, law) for law in ("m = 0.5", "m = -0.5"))
+    clean = {law: clean_by_seed(probe, law) for law in (UNIFORM, *LAWS)}
+    distances = {law: last_distances(tables["distances"], law) for law in (UNIFORM, "m = 0")}
     return {
         "all_degrade": provided(
-            judge_points(dips_by_seed(probe, "uniform")), "dip with uniform times", judge_points(smallest)
+            judge_points(dips_by_seed(probe, UNIFORM)), "dip with uniform times", judge_points(smallest)
         ),
         "low_noise_best_samples": judge_share(shares_saved(rival, low)),
-        "trade_off": judge_points(differences(*clean)),
+        "trade_off": judge_points(differences(clean["m = 0.5"], clean["m = -0.5"])),
+        "logit_normal_better_clean_features": judge_points(differences(clean["m = 0"], clean[UNIFORM])),
+        "logit_normal_better_samples": judge_share(shares_saved(distances[UNIFORM], distances["m = 0"])),
     }
 
 
