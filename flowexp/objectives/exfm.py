@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from flowexp.flow.losses import explicit_velocity, velocity_error
+from flowexp.flow.time import expand
 from flowexp.objectives.fm import FlowMatching
 from flowexp.objectives.terms import Step
 from flowexp.training.couplings import Independent
 from flowexp.training.parallel.rows import gather_rows
 from flowexp.training.step_draws import TrainingBatch
+
+PAIR_BELOW = 1e-3  # the noise level below which one candidate has all the weight
 
 
 class ExplicitFlowMatching(FlowMatching):
@@ -20,8 +23,9 @@ class ExplicitFlowMatching(FlowMatching):
 
     The candidates are `num_candidates` training images, drawn anew at every step and the same on all processes, and the
     images of the batch on all processes, that of the row included. LCF does not state their number. Near clean data one
-    candidate takes all the weight, and the target is that of flow matching. A network that predicts data or noise
-    regresses their averages. Given a class, the candidates are those of the class; where the label was dropped, all.
+    candidate takes all the weight, and the target is that of flow matching: below t = 1e-3, where the average is a
+    difference of nearly equal numbers over t, it is the pair's own. A network that predicts data or noise regresses
+    their averages. Given a class, the candidates are those of the class; where the label was dropped, all.
 
     Arguments:
         num_candidates: training images beside those of the batch; without a Trainer there are none.
@@ -56,7 +60,9 @@ class ExplicitFlowMatching(FlowMatching):
             further, further_label = self._further_candidates(batch)
             data = torch.cat([data, further])
             label = None if label is None else torch.cat([label, further_label])
-        return explicit_velocity(xt, t, data, self.interpolant, allowed=self._allowed(batch.label, label))
+        allowed = self._allowed(batch.label, label)
+        average = explicit_velocity(xt, t, data, self.interpolant, allowed=allowed, t_min=PAIR_BELOW)
+        return torch.where(expand(t, xt) < PAIR_BELOW, super().target(batch, xt, t), average)
 
     def error(self, step: Step) -> Tensor:
         """The error (B,) of FM, where data and noise are those that the averaged velocity is made of."""

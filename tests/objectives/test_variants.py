@@ -127,8 +127,9 @@ def test_exfm_regresses_the_mean_velocity_of_the_candidates() -> None:
     torch.testing.assert_close(module.losses(batch).loss, ((v - torch.stack(target)) ** 2).mean())
 
 
-def test_exfm_is_fm_near_clean_data() -> None:
-    backbone, batch = small_backbone(), batch_at([0.02, 0.05, 0.1])
+@pytest.mark.parametrize("levels", [[0.02, 0.05, 0.1], [1e-5, 1e-4, 9e-4], [0.0, 2e-3, 0.5e-3]])
+def test_exfm_is_fm_near_clean_data(levels: list[float]) -> None:
+    backbone, batch = small_backbone(), batch_at(levels)
     exfm, fm = ExplicitFlowMatching(backbone=backbone).losses(batch), FlowMatching(backbone).losses(batch)
     torch.testing.assert_close(exfm.loss, fm.loss, rtol=1e-4, atol=1e-4)
 
