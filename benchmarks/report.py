@@ -30,7 +30,8 @@ def describe(budget: str, size: Size) -> list[str]:
     ]
     if not size.judged:
         lines.append("- nothing is judged: on a network this small, fixed costs weigh more than at real sizes")
-    return ["# Benchmarks", "", *lines, ""]
+    title = "# Benchmarks on a GPU" if gpu else "# Benchmarks"
+    return [title, "", *lines, ""]
 
 
 def processor_name() -> str:
