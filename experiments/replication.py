@@ -166,7 +166,7 @@ def of_paper(found: Iterable[Result], paper: str) -> list[Result]:
 def _refutations(found: Iterable[Result]) -> str:
     """The claims that ended with a no, which are what a reader has to know first."""
     no = [(result, claim) for result in found for claim in result.claims.values() if claim["state"] == "refuted"]
-    lines = [f"* {claim['claim']}: {claim['evidence']} ([{result.name}](#{_anchor(result)}))" for result, claim in no]
+    lines = [f"* {claim['claim']}: {evidence_of(claim)} ([{result.name}](#{_anchor(result)}))" for result, claim in no]
     return "\nRefuted at the scale of these runs:\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
@@ -175,9 +175,14 @@ def _claims_table(found: Iterable[Result]) -> str:
     for result in found:
         link, length = f"[{result.name}](#{_anchor(result)})", trained_for(result)
         for claim in result.claims.values():
-            cells = (claim["claim"], STATES[claim["state"]], claim["evidence"], length, link)
+            cells = (claim["claim"], STATES[claim["state"]], evidence_of(claim), length, link)
             lines.append(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def evidence_of(claim: Mapping[str, Any]) -> str:
+    """What decided a claim, and what other runs say of it."""
+    return "; ".join([claim["evidence"], *([f"**beside it**: {claim['beside']}"] if claim.get("beside") else [])])
 
 
 def trained_for(result: Result) -> str:

@@ -23,6 +23,14 @@ def test_every_committed_verdict_follows_from_the_committed_tables_by_the_commit
     assert sum(map(len, judged.values())) >= 79
 
 
+def test_what_other_runs_say_of_a_claim_stands_with_its_verdict() -> None:
+    claim = {"claim": "A", "state": "refuted", "evidence": "0.1 points", "beside": "2 points after 10,000 steps"}
+    result = replication.Result("lcf/a", "About.", {"a": claim}, {}, None)
+    page = replication.report([result])
+    assert page.count("0.1 points; **beside it**: 2 points after 10,000 steps") == 2  # under the refuted, in the table
+    assert replication.evidence_of({"evidence": "0.1 points"}) == "0.1 points"
+
+
 def test_the_picture_has_every_decided_difference_on_the_side_of_its_verdict() -> None:
     claims = [claim for result in replication.results() for claim in result.claims.values()]
     decided = [claim for claim in claims if claim.get("effect")]

@@ -1,8 +1,9 @@
 """What a recipe decides about a paper: claims with a rule that is written before the run, and how each one ends.
 
 A recipe's yaml has `claims`, by name: `claim` (what the paper says, and where), `rule` (what is compared, in which
-direction, beyond how many standard errors over seeds), and `not_testable` where no small run can decide it. Its Python
-file has `judge(tables) -> {name: Judgement}` for the others.
+direction, beyond how many standard errors over seeds), `not_testable` where no small run can decide it, and `beside`,
+what other runs say of it, which the report shows with the verdict. Its Python file has
+`judge(tables) -> {name: Judgement}` for those that can be tested.
 """
 
 from __future__ import annotations
