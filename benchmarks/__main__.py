@@ -5,9 +5,9 @@ sizes, `budget=smoke` only shows within seconds that everything runs. `rounds=N`
 `peak=TFLOPS` is the bf16 peak of a card that benchmarks/peaks.py does not know.
 
 A run of all cases writes docs/results/benchmarks.md (budget cpu) or benchmarks_gpu.md, any other only prints;
-`output=FILE` writes FILE in either case. build/benchmarks_so_far.md has what was measured before a run was stopped or
-a case failed. `budget=gpu device=cpu` makes a miniature of the GPU's report where there is
-none, of budget smoke's sizes, in build/benchmarks_gpu.md.
+`output=FILE` writes FILE in either case. build/benchmarks_so_far.md has what was measured before a run was stopped or a
+case failed. `budget=gpu device=cpu` makes a miniature of the GPU's report where there is none, of budget smoke's sizes,
+in build/benchmarks_gpu.md.
 """
 
 from __future__ import annotations

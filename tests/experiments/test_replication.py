@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
 from experiments import replication
 from experiments.verdict_picture import draw_verdicts, short
-from flowexp.cli.recipes import find_recipes
+from flowexp.cli.recipes import (
+    Rows,
+    by_seed,
+    clean_by_seed,
+    differences,
+    dips_by_seed,
+    find_recipes,
+    last_distances,
+    peaks_by_seed,
+    read_recipe,
+)
+from flowexp.records.tables import read_csv
 
 
 def test_the_committed_report_is_that_of_the_rules_and_results_that_are_committed() -> None:
@@ -29,6 +42,66 @@ def test_what_other_runs_say_of_a_claim_stands_with_its_verdict() -> None:
     page = replication.report([result])
     assert page.count("0.1 points; **beside it**: 2 points after 10,000 steps") == 2  # under the refuted, in the table
     assert replication.evidence_of({"evidence": "0.1 points"}) == "0.1 points"
+
+
+def of_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """Their mean and its standard error, in hundredths."""
+    return 100 * mean(values), 100 * stdev(values) / len(values) ** 0.5
+
+
+def kept(recipe: str, table: str = "probe") -> Rows:
+    return read_csv(replication.KEPT / recipe / f"{table}.csv")
+
+
+def gain_after_10000_steps() -> str:
+    clean = (clean_by_seed(kept("lcf/fig06_ablation"), line) for line in ("LCF, T_min 200", "FM"))
+    return "{:.1f} points apart ({:.1f})".format(*of_seeds(differences(*clean)))
+
+
+def distance_after_10000_steps() -> str:
+    fm, lcf = (last_distances(kept("lcf/fig06_ablation", "distances"), line) for line in ("FM", "LCF, T_min 200"))
+    return "{:.0f} % ({:.0f}) above".format(*of_seeds([lcf[seed] / fm[seed] - 1 for seed in fm]))
+
+
+def dip_of_fresh_seeds() -> str:
+    return "{:.1f} points ({:.1f}; lcf/cut_off_alone)".format(*of_seeds(dips_by_seed(kept("lcf/cut_off_alone"), "FM")))
+
+
+def dip_on_a_gpu() -> str:
+    return "{:.1f} ({:.1f}; lcf/fig07)".format(*of_seeds(dips_by_seed(kept("lcf/fig07_rivals"), "FM")))
+
+
+def gain_at_block_2() -> str:
+    rows = [row for row in kept("lcf/fig07_rivals") if row["tap"] == 2]
+    ours, fm = (mean(peaks_by_seed(rows, line)) for line in ("DDAE++", "FM"))
+    return f"at block 2 it gains {100 * (ours - fm):.1f} points"
+
+
+def calls_of_a_larger_network() -> str:
+    rows = read_csv(replication.DOCS / "results/larger_network/vd/fig04_network_calls/grid.csv")
+    where = {"sampler": "Euler-Maruyama", "SSC": "1.1 to 1", "sampler.num_steps": 50}
+    with_ssc, without = (
+        by_seed(rows, "frechet/efficientnet_lite", **where | cell)[0]
+        for cell in ({}, {"SSC": "none", "sampler.num_steps": 250})
+    )
+    return f"{with_ssc:.0f} with 50 calls, {without:.0f} with 250"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "claim", "phrase"),
+    [
+        ("lcf/fig10_pixels", "same_with_v_prediction", gain_after_10000_steps),
+        ("lcf/fig10_pixels", "lower_distance", distance_after_10000_steps),
+        ("lcf/fig04_probe_curve", "dip", dip_of_fresh_seeds),
+        ("lcf/fig04_probe_curve", "dip", dip_on_a_gpu),
+        ("lcf/fig07_rivals", "ddaepp_better_peak", gain_at_block_2),
+        ("vd/fig04_network_calls", "fifty_with_ssc_beat_250", calls_of_a_larger_network),
+    ],
+)
+def test_what_is_said_beside_a_verdict_is_in_the_other_runs_tables(
+    recipe: str, claim: str, phrase: Callable[[], str]
+) -> None:
+    assert phrase() in read_recipe(recipe, []).claims[claim]["beside"]
 
 
 def test_the_picture_has_every_decided_difference_on_the_side_of_its_verdict() -> None:
