@@ -7,6 +7,7 @@ import multiprocessing.spawn
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,14 @@ def no_cluster_left_behind() -> Iterator[None]:
     """A strategy that trained in this process leaves its address in the environment."""
     yield
     forget_the_cluster()
+
+
+@pytest.fixture
+def begun_by_a_terminal() -> Iterator[None]:
+    """Under nohup a process and its children ignore SIGHUP, and so do runs of flowexp."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(autouse=True)

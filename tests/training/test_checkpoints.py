@@ -363,6 +363,7 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("begun_by_a_terminal")
 @pytest.mark.parametrize(
     ("asked", "status"),
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)],

@@ -13,6 +13,8 @@ import pytest
 import flowexp
 from flowexp.training import signals
 
+pytestmark = pytest.mark.usefixtures("begun_by_a_terminal")
+
 
 def send(number: int) -> None:
     os.kill(os.getpid(), number)

@@ -159,6 +159,7 @@ def test_anything_else_is_measured(module, datamodule, tmp_path: Path, change: A
 # --- a signal --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("begun_by_a_terminal")
 @pytest.mark.parametrize("number", signals.SIGNALS, ids=lambda number: number.name)
 def test_a_signal_ends_the_monitor_under_way_and_keeps_those_before(module, datamodule, tmp_path: Path, number):
     monitors = three(kill(number))
