@@ -1,6 +1,7 @@
-"""Ours: does LCF's cut-off alone, no regression below T_min and no contrast, remove the dip and better the samples?
+"""Ours: does a cut-off alone, no regression below T_min and no contrast, remove the dip and better the samples?
 
-`python -m flowexp.reproduce lcf/cut_off_alone`. Asked of other seeds than those of LCF Figure 6, which showed it.
+`python -m flowexp.reproduce lcf/cut_off_alone`: the cut-off of LCF, and a soft one, logit-normal times. Asked of other
+seeds than those of LCF Figures 6 and 8, which showed what either does.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from flowexp.cli.recipes import (
     by_seed,
     clean_by_seed,
     compare_scores,
+    denied,
     differences,
     dips_by_seed,
     distance_in,
@@ -28,7 +30,7 @@ from flowexp.cli.recipes import (
 )
 
 KEYS = ("method", "last step")  # what tells samples apart
-METHODS = ("FM", "L_FM only")
+METHODS = ("FM", "L_FM only", "logit-normal")
 INTEGRATED, JUMP = "integrated", "a jump from T_min"
 
 
@@ -63,6 +65,11 @@ def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
         "cut_off_has_better_clean_features": judge_points(differences(clean["L_FM only"], clean["FM"])),
         "cut_off_has_better_samples": judge_share(shares_saved(jumped["FM"], jumped["L_FM only"])),
         "cut_off_costs_samples_without_a_jump": judge_share(shares_saved(integrated["L_FM only"], integrated["FM"])),
+        "logit_normal_has_better_clean_features": judge_points(differences(clean["logit-normal"], clean["FM"])),
+        "logit_normal_has_better_samples": judge_share(shares_saved(integrated["FM"], integrated["logit-normal"])),
+        "logit_normal_reads_as_the_cut_off": denied(
+            judge_points(differences(clean["L_FM only"], clean["logit-normal"]))
+        ),
     }
 
 

@@ -97,6 +97,20 @@ def test_nothing_is_said_of_a_dip_that_is_not_there() -> None:
         assert states[1] in {"supported", "refuted"}, (figure, states)
 
 
+@pytest.mark.parametrize(("clean", "distance", "state"), [(0.795, 80.0, "supported"), (0.770, 120.0, "refuted")])
+def test_logit_normal_times_are_put_beside_fm_and_the_cut_off(clean: float, distance: float, state: str) -> None:
+    curves = {"FM": 0.77, "L_FM only": 0.80, "logit-normal": clean}
+    scores = [
+        {"method": name, "seed": seed, "last step": last_step, "frechet/x": value * (1 + seed / 1000)}
+        for name, value in (("FM", 100.0), ("L_FM only", 100.0), ("logit-normal", distance))
+        for seed in range(3)
+        for last_step in ("integrated", "a jump from T_min")
+    ]
+    probe = probe_rows({name: {0.0: at_clean, 0.1: 0.7} for name, at_clean in curves.items()})
+    judged = module_of("lcf/cut_off_alone").judge({"probe": probe, "scores": scores})
+    assert {ended.state for claim, ended in judged.items() if claim.startswith("logit_normal_")} == {state}
+
+
 def test_proposition_5_is_decided_in_gains_and_in_shares() -> None:
     """Both gains fall towards clean data, that along class means faster: no rise of G_noise, and yet a reallocation."""
     rows = [
