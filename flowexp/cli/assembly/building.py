@@ -222,8 +222,25 @@ def backbone_config(config: DictConfig, datamodule: ImageDataModule) -> DictConf
 
 
 def build_monitors(config: DictConfig) -> list[pl.Callback]:
-    """The chosen entries of `callbacks`, in their order: monitors, and any other callback."""
-    return [build(node) for node in chosen_callbacks(config).values()]
+    """The chosen entries of `callbacks`, in their order: monitors, and any other callback.
+
+    Those with the same `encoder` share one feature network, which may be larger than what is trained.
+    """
+    loaded: dict[str, Any] = {}
+    return [_build_sharing(node, loaded) for node in chosen_callbacks(config).values()]
+
+
+def _build_sharing(node: DictConfig, loaded: dict[str, Any]) -> Any:
+    encoder = node.get("encoder")
+    if not isinstance(encoder, DictConfig) or "_target_" not in encoder:
+        return build(node)
+    settings = OmegaConf.to_yaml(encoder, resolve=True, sort_keys=True)
+    if settings not in loaded:
+        loaded[settings] = build(encoder)
+    others = node.copy()
+    with open_dict(others):
+        del others.encoder
+    return build(others, encoder=loaded[settings])
 
 
 def identify(config: DictConfig, monitors: list[pl.Callback]) -> None:

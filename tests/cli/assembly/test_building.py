@@ -10,8 +10,9 @@ import torch
 from omegaconf import OmegaConf
 
 from flowexp.backbones import create_backbone
-from flowexp.cli.assembly.building import build, build_backbone, steps_per_epoch
+from flowexp.cli.assembly.building import build, build_backbone, build_monitors, steps_per_epoch
 from flowexp.cli.assembly.hardware import resolve_accelerator, resolve_device
+from flowexp.cli.composing import Configs
 from flowexp.cli.trust import TARGETS
 from flowexp.data import Digits
 from flowexp.objectives import FlowMatching
@@ -71,3 +72,13 @@ def test_a_device_that_is_not_there_is_refused(device: str, words: str, monkeypa
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match=words):
         resolve_device(device)
+
+
+def test_monitors_that_name_one_feature_network_share_it():
+    chosen = (f"+callbacks@callbacks.{name}={name}" for name in ("probe", "frechet"))
+    config = Configs().compose("train", ["callbacks=none", *chosen])
+    own, shared = build_monitors(config)
+    assert own.baselines.encoder is shared.encoder
+    config.callbacks.frechet.encoder = {**config.encoder, "input_size": 64}
+    own, smaller = build_monitors(config)
+    assert (own.baselines.encoder.input_size, smaller.encoder.input_size) == (96, 64)
