@@ -86,7 +86,7 @@ reproduce-all: $(READY)  ## all of them at one budget (BUDGET=smoke takes five m
 reproduce-%: $(READY)  ## one of them: make reproduce-lcf-fig9, reproduce-vd-fig3, reproduce-vd-table11
 	$(PY) -m flowexp.reproduce $* budget=$(BUDGET) $(SEEDS:%=seeds=%) $(MINUTES:%=minutes=%)
 
-methods: $(READY)  ## train every method of both papers for a short while, and put them side by side (BUDGET=smoke, cpu or gpu)
+methods: $(READY)  ## train every method of both papers for a short while, and put them side by side (BUDGET=cpu or gpu; smoke takes one of each kind)
 	$(PY) -m flowexp.reproduce methods budget=$(BUDGET)
 
 replication: $(READY)  ## write docs/replication.md from the results of recipes: each claim of both papers with its verdict

@@ -50,7 +50,7 @@ def main(recipe: Recipe) -> None:
     """Makes the table; `flowexp.reproduce` calls it in place of `measure` and `draw`."""
     recipe.results.mkdir(parents=True, exist_ok=True)
     if not recipe.redraw:
-        make_table(recipe, OmegaConf.load(recipe.file).methods)
+        make_table(recipe, chosen(OmegaConf.load(recipe.file).methods, recipe.settings))
     rows = read_csv(recipe.results / "methods.csv", words=["card"])
     atomic.write_text(recipe.results / "table.md", markdown_table(rows))
     print(f"\n{(recipe.results / 'table.md').read_text()}")
@@ -72,6 +72,12 @@ def make_table(recipe: Recipe, methods: Mapping[str, DictConfig]) -> None:
 
 
 # --- which lines are to be made ---------------------------------------------------------------------------------------
+
+
+def chosen(methods: Mapping[str, DictConfig], settings: DictConfig) -> dict[str, DictConfig]:
+    """Those that the budget's `only` names, in the order of the yaml; all where it names none."""
+    only = settings.get("only")
+    return {name: method for name, method in methods.items() if only is None or name in only}
 
 
 def is_trained(method: DictConfig) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,26 @@ def test_every_objective_term_path_solver_and_form_has_a_line(configs: dict[str,
     assert values("sampler.profile") == {"linear", "cosine", "quad_in", "quad_out", "constant"}
     assert values("parameterization.prediction") == {"velocity", "data", "noise"}
     assert {config.data._target_.rsplit(".", 1)[1] for config in configs.values()} == {"FashionMNIST", "ClassCaptions"}
+
+
+@pytest.mark.slow
+@composed_once
+def test_the_smallest_budget_has_a_line_of_each_kind_and_what_it_is_measured_on(configs: dict[str, DictConfig]) -> None:
+    """What it leaves out differs from one of its lines in numbers and shapes alone."""
+    kinds = (
+        "objective._target_", "interpolant._target_", "time_sampler._target_", "coupling._target_", "data._target_",
+        "backbone._target_", "parameterization.prediction", "class_conditional",
+    )  # fmt: skip
+
+    def kinds_of(names: Iterable[str]) -> set[object]:
+        of_keys = {(key, OmegaConf.select(configs[name], key)) for name in names for key in kinds}
+        return of_keys | {term for name in names for term in configs[name].terms}
+
+    smallest = methods.chosen(CONFIG.methods, SMOKE)
+    assert list(smallest) == list(SMOKE.only)
+    assert kinds_of(smallest) == kinds_of(CONFIG.methods)
+    assert methods.with_sources(CONFIG.methods, smallest) == smallest
+    assert methods.chosen(CONFIG.methods, CONFIG.budgets.cpu) == CONFIG.methods
 
 
 @pytest.mark.parametrize(
