@@ -17,9 +17,12 @@ from omegaconf import OmegaConf
 
 from flowexp import reproduce
 from flowexp.cli.recipes import dips, find_recipes, network_rows, read_recipe
-from flowexp.cli.recipes.lines import lines_of
+from flowexp.cli.recipes.lines import Line, lines_of, scale_of
 from flowexp.cli.recipes.recipe import read_yaml, shipped
 from flowexp.cli.recipes.runs import compose_run, run_of
+from flowexp.records import zoo
+from flowexp.records.files.json_files import read_object
+from flowexp.records.run_folder import RunFolder
 from flowexp.records.tables import markdown_table, read_csv
 
 RECIPES = [name for name in find_recipes() if (shipped() / f"{name}.yaml").exists()]
@@ -266,6 +269,30 @@ def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: 
     assert [line.trained.path for line in lines_of(recipe)] == [run, run]
     with pytest.raises(ValueError, match=r"run= stands for the one line of a recipe, and side_by_side has 3"):
         lines_of(read_recipe("side_by_side", ["budget=smoke", f"run={run}"]))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("runs_in_process", "workdir")
+def test_a_recipe_takes_weights_that_were_trained_elsewhere(run_recipe: Callable[..., Path]) -> None:
+    results = run_recipe("vd/fig05", "run=zoo:fashion_fm")
+    assert len(read_csv(results / "grid.csv")) == 2
+    protocol, steps = (
+        read_object(results / "protocol.json"),
+        read_object(zoo.find("fashion_fm") / zoo.ORIGIN)["num_steps"],
+    )
+    assert all(how["step"] == steps and how["measured"] for how in protocol.values())
+    assert f"{steps:,} steps" in read_object(results / "made.json")["scale"]
+
+
+def test_the_scale_of_adopted_weights_is_their_number_of_steps(tmp_path: Path) -> None:
+    for name, content in (
+        ("config.yaml", "name: x"),
+        ("run.json", '{"plan": {}}'),
+        ("trained.json", '{"step": 7000000}'),
+    ):
+        (tmp_path / name).write_text(content)
+    line = Line({"method": "FM"}, RunFolder(tmp_path), RunFolder(tmp_path))
+    assert scale_of([line], 1) == "7,000,000 steps; 1 seed"
 
 
 @pytest.mark.slow

@@ -191,7 +191,8 @@ def _together(overrides: Mapping[Place, list[str]], most: int, recipe: Recipe) -
 
 def scale_of(lines: Sequence[Line], seeds: int) -> str:
     """How much was trained, in a line: data, parameters, steps x batch, seeds, of what the plans of all lines say."""
-    plans = [line.trained.trained_by().origin().get("plan") or {} for line in lines]
+    runs = [line.trained.trained_by() for line in lines]
+    plans = [run.origin().get("plan") or {"steps": f"{run.trained_step() or 0:,}"} for run in runs]  # adopted: none
     parts = [
         _each(str(plan.get("data", "")).partition(",")[0] for plan in plans),
         _each(str(plan.get("backbone", "")).replace(" trained", "") for plan in plans),

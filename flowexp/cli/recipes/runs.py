@@ -119,15 +119,16 @@ def call(name: str, overrides: Sequence[str]) -> None:
 def protocol_of(run: RunFolder) -> dict[str, Any]:
     """How the numbers of a run came about: settings, measurement protocols, versions, commit and machine.
 
-    Of a run that measured another one's weights, `trained` says where those come from.
+    Of a run that measured another one's weights, `trained` says where those come from. Weights that came from
+    elsewhere, adopted or of the zoo, have measured nothing themselves.
     """
-    origin, config, trained = run.origin(), run.config(), run.trained_by()
+    origin, config, trained, ended = run.origin(), run.config(), run.trained_by(), run.summary()
     return {
         "plan": origin.get("plan"),
         "trained": {key: trained.origin()[key] for key in ("versions", "commit", "machine")},
         "objective": OmegaConf.to_container(config.objective),
         **{key: OmegaConf.to_container(config[key]) for key in ("optimizer", "lr_schedule", "ema")},
-        "measured": run.summary()["protocol"],
-        "step": run.summary()["step"],
+        "measured": ended.get("protocol", {}),
+        "step": ended.get("step", trained.trained_step()),
         **{key: origin[key] for key in ("seed", "versions", "commit", "machine")},
     }
