@@ -8,6 +8,7 @@ row, with its rule; one whose recipe has no results is open.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections import Counter
@@ -25,6 +26,7 @@ from flowexp.records.tables import read_csv
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, KEPT = DOCS / "replication.md", DOCS / "results" / "replication"
+STRICT = 4.3  # standard errors: 95 % of a t distribution with 2 degrees of freedom, three seeds
 BUDGETS = ("paper", "gpu", "cpu")  # the first that there is counts; smoke decides nothing
 OPEN = "open"
 STATES = {
@@ -45,7 +47,18 @@ HEAD = """# Replication report
 Made by `python -m experiments.replication`; do not edit. Each claim of the two papers that a run can test has a rule in
 the yaml of its recipe, written before the run that it judges: what is compared, in which direction, and beyond how many
 standard errors over seeds. A claim ends as *supported*, *refuted* or *not testable at this scale*, and is *open* until
-its recipe has been run. What is said here is said of the scale in the row, not of the papers' own: no number of either
+its recipe has been run.
+
+* *Supported*: the difference, averaged over seeds, is above zero by 2 standard errors, and at least as large as what
+  counts (a point, 2 %: the rule says). *Refuted*: 2 standard errors exclude that it is that large. A claim that there
+  is none ends the other way round.
+* *Not testable* are claims that no run of this size can decide, and those that are undecided here: the evidence of
+  these "neither shows nor excludes" what counts.
+* With three seeds 2 standard errors are 82 % of a t distribution; 95 % are 4.3. {strict}
+* A curve that falls from t = 0 on has a dip of 0 in every seed. So a difference of two dips is FM's dip alone where the
+  other method has none, and its standard error is FM's.
+
+What is said here is said of the scale in the row, not of the papers' own: no number of either
 paper has been reproduced at its size.
 
 Length of training decides some of them: after 3,000 steps the dip of FM's features is less than a point, after 10,000
@@ -68,6 +81,7 @@ class Result:
         about: the first sentence of its Python file.
         claims: of its yaml, by name, with `state` and `evidence` where it has been run.
         made: command, scale, minutes, seeds and commit; empty where it has not been run.
+        cost: of the yaml, by budget: what it takes from nothing.
         folder: of tables and figures, below docs; None where there are none.
     """
 
@@ -75,6 +89,7 @@ class Result:
     about: str
     claims: Mapping[str, Mapping[str, Any]]
     made: Mapping[str, Any]
+    cost: Mapping[str, str]
     folder: Path | None
 
 
@@ -127,11 +142,14 @@ def results() -> list[Result]:
 def result_of(name: str, file: Path) -> Result:
     """A recipe with what docs/results/replication has of it."""
     kept = KEPT / name
-    rules = {str(key): dict(claim) for key, claim in read_yaml(file).get("claims", {}).items()}
+    config = read_yaml(file)
+    rules = {str(key): dict(claim) for key, claim in config.get("claims", {}).items()}
     ends = _read(kept / "claims.json")
     claims = {key: {**rule, **_end(rule, ends.get(key))} for key, rule in rules.items()}
     docstring = file.with_suffix(".py").read_text(encoding="utf-8").split('"""')[1]
-    return Result(name, docstring.splitlines()[0], claims, _read(kept / "made.json"), kept if kept.exists() else None)
+    cost = {str(budget): str(of) for budget, of in config.get("costs", {}).items()}
+    made, folder = _read(kept / "made.json"), kept if kept.exists() else None
+    return Result(name, docstring.splitlines()[0], claims, made, cost, folder)
 
 
 def _end(rule: Mapping[str, Any], end: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -151,11 +169,28 @@ def report(found: Iterable[Result]) -> str:
     found = list(found)
     states = Counter(claim["state"] for result in found for claim in result.claims.values())
     count = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
-    parts = [HEAD, f"\n**{sum(states.values())} claims: {count}.**\n", _refutations(found)]
+    parts = [
+        HEAD.format(strict=_strictly(found)),
+        f"\n**{sum(states.values())} claims: {count}.**\n",
+        _refutations(found),
+    ]
     for paper, title in PAPERS.items():
         own = of_paper(found, paper)
         parts += [f"\n## {title}\n\n", PICTURE.format(paper=paper), _claims_table(own), *map(_section, own)]
     return "".join(parts)
+
+
+def _strictly(found: Iterable[Result]) -> str:
+    """How many verdicts would be undecided with the standard errors of `STRICT`."""
+    claims = [claim for result in found for claim in result.claims.values() if claim.get("effect")]
+    decided = [claim["effect"] for claim in claims if claim["state"] in ("supported", "refuted")]
+    lost = [effect for effect in decided if not stands(effect["mean"], effect["standard_error"])]
+    return f"By that {len(lost)} of the {len(decided)} verdicts that a difference decided would be undecided."
+
+
+def stands(mean: float, error: float) -> bool:
+    """Whether `STRICT` standard errors still show or exclude a difference, in units of what counts."""
+    return (mean >= 1 and mean - STRICT * error > 0) or mean + STRICT * error < 1
 
 
 def of_paper(found: Iterable[Result], paper: str) -> list[Result]:
@@ -200,7 +235,7 @@ def _section(result: Result) -> str:
     if result.made:
         made = result.made
         trained = f" with what was trained before; {made['scale']}; protocol {made.get('protocol')}"
-        how = trained if made["scale"] else ", nothing is trained"
+        how = f"{trained}{_from_nothing(result)}" if made["scale"] else ", nothing is trained"
         lines += [f"`{made['command']}`: {made['minutes']:g} minutes{how}; commit {made.get('commit')}.", ""]
     else:
         lines += [f"Not run yet: `python -m flowexp.reproduce {result.name}`.", ""]
@@ -208,6 +243,12 @@ def _section(result: Result) -> str:
     if result.folder is not None:
         lines += ["", *_table_and_pictures(result.folder)]
     return "\n".join(lines) + "\n"
+
+
+def _from_nothing(result: Result) -> str:
+    budget = re.search(r"budget=(\w+)", result.made["command"])
+    cost = result.cost.get(budget[1]) if budget else None
+    return f"; all of it costs {cost}" if cost else ""
 
 
 def _table_and_pictures(folder: Path) -> list[str]:

@@ -14,13 +14,11 @@ from experiments.verdict_picture import draw_verdicts, short
 from flowexp.cli.recipes import (
     Rows,
     by_seed,
-    clean_by_seed,
-    differences,
     dips_by_seed,
     find_recipes,
-    last_distances,
     peaks_by_seed,
     read_recipe,
+    shares_saved,
 )
 from flowexp.records.tables import read_csv
 
@@ -38,10 +36,23 @@ def test_every_committed_verdict_follows_from_the_committed_tables_by_the_commit
 
 def test_what_other_runs_say_of_a_claim_stands_with_its_verdict() -> None:
     claim = {"claim": "A", "state": "refuted", "evidence": "0.1 points", "beside": "2 points after 10,000 steps"}
-    result = replication.Result("lcf/a", "About.", {"a": claim}, {}, None)
+    result = replication.Result("lcf/a", "About.", {"a": claim}, {}, {}, None)
     page = replication.report([result])
     assert page.count("0.1 points; **beside it**: 2 points after 10,000 steps") == 2  # under the refuted, in the table
     assert replication.evidence_of({"evidence": "0.1 points"}) == "0.1 points"
+
+
+@pytest.mark.parametrize(
+    ("mean_of", "error", "whether"), [(2.0, 0.4, True), (2.0, 0.5, False), (0.1, 0.2, True), (0.5, 0.2, False)]
+)
+def test_a_verdict_stands_where_4_3_standard_errors_say_the_same(mean_of: float, error: float, whether: bool) -> None:
+    assert replication.stands(mean_of, error) == whether
+    effects = [{"mean": mean_of, "standard_error": error}, {"mean": 3.0, "standard_error": 0.1}]
+    claims = {
+        str(n): {"claim": "A", "state": "supported", "evidence": "", "effect": of} for n, of in enumerate(effects)
+    }
+    page = replication.report([replication.Result("lcf/a", "About.", claims, {}, {}, None)])
+    assert f"By that {2 - 1 - whether} of the 2 verdicts" in page
 
 
 def of_seeds(values: Sequence[float]) -> tuple[float, float]:
@@ -51,16 +62,6 @@ def of_seeds(values: Sequence[float]) -> tuple[float, float]:
 
 def kept(recipe: str, table: str = "probe") -> Rows:
     return read_csv(replication.KEPT / recipe / f"{table}.csv")
-
-
-def gain_after_10000_steps() -> str:
-    clean = (clean_by_seed(kept("lcf/fig06_ablation"), line) for line in ("LCF, T_min 200", "FM"))
-    return "{:.1f} points apart ({:.1f})".format(*of_seeds(differences(*clean)))
-
-
-def distance_after_10000_steps() -> str:
-    fm, lcf = (last_distances(kept("lcf/fig06_ablation", "distances"), line) for line in ("FM", "LCF, T_min 200"))
-    return "{:.0f} % ({:.0f}) above".format(*of_seeds([lcf[seed] / fm[seed] - 1 for seed in fm]))
 
 
 def dip_of_fresh_seeds() -> str:
@@ -77,6 +78,41 @@ def gain_at_block_2() -> str:
     return f"at block 2 it gains {100 * (ours - fm):.1f} points"
 
 
+def past_the_exact_marginal() -> str:
+    rows = kept("vd/fig03_latent_distance", "distance")
+    times = sorted({row["progress"] for row in rows})
+    shares = []
+    for time in (times[0], times[2], times[4]):
+        exact = by_seed(rows, "fld_marginal", SSC="FM", progress=time)
+        shares.append(of_seeds(shares_saved(exact, by_seed(rows, "fld", SSC="SSC", progress=time))))
+    return "by {:.1f} ({:.1f}), {:.1f} ({:.1f}) and {:.1f} % ({:.1f})".format(
+        *(number for of in shares for number in of)
+    )
+
+
+def norms_at_low_noise() -> str:
+    rows = [row for row in kept("lcf/fig09_jacobian", "jacobian") if row["method"] == "FM"]
+    rises = {}
+    for t in dict.fromkeys(row["t"] for row in rows):
+        norms = [[row["frobenius"] for row in rows if (row["t"], row["seed"]) == (t, seed)] for seed in range(3)]
+        rises[t] = [number / 100 for number in of_seeds([max(of_seed) / min(of_seed) - 1 for of_seed in norms])]
+    most = max(rise for t, (rise, _) in rises.items() if t >= 0.2)
+    least, low = rises[0.005], rises[0.02]
+    said = "{:.1f} ({:.1f}) at t = 0.005, {:.1f} ({:.1f}) at t = 0.02; from t = 0.2 on it is {:.1f} at most"
+    return said.format(*least, *low, most)
+
+
+def scales_after_10000_steps() -> str:
+    rows = kept("vd/fig04_network_calls", "grid")
+    where = {"sampler": "Euler-Maruyama", "sampler.num_steps": 50}
+    plain, *others = (
+        by_seed(rows, "frechet/efficientnet_lite", SSC=scale, **where)
+        for scale in ("none", "1.1 to 1", "1 to 1.1", "constant 1.05")
+    )
+    gains = [number for scaled in others for number in of_seeds(shares_saved(plain, scaled))]
+    return "early {:.1f} % ({:.1f}), late {:.1f} % ({:.1f}), constant 1.05 {:.1f} % ({:.1f}; vd/fig04)".format(*gains)
+
+
 def calls_of_a_larger_network() -> str:
     rows = read_csv(replication.DOCS / "results/larger_network/vd/fig04_network_calls/grid.csv")
     where = {"sampler": "Euler-Maruyama", "SSC": "1.1 to 1", "sampler.num_steps": 50}
@@ -90,11 +126,12 @@ def calls_of_a_larger_network() -> str:
 @pytest.mark.parametrize(
     ("recipe", "claim", "phrase"),
     [
-        ("lcf/fig10_pixels", "same_with_v_prediction", gain_after_10000_steps),
-        ("lcf/fig10_pixels", "lower_distance", distance_after_10000_steps),
         ("lcf/fig04_probe_curve", "dip", dip_of_fresh_seeds),
         ("lcf/fig04_probe_curve", "dip", dip_on_a_gpu),
         ("lcf/fig07_rivals", "ddaepp_better_peak", gain_at_block_2),
+        ("vd/fig03_latent_distance", "ssc_is_ahead_of_schedule", past_the_exact_marginal),
+        ("lcf/fig09_jacobian", "bounded_over_training", norms_at_low_noise),
+        ("vd/table05_injection", "early_gains", scales_after_10000_steps),
         ("vd/fig04_network_calls", "fifty_with_ssc_beat_250", calls_of_a_larger_network),
     ],
 )
