@@ -96,7 +96,8 @@ def kept(recipe: Recipe, methods: Mapping[str, DictConfig]) -> tuple[dict[str, R
     same = {name for name in same if is_trained(methods[name]) or methods[name]["from"] in same}
     for name in same:
         scored = protocol[name]["measured"][SCORES]
-        rows[name] |= {"network calls": scored["nfe"], "card": _card_in(scored)}
+        calls, parameters = scored["nfe"], int(rows[name]["parameters"])
+        rows[name] |= {"network calls": calls, "card": _card_in(scored), "parameters": parameters}
     return {name: rows[name] for name in same}, {name: protocol[name] for name in same}
 
 

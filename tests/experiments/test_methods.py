@@ -191,6 +191,7 @@ def test_an_earlier_tables_lines_are_kept_and_get_the_columns_of_today(earlier: 
     line = methods.line_of("SSC", CONFIG.methods, rows)
     assert line["weights of"] == "FM" and line["Frechet distance"] == 2 and line["network calls"] == 7
     assert all(line[column] == 1 for column in methods.OF_WEIGHTS)
+    assert type(line["parameters"]) is int  # csv does not tell, and a second table would say 1867664.0
     assert methods.line_of("FM", CONFIG.methods, rows)["weights of"] == ""
 
 
