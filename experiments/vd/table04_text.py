@@ -10,7 +10,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from flowexp.cli.recipes import Lines, Printed, Rows, compare_scores, plot_cells, published
+from flowexp.cli.recipes import (
+    Judgement,
+    Lines,
+    Printed,
+    Rows,
+    compare_scores,
+    gains,
+    judge_share,
+    plot_cells,
+    published,
+)
 
 SCALES = {"FM": "none", "SSC": "1.1 to 1"}
 
@@ -19,8 +29,9 @@ PLAIN = {"SSC": "none"}  # the baseline of each cell
 
 
 def sampled(scores: dict[str, Any]) -> dict[str, Any]:
-    """Scores with the seed of the samples as the seed that tables average over: one network is trained."""
-    return {("seed" if column == "sample seed" else column): value for column, value in scores.items()}
+    """Scores with the seed of the samples as the seed that tables average over; one network is trained by default."""
+    seed = 1000 * scores.get("seed", 0) + scores["sample seed"]
+    return {**{column: value for column, value in scores.items() if column != "sample seed"}, "seed": seed}
 
 
 def measure(lines: Lines) -> dict[str, Rows]:
@@ -38,3 +49,14 @@ def printed() -> Printed:
 
 def summarise(tables: dict[str, Rows]) -> Rows:
     return compare_scores(tables["scores"], KEYS, PLAIN, printed())
+
+
+def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
+    def gained(cfg: float) -> list[float]:
+        plain, corrected = ({"CFG": cfg, "SSC": scale} for scale in SCALES.values())
+        return gains(tables["scores"], plain, corrected)
+
+    return {
+        "ssc_helps_text_to_image": judge_share(gained(2.0)),
+        "ssc_harms_under_strong_guidance": judge_share([-share for share in gained(4.0)]),
+    }

@@ -182,6 +182,8 @@ TABLES = [
     ("vd/table2", {"CFG": 1.5, "SSC": "1.1 to 1"}, {"ssc_helps_beside_guidance"}),
     ("vd/table3", {"method": "MAFM"}, {"mafm_helps_repa"}),
     ("vd/table3", {"method": "REPA", "SSC": "1.1 to 1"}, {"ssc_helps_repa"}),
+    ("vd/table4", {"CFG": 2.0, "SSC": "1.1 to 1"}, {"ssc_helps_text_to_image"}),
+    ("vd/table4", {"CFG": 4.0, "SSC": "none"}, {"ssc_harms_under_strong_guidance"}),
     ("vd/table6", {"method": "SBDM-VP", "SSC": "1.1 to 1"}, {"ssc_helps_on_vp"}),
     ("vd/table8", {}, {"ssc_helps_a_unet"}),
     ("vd/table9", {}, {"every_shape_helps"}),
