@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pytorch_lightning.loggers import Logger
 from torch.optim import Optimizer
 
@@ -238,7 +238,7 @@ def _build_sharing(node: DictConfig, loaded: dict[str, Any]) -> Any:
     if settings not in loaded:
         loaded[settings] = build(encoder)
     others = node.copy()
-    with open_dict(others):
+    with read_write(others), open_dict(others):
         del others.encoder
     return build(others, encoder=loaded[settings])
 

@@ -77,8 +77,10 @@ def test_a_device_that_is_not_there_is_refused(device: str, words: str, monkeypa
 def test_monitors_that_name_one_feature_network_share_it():
     chosen = (f"+callbacks@callbacks.{name}={name}" for name in ("probe", "frechet"))
     config = Configs().compose("train", ["callbacks=none", *chosen])
+    OmegaConf.set_readonly(config, True)
     own, shared = build_monitors(config)
     assert own.baselines.encoder is shared.encoder
+    OmegaConf.set_readonly(config, False)
     config.callbacks.frechet.encoder = {**config.encoder, "input_size": 64}
     own, smaller = build_monitors(config)
     assert (own.baselines.encoder.input_size, smaller.encoder.input_size) == (96, 64)
