@@ -19,6 +19,7 @@ from typing import Any
 
 from experiments.verdict_picture import draw_verdicts
 from flowexp.cli.recipes import decide, find_recipes, read_recipe
+from flowexp.cli.recipes.claims import UNTESTABLE, state_of
 from flowexp.cli.recipes.recipe import read_yaml, shipped
 from flowexp.records.figures import save_figure
 from flowexp.records.files import atomic, fingerprint
@@ -190,7 +191,7 @@ def _strictly(found: Iterable[Result]) -> str:
 
 def stands(mean: float, error: float) -> bool:
     """Whether `STRICT` standard errors still show or exclude a difference, in units of what counts."""
-    return (mean >= 1 and mean - STRICT * error > 0) or mean + STRICT * error < 1
+    return state_of(mean, error, 1.0, STRICT) != UNTESTABLE
 
 
 def of_paper(found: Iterable[Result], paper: str) -> list[Result]:

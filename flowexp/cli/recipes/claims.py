@@ -79,11 +79,20 @@ def judge_difference(values: Sequence[float], matters: float, unit: str = "", sc
     said = f"{scale * middle:.3g}{unit} (standard error {scale * error:.2g}, {len(values)} seeds)"
     effect = Effect(round(middle / matters, 3), round(error / matters, 3)) if matters > 0 else None
     least = f"{scale * matters:g}{unit if scale * matters != 1 else unit.removesuffix('s')}"
-    if middle - STANDARD_ERRORS * error > 0 and middle >= matters:
-        return Judgement("supported", said, effect)
-    if middle + STANDARD_ERRORS * error < matters:
-        return Judgement("refuted", f"{said}; {least} would count", effect)
-    return Judgement(UNTESTABLE, f"because {said} neither shows nor excludes {least}", effect)
+    evidence = {
+        "supported": said,
+        "refuted": f"{said}; {least} would count",
+        UNTESTABLE: f"because {said} neither shows nor excludes {least}",
+    }
+    state = state_of(middle, error, matters)
+    return Judgement(state, evidence[state], effect)
+
+
+def state_of(middle: float, error: float, matters: float, standard_errors: float = STANDARD_ERRORS) -> State:
+    """How the claim ends that a difference of this mean and standard error over seeds is above zero."""
+    if middle - standard_errors * error > 0 and middle >= matters:
+        return "supported"
+    return "refuted" if middle + standard_errors * error < matters else UNTESTABLE
 
 
 def judge_points(values: Sequence[float], matters: float = 0.01) -> Judgement:
