@@ -276,10 +276,8 @@ def test_recipes_that_train_nothing_evaluate_one_run(workdir: Path, run_recipe: 
 def test_a_recipe_takes_weights_that_were_trained_elsewhere(run_recipe: Callable[..., Path]) -> None:
     results = run_recipe("vd/fig05", "run=zoo:fashion_fm")
     assert len(read_csv(results / "grid.csv")) == 2
-    protocol, steps = (
-        read_object(results / "protocol.json"),
-        read_object(zoo.find("fashion_fm") / zoo.ORIGIN)["num_steps"],
-    )
+    protocol = read_object(results / "protocol.json")
+    steps = read_object(zoo.find("fashion_fm") / zoo.ORIGIN)["num_steps"]
     assert all(how["step"] == steps and how["measured"] for how in protocol.values())
     assert f"{steps:,} steps" in read_object(results / "made.json")["scale"]
 
