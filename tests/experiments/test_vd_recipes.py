@@ -131,6 +131,22 @@ def test_a_grid_whose_best_cell_is_at_its_end_is_said_to_have_no_optimum_inside(
     assert (state(1.1), state(1.2)) == ("supported", "refuted")
 
 
+@pytest.mark.parametrize(
+    ("best", "s0_matters", "early_is_best"),
+    [((1.1, 1.0), "supported", "supported"), ((1.0, 1.1), "refuted", "refuted"), ((1.1, 1.1), "refuted", "refuted")],
+)
+def test_which_of_the_scales_brings_the_gain_is_judged_over_seeds(
+    best: tuple[float, float], s0_matters: str, early_is_best: str
+) -> None:
+    rows = [
+        {"sampler.s0": s0, "sampler.s1": s1, "seed": seed, "frechet/x": 1 + seed + math.dist((s0, s1), best)}
+        for s0 in (1.0, 1.1, 1.2) for s1 in (1.0, 1.1, 1.2) for seed in range(3)
+    ]  # fmt: skip
+    ends = fig05_scales.judge({"grid": rows})
+    assert ends["s0_matters_more_than_s1"].state == s0_matters
+    assert ends["early_alone_is_best"].state == early_is_best
+
+
 def norms(length: float, exact: float, seed: int) -> list[dict[str, float | str]]:
     """Curves of a network whose length rises on the way, of two training lengths."""
     return [
