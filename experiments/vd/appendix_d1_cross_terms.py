@@ -26,7 +26,7 @@ def measure(lines: Lines) -> dict[str, Rows]:
     datamodule = build_datamodule(compose_run(list(settings.data)))
     images = datamodule.to_data(datamodule.train.subset(min(settings.num_images, len(datamodule.train))).images)
     pairs, states = [], []
-    for seed in range(settings.draws):
+    for seed in lines.seeds:
         pairs += [{"seed": seed, **row} for row in cross_terms(images, seed).rows()]
         states += [
             {"t": level, "seed": seed, "relative": given_state(images, level, settings.num_states, seed)}

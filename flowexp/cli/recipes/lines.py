@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from flowexp.cli.recipes.minutes import fit_to_minutes
 from flowexp.cli.recipes.recipe import Recipe
 from flowexp.cli.recipes.runs import measurement_of, protocol_of, run_of
 from flowexp.cli.recipes.together import train_together
+from flowexp.records.files.atomic import write_json
+from flowexp.records.files.fingerprint import of_values
+from flowexp.records.files.json_files import read_object
 from flowexp.records.recording import read_history
 from flowexp.records.run_folder import RunFolder
 from flowexp.records.tables import read_csv
@@ -88,10 +91,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Lines(Sequence[Line]):
-    """All lines of a recipe, in the order of its yaml, and the settings of its budget."""
+    """All lines of a recipe, in the order of its yaml, and what else its `measure` reads.
+
+    Arguments:
+        settings: of the recipe's budget.
+        seeds: those of what it draws itself; of its lines each has its own.
+        parts: folder of what `kept` keeps.
+    """
 
     lines: tuple[Line, ...]
     settings: DictConfig
+    seeds: range = range(1)
+    parts: Path = Path("parts")
 
     def __getitem__(self, place: Any) -> Any:
         return self.lines[place]
@@ -101,7 +112,18 @@ class Lines(Sequence[Line]):
 
     def of(self, part: str) -> Lines:
         """The lines as the entry `part` of the yaml's `measurements` measured them."""
-        return Lines(tuple(line for line in self.lines if line.part == part), self.settings)
+        return replace(self, lines=tuple(line for line in self.lines if line.part == part))
+
+    def kept(self, cell: Mapping[str, Any], measure: Callable[[], Columns]) -> Columns:
+        """What `measure` finds of a cell, which a later run of the recipe does not measure again.
+
+        cell: all that decides what is found, as plain values. A long recipe whose cells are no runs goes on so.
+        """
+        file = self.parts / f"{of_values(cell)}.json"
+        if not file.exists():
+            write_json(file, {"cell": cell, "found": measure()})
+        found: Columns = read_object(file)["found"]
+        return found
 
 
 def lines_of(recipe: Recipe) -> Lines:
@@ -118,7 +140,7 @@ def lines_of(recipe: Recipe) -> Lines:
     """
     trained, parts = _trained(recipe), _parts(recipe.settings)
     if not parts:
-        return Lines(tuple(Line(columns, run, run) for columns, run in trained), recipe.settings)
+        return _lines(recipe, [Line(columns, run, run) for columns, run in trained])
     cells = [
         (part, columns, run, cell, _overrides(grid, cell, run))
         for part, spec in parts.items()
@@ -132,7 +154,11 @@ def lines_of(recipe: Recipe) -> Lines:
         Line(columns | cell, run, _measured(parts[part], overrides, run), part)
         for part, columns, run, cell, overrides in bar
     ]
-    return Lines(tuple(measured), recipe.settings)
+    return _lines(recipe, measured)
+
+
+def _lines(recipe: Recipe, lines: Sequence[Line]) -> Lines:
+    return Lines(tuple(lines), recipe.settings, recipe.seeds_of(recipe.seeds), recipe.results / "parts")
 
 
 def _parts(settings: DictConfig) -> Mapping[str, DictConfig]:
@@ -156,9 +182,8 @@ def _trained(recipe: Recipe) -> list[tuple[Columns, RunFolder]]:
         return [(_columns(*lines), RunFolder(recipe.run))]
     fitted = fit_to_minutes(recipe, {", ".join(label): overrides for label, overrides in lines.items()})
     once = recipe.settings.get("one_seed", [])
-    first = int(recipe.settings.get("first_seed", 0))
-    seeds = {label: range(first, first + (1 if label[-1] in once else recipe.seeds)) for label in lines}
-    wanted = [(label, seed) for seed in range(first, first + recipe.seeds) for label in lines if seed in seeds[label]]
+    seeds = {label: recipe.seeds_of(1 if label[-1] in once else recipe.seeds) for label in lines}
+    wanted = [(label, seed) for seed in recipe.seeds_of(recipe.seeds) for label in lines if seed in seeds[label]]
     overrides = {(label, seed): [*fitted[", ".join(label)], *_seeded(seed)] for label, seed in wanted}
     most = int(recipe.settings.get("side_by_side", 1))
     runs = _one_by_one(overrides) if most == 1 else _together(overrides, most, recipe)

@@ -90,6 +90,11 @@ class Recipe:
             return {(panel, label): [*own, *shared] for panel, lines in panels for label, own in lines.items()}
         return {(label,): [*own, *shared] for label, own in self.settings.get("lines", {}).items()}
 
+    def seeds_of(self, number: int) -> range:
+        """So many seeds, from the budget's `first_seed` on."""
+        first = int(self.settings.get("first_seed", 0))
+        return range(first, first + number)
+
     def module(self) -> ModuleType:
         """The Python file beside the yaml.
 
