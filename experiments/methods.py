@@ -1,8 +1,9 @@
 """Every method of both papers on one dataset, with one network and one protocol: a table of what each costs and gives.
 
 `python -m flowexp.reproduce methods` writes results/methods/BUDGET: methods.csv, table.md, protocol.json. With
-`missing=true` it keeps the lines that are there, and makes those that the yaml has beside them. Training-free methods
-(SSC, solvers, guidance) measure the weights of the method that their line names, and show what is known of those.
+`missing=true` it keeps the lines that are there, and makes those that the yaml has beside them; with `seeds=3` every
+line is a mean with its spread. Training-free methods (SSC, solvers, guidance) measure the weights of the method that
+their line names, and show what is known of those.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from flowexp.cli.assembly.building import build_datamodule, build_module
 from flowexp.cli.assembly.hardware import resolve_precision
-from flowexp.cli.recipes import Recipe
+from flowexp.cli.recipes import Recipe, over_seeds
 from flowexp.cli.recipes.runs import compose_run, measurement_of, protocol_of, run_of
 from flowexp.cli.threads import THREADS, threads_of_each
 from flowexp.data import ImageDataModule, Pick
@@ -39,9 +40,11 @@ BASE = "experiment=fashion_fm"
 SCORES = "samples_efficientnet_lite"  # the measurement that counts network calls
 DISTANCE = "frechet/efficientnet_lite"
 LOSSES = "loss terms at the end"
+SPREAD = "spread of"
 SCORED = ("num_samples", "batch_size", "max_reference", "precision")  # settings that scores depend on
 OF_WEIGHTS = ("parameters", "time / FM", LOSSES, "probe at t = 0", "probe at its peak", "|v| / |v*|")
 OF_SAMPLES = ("network calls", "Frechet distance", "card")
+AVERAGED = ("probe at t = 0", "probe at its peak", "|v| / |v*|", "Frechet distance")  # over seeds, with their spread
 
 Row = dict[str, Any]
 
@@ -62,10 +65,12 @@ def make_table(recipe: Recipe, methods: Mapping[str, DictConfig]) -> None:
     rows, protocol = kept(recipe, methods) if recipe.missing else ({}, {})
     wanted = with_sources(methods, set(methods) - set(rows))
     print(f"{len(wanted)} of {len(methods)} lines are to be made or found again: {', '.join(wanted)}")
-    runs = run_all(wanted, recipe.settings)
-    rows |= {name: row_of(run, trains=is_trained(methods[name])) for name, run in runs.items()}
+    first, *others = [run_all(wanted, recipe.settings, seed) for seed in recipe.seeds_of(recipe.seeds)]
+    for name in wanted:
+        rows[name] = averaged([row_of(runs[name], trains=is_trained(methods[name])) for runs in (first, *others)])
     add_costs({name: rows[name] for name in wanted if is_trained(methods[name])}, methods, recipe.settings)
-    protocol |= {name: how_it_came(methods[name], run, runs, recipe.settings) for name, run in runs.items()}
+    how = {name: how_it_came(methods[name], run, first, recipe.settings) for name, run in first.items()}
+    protocol |= {name: entry | {"seeds": recipe.seeds} for name, entry in how.items()}
     write_csv(recipe.results / "methods.csv", [line_of(name, methods, rows) for name in methods])
     entries = [f"{json.dumps(name)}: {json.dumps(protocol[name])}" for name in methods]  # a line each: there are many
     atomic.write_text(recipe.results / "protocol.json", "{\n" + ",\n".join(entries) + "\n}\n")
@@ -92,7 +97,7 @@ def kept(recipe: Recipe, methods: Mapping[str, DictConfig]) -> tuple[dict[str, R
         return {}, {}
     protocol = {name: entry for name, entry in json.loads(how.read_text()).items() if name in methods}
     rows = {row["method"]: dict(row) for row in read_csv(table, words=["card"]) if row["method"] in protocol}
-    same = {name for name in rows if _is_of_today(methods[name], protocol[name], recipe.settings)}
+    same = {name for name in rows if _is_of_today(methods[name], protocol[name], recipe)}
     same = {name for name in same if is_trained(methods[name]) or methods[name]["from"] in same}
     for name in same:
         scored = protocol[name]["measured"][SCORES]
@@ -106,9 +111,10 @@ def _card_in(scored: Mapping[str, Any]) -> str | None:
     return (scored.get("cards") or {}).get(DISTANCE) or card_hash(scored)
 
 
-def _is_of_today(method: DictConfig, protocol: Mapping[str, Any], settings: DictConfig) -> bool:
-    today = overrides_of(method, settings)
-    return protocol.get("overrides", today) == today  # older protocols do not say
+def _is_of_today(method: DictConfig, protocol: Mapping[str, Any], recipe: Recipe) -> bool:
+    today = overrides_of(method, recipe.settings)
+    same = protocol.get("overrides", today) == today  # older protocols do not say
+    return bool(same and protocol.get("seeds", 1) == recipe.seeds)
 
 
 def with_sources(methods: Mapping[str, DictConfig], names: Collection[str]) -> dict[str, DictConfig]:
@@ -120,15 +126,15 @@ def with_sources(methods: Mapping[str, DictConfig], names: Collection[str]) -> d
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def run_all(methods: Mapping[str, DictConfig], settings: DictConfig) -> dict[str, RunFolder]:
-    """The runs of methods, `settings.side_by_side` at a time; those that measure another's weights come last.
+def run_all(methods: Mapping[str, DictConfig], settings: DictConfig, seed: int = 0) -> dict[str, RunFolder]:
+    """The runs of methods with a seed, `settings.side_by_side` at a time; those of another's weights come last.
 
     Each gets its share of the cores.
     """
     runs: dict[str, RunFolder] = {}
 
     def run(name: str) -> RunFolder:
-        return _run(name, methods[name], runs, settings)
+        return _run(name, methods[name], runs, settings, seed)
 
     for trained in (True, False):
         names = [name for name, method in methods.items() if is_trained(method) == trained]
@@ -150,10 +156,10 @@ def cores_shared(num: int) -> Iterator[None]:
             os.environ[THREADS] = given
 
 
-def _run(name: str, method: DictConfig, runs: Mapping[str, RunFolder], settings: DictConfig) -> RunFolder:
+def _run(name: str, method: DictConfig, runs: Mapping[str, RunFolder], settings: DictConfig, seed: int) -> RunFolder:
     overrides = overrides_of(method, settings)
     if method.get("guide") is None:
-        return run_of([*overrides, f"name={folder_of(name)}"])
+        return run_of([*overrides, f"name={folder_of(name)}", *([f"seed={seed}"] if seed else [])])
     weights, guide = runs[method["from"]], runs[method.guide]
     return measurement_of(weights, "evaluate", [*_of_evaluation(overrides, weights), f"guide={guide.path}"])
 
@@ -199,13 +205,28 @@ def row_of(run: RunFolder, trains: bool) -> Row:
     }
 
 
+def averaged(rows: Sequence[Row]) -> Row:
+    """The row of a line, of those of its seeds: their mean, with the spread in a column of its own where it has one."""
+    first, (over,) = rows[0], over_seeds(rows, [], AVERAGED)
+    if len(rows) == 1:
+        return first
+    measured = [column for column in AVERAGED if column in over]
+    spread = {f"{SPREAD} {column}": (over[f"{column}_high"] - over[f"{column}_low"]) / 2 for column in measured}
+    return first | {column: over[column] for column in measured} | spread
+
+
 def line_of(name: str, methods: Mapping[str, DictConfig], rows: Mapping[str, Row]) -> Row:
     """A line of the table: of the weights what is known of the line that trained them, of the samples its own."""
     method = methods[name]
     weights = name if is_trained(method) else method["from"]
     about = {"method": name, "shows": method.shows, "weights of": "" if is_trained(method) else weights}
-    of_weights = {column: rows[weights][column] for column in OF_WEIGHTS}
-    return about | of_weights | {column: rows[name][column] for column in OF_SAMPLES}
+    return about | _columns(rows[weights], OF_WEIGHTS) | _columns(rows[name], OF_SAMPLES)
+
+
+def _columns(row: Row, columns: Sequence[str]) -> Row:
+    """Some columns of a row, each with its spread behind it where it has one."""
+    named = [name for column in columns for name in (column, f"{SPREAD} {column}")]
+    return {name: row[name] for name in named if name in columns or name in row}
 
 
 def how_it_came(

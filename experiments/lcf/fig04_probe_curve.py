@@ -12,7 +12,6 @@ from flowexp.cli.recipes import (
     Judgement,
     Lines,
     Rows,
-    baselines_in,
     clean_by_seed,
     dips_by_seed,
     judge_points,
@@ -37,8 +36,7 @@ def summarise(tables: dict[str, Rows]) -> Rows:
     for panel in dict.fromkeys(row["panel"] for row in tables["curve"]):
         rows = [row for row in tables["curve"] if row["panel"] == panel]
         for reading in dict.fromkeys(row["reading"] for row in rows):
-            baselines = baselines_in(rows, reading)
-            table += [{"data": panel, **row, **baselines} for row in summarise_probes(rows, reading)]
+            table += [{"data": panel, **row} for row in summarise_probes(rows, reading)]
     return table
 
 

@@ -2,7 +2,8 @@
 
 `python -m flowexp.reproduce vd/fig06 pipeline=FOLDER prompts=FILE`, with a pipeline that
 `DiffusionPipeline.from_pretrained` loads and a file with a prompt a line: samples of the same noise with each scale,
-and along the path the norm ratio, the cosine and the best scale of the guided velocity. A ratio below 1 with a best
+and along the path the norm ratio, the cosine and the best scale of the guided velocity; the samples are those of the
+first seed, the numbers a mean over `seeds`. A ratio below 1 with a best
 scale of 1 is what a network that underestimates nothing has too: a scale can then only leave the network's own field.
 """
 
@@ -18,14 +19,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from flowexp.cli.recipes import Recipe, Rows
+from flowexp.cli.recipes import Recipe, Rows, over_seeds
 from flowexp.flow.randomness import keyed_generator
 from flowexp.measuring.diagnostics.velocity_norms import level_norms, products_of
 from flowexp.records.figures import Panel, plot_panels, save_figure
 from flowexp.records.files import atomic
 from flowexp.records.tables import markdown_table, read_csv, write_csv
 
-SEED = 0
+NUMBERS = ("ratio", "cosine", "best_scale", "best_scale_se")
 PANELS = (
     Panel("length", "|v| / |v*|", {"ratio": "norm ratio"}, level=1.0),
     Panel("direction", "cosine of v and v*", {"cosine": "cosine"}, level=1.0),
@@ -37,28 +38,35 @@ def main(recipe: Recipe) -> None:
     """Draws and measures; `flowexp.reproduce` calls it in place of `measure` and `draw`."""
     if not recipe.redraw:
         _measure(recipe)
-    rows = read_csv(recipe.results / "norms.csv")
+    rows = over_seeds(read_csv(recipe.results / "norms.csv"), ["t"], NUMBERS)
     save_figure(plot_panels(rows, "t", PANELS, "noise level t"), recipe.results / "norms.png")
-    columns = ("t", "ratio", "cosine", "best_scale", "best_scale_se")
-    table = markdown_table([{column: row[column] for column in columns} for row in rows])
+    table = markdown_table([told(row) for row in rows])
     atomic.write_text(recipe.results / "table.md", table)
     print(f"\n{table}\nfigures, tables and protocol: {recipe.results}")
+
+
+def told(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A level's numbers, with their spread where there are several seeds."""
+    spread = {f"spread of {name}": (row[f"{name}_high"] - row[f"{name}_low"]) / 2 for name in NUMBERS[:-1]}
+    return {name: row[name] for name in ("t", *NUMBERS)} | (spread if row["seeds"] > 1 else {})
 
 
 def _measure(recipe: Recipe) -> None:
     pipe, prompts = load_pipeline(recipe.pipeline), read_prompts(recipe.prompts)[: recipe.settings.num_prompts]
     call, scales = _accepted(pipe, recipe.settings.call), [float(s0) for s0 in recipe.settings.s0]
     recipe.results.mkdir(parents=True, exist_ok=True)
-    images = {s0: samples(pipe, s0, prompts, call) for s0 in scales}
+    seeds = recipe.seeds_of(recipe.seeds)
+    images = {s0: samples(pipe, s0, prompts, call, seeds[0]) for s0 in scales}
     save_figure(draw_samples(images, prompts), recipe.results / "samples.png")
-    write_csv(recipe.results / "norms.csv", norms(pipe, prompts, recipe.settings.pairs, call))
+    rows = [{"seed": seed, **row} for seed in seeds for row in norms(pipe, prompts, recipe.settings.pairs, call, seed)]
+    write_csv(recipe.results / "norms.csv", rows)
     protocol = {
         "pipeline": type(pipe).__name__,
         "scheduler": {key: value for key, value in pipe.scheduler.config.items() if not key.startswith("_")},
         "prompts": prompts,
         "pairs": "the pipeline's own samples of these prompts, each with fresh noise",
         "call": call,
-        "seed": SEED,
+        "seeds": [*seeds],
         "s0": scales,
     }
     atomic.write_json(recipe.results / "protocol.json", protocol)
@@ -110,17 +118,20 @@ def ssc_of(scheduler: Any) -> Any:
     )
 
 
-def samples(pipe: Any, s0: float, prompts: Sequence[str], call: Mapping[str, Any]) -> list[Any]:
+def samples(pipe: Any, s0: float, prompts: Sequence[str], call: Mapping[str, Any], seed: int) -> list[Any]:
     """A picture of each prompt, with SSC from `s0` to 1; the noise is the same whatever the scale."""
     before = pipe.scheduler
     pipe.scheduler = ssc_of(before).from_config(before.config, s0=s0, s1=1.0)
     try:
-        return [pipe(prompt, generator=_generator(place), **call).images[0] for place, prompt in enumerate(prompts)]
+        return [
+            pipe(prompt, generator=keyed_generator(seed, place), **call).images[0]
+            for place, prompt in enumerate(prompts)
+        ]
     finally:
         pipe.scheduler = before
 
 
-def norms(pipe: Any, prompts: Sequence[str], num_pairs: int, call: Mapping[str, Any]) -> Rows:
+def norms(pipe: Any, prompts: Sequence[str], num_pairs: int, call: Mapping[str, Any], seed: int) -> Rows:
     """`LevelNorms` of the pipeline's guided velocity at each level of its grid, from noise to data.
 
     The pairs are a sample of the pipeline itself with fresh noise: nobody else's pictures are needed, and what the
@@ -128,9 +139,9 @@ def norms(pipe: Any, prompts: Sequence[str], num_pairs: int, call: Mapping[str, 
     """
     products: dict[float, list[Tensor]] = {}
     for place, prompt in enumerate(prompts):
-        data = pipe(prompt, generator=_generator(place), output_type="latent", **call).images
+        data = pipe(prompt, generator=keyed_generator(seed, place), output_type="latent", **call).images
         for number in range(num_pairs):
-            noise = torch.randn(data.shape, generator=keyed_generator(SEED, place, number)).to(data)
+            noise = torch.randn(data.shape, generator=keyed_generator(seed, place, number)).to(data)
             for level, each in along_pair(pipe, prompt, data, noise, call):
                 products.setdefault(level, []).append(each)
     points = [level_norms(level, torch.cat(each, dim=1)) for level, each in sorted(products.items())]
@@ -158,7 +169,7 @@ def along_pair(
     along: Any = type("AlongPair", (type(before),), {"step": step})
     pipe.scheduler = along.from_config(before.config)
     try:
-        pipe(prompt, latents=noise, generator=_generator(0), output_type="latent", **call)
+        pipe(prompt, latents=noise, generator=keyed_generator(0), output_type="latent", **call)
     finally:
         pipe.scheduler = before
     yield from found
@@ -180,7 +191,3 @@ def _accepted(pipe: Any, call: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that this pipeline takes."""
     takes = inspect.signature(type(pipe).__call__).parameters
     return {str(key): value for key, value in call.items() if key in takes}
-
-
-def _generator(place: int) -> torch.Generator:
-    return torch.Generator().manual_seed(SEED + place)

@@ -46,14 +46,19 @@ def prompts(workdir: Path) -> Path:
 def test_the_recipe_draws_and_measures_a_pipeline(
     pipeline: Path, prompts: Path, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [NAME, f"pipeline={pipeline}", f"prompts={prompts}", "budget=smoke"]
+    command = [NAME, f"pipeline={pipeline}", f"prompts={prompts}", "budget=smoke", "seeds=2"]
     assert reproduce.main(command) == 0
     results = workdir / "results" / "vd" / "fig06_pipelines" / "smoke"
     assert {file.name for file in results.iterdir()} == {
         "norms.csv", "norms.png", "samples.png", "table.md", "protocol.json"
     }  # fmt: skip
-    levels = [row["t"] for row in read_csv(results / "norms.csv")]
+    rows = read_csv(results / "norms.csv")
+    levels = [row["t"] for row in rows if row["seed"] == 0]
     assert len(levels) == 2 and levels == sorted(levels) and levels[-1] > 0.99
+    first, second = (next(row["ratio"] for row in rows if row["seed"] == seed) for seed in (0, 1))
+    assert first != second
+    averaged = next(line for line in (results / "table.md").read_text().splitlines() if line[2:3].isdigit())
+    assert float(averaged.split("|")[2]) == pytest.approx((first + second) / 2, rel=1e-3)
     (results / "norms.png").unlink()
     assert reproduce.main([*command, "redraw=true"]) == 0
     assert (results / "norms.png").exists()
@@ -78,13 +83,13 @@ class Walker:
 
 def test_the_norms_are_those_of_pairs_loop_by_loop() -> None:
     pipe = Walker()
-    rows = fig06.norms(pipe, ["a", "b"], num_pairs=3, call={})
-    data = [Walker()("", generator=torch.Generator().manual_seed(place)).images for place in range(2)]
+    rows = fig06.norms(pipe, ["a", "b"], num_pairs=3, call={}, seed=1)
+    data = [Walker()("", generator=keyed_generator(1, place)).images for place in range(2)]
     for row in rows:
         t, ratios, vv, vt, cosines = row["t"], [], 0.0, 0.0, []
         for place in range(2):
             for number in range(3):
-                noise = torch.randn(1, 2, 3, generator=keyed_generator(fig06.SEED, place, number))
+                noise = torch.randn(1, 2, 3, generator=keyed_generator(1, place, number))
                 v = pipe.field((1 - t) * data[place] + t * noise, torch.tensor(t)).flatten().tolist()
                 target = (noise - data[place]).flatten().tolist()
                 dot, v2, t2 = (

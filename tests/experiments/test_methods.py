@@ -219,6 +219,27 @@ def test_a_line_made_with_other_settings_is_missing_and_so_is_what_measures_it(e
     assert methods.kept(earlier, CONFIG.methods) == ({}, {})
 
 
+def test_lines_of_another_number_of_seeds_are_missing(earlier: Recipe) -> None:
+    change_protocol(earlier, "FM", seeds=1)
+    assert set(methods.kept(earlier, CONFIG.methods)[0]) == {"FM", "SSC"}  # older protocols have one
+    assert methods.kept(replace(earlier, seeds=3), CONFIG.methods) == ({}, {})
+    for name in ("FM", "SSC"):
+        change_protocol(earlier, name, seeds=3)
+    assert set(methods.kept(replace(earlier, seeds=3), CONFIG.methods)[0]) == {"FM", "SSC"}
+
+
+def test_a_line_of_several_seeds_is_their_mean_with_its_spread() -> None:
+    of_seeds = [fake_row("FM", number) | {"network calls": 7, "card": "0000000a"} for number in (1.0, 2.0, 3.0)]
+    for row in of_seeds:
+        row["probe at its peak"] = None  # of data without classes
+    line = methods.line_of("FM", CONFIG.methods, {"FM": methods.averaged(of_seeds)})
+    assert (line["Frechet distance"], line["spread of Frechet distance"]) == (2, 1)
+    assert (line["|v| / |v*|"], line["spread of |v| / |v*|"]) == (2, 1)
+    assert line["probe at its peak"] is None and "spread of probe at its peak" not in line
+    assert (line["network calls"], line["card"], line["parameters"]) == (7, "0000000a", 1)
+    assert not [column for column in methods.averaged(of_seeds[:1]) if column.startswith(methods.SPREAD)]
+
+
 def test_nothing_is_kept_where_there_is_no_table(workdir: Path) -> None:
     assert methods.kept(
         Recipe("methods", Path(FILE).with_suffix(".yaml"), "smoke", SMOKE, missing=True), CONFIG.methods

@@ -336,6 +336,35 @@ def test_a_recipe_measures_its_lines_in_several_ways_and_at_several_steps(workdi
     assert command is None and early.measured.config().checkpoint.endswith("step_00000002.ckpt")
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_takes_seeds(name: str) -> None:
+    config = read_yaml(shipped() / f"{name}.yaml")
+    given = [f"{key}=here" for key in config.get("needs", [])]
+    for budget in config.budgets:
+        recipe = read_recipe(name, [f"budget={budget}", "seeds=3", *given])
+        first = recipe.settings.get("first_seed", 0)
+        assert [*recipe.seeds_of(recipe.seeds)] == [first, first + 1, first + 2]
+
+
+def test_a_recipe_whose_cells_are_no_runs_goes_on_where_it_stopped(workdir: Path) -> None:
+    (workdir / "mine.py").write_text("")
+    (workdir / "mine.yaml").write_text("budgets:\n  cpu: {seeds: 2}\n")
+    calls: list[int] = []
+
+    def measure() -> dict[str, float]:
+        calls.append(1)
+        return {"distance": 1 / (2 + len(calls))}
+
+    def found(*cells: dict[str, object]) -> list[float]:
+        lines = lines_of(read_recipe("mine"))
+        assert [*lines.seeds] == [0, 1]
+        return [lines.kept(cell, measure)["distance"] for cell in cells]
+
+    before = found({"seed": 0, "scale": [1.1, 1.0]}, {"seed": 1, "scale": [1.1, 1.0]})
+    after = found({"scale": [1.1, 1.0], "seed": 0}, {"seed": 1, "scale": [1.1, 1.0]}, {"seed": 0, "scale": [1.2, 1.0]})
+    assert (before, after) == ([1 / 3, 1 / 4], [1 / 3, 1 / 4, 1 / 5])  # whatever the order of a cell's keys
+
+
 def test_the_dip_of_a_curve_is_from_its_peak_to_its_cleanest_level() -> None:
     curves = {"FM": {0.1: 0.7, 0.0: 0.5, 0.5: 0.2}, "LCF": {0.0: 0.6, 0.1: 0.4, 0.5: 0.1}}
     rows = [{"method": name, "t": t, "accuracy": a} for name, curve in curves.items() for t, a in curve.items()]

@@ -40,9 +40,9 @@ def network_rows(rows: Sequence[Row], reading: str = "converged") -> list[dict[s
 
 
 def baselines_in(rows: Sequence[Row], reading: str = "converged") -> dict[str, float]:
-    """Accuracies of the same probe on other features of the clean images, by their name."""
+    """Accuracies of the same probe on other features of the clean images, averaged over seeds, by their name."""
     others = [row for row in rows if row["reading"] == reading and row["features"] != "network"]
-    return {str(row["features"]): float(row["accuracy"]) for row in others}
+    return {str(row["features"]): row["accuracy"] for row in over_seeds(others, ["features"], ["accuracy"])}
 
 
 def over_seeds(rows: Sequence[Row], keys: Sequence[str], values: Sequence[str]) -> list[dict[str, Any]]:
