@@ -14,6 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,18 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, for code that writes beside itself."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist() -> Any:
+    """The pictures that the zoo's networks have trained on, and those that they have not."""
+    from flowexp.data import FashionMNIST
+
+    if not FashionMNIST.system_folder.is_dir():
+        pytest.skip("dataset-fashion-mnist is not installed")
+    data = FashionMNIST()
+    data.setup()
+    return data
 
 
 @pytest.fixture(scope="session")

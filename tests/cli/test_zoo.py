@@ -23,13 +23,9 @@ def test_a_name_that_the_zoo_has_not_is_answered_with_the_nearest_one():
 
 
 @pytest.fixture(scope="module")
-def images() -> Tensor:
+def images(fashion_mnist: FashionMNIST) -> Tensor:
     """Test images (64, 1, 28, 28) that no network has trained on."""
-    if not FashionMNIST.system_folder.is_dir():
-        pytest.skip("dataset-fashion-mnist is not installed")
-    data = FashionMNIST()
-    data.setup()
-    return data.test.images[:64].float() / 127.5 - 1
+    return fashion_mnist.test.images[:64].float() / 127.5 - 1
 
 
 @pytest.mark.parametrize("name", zoo.names())
