@@ -20,7 +20,7 @@ from typing import Any
 from experiments.verdict_picture import draw_verdicts
 from flowexp.cli.recipes import decide, find_recipes, read_recipe
 from flowexp.cli.recipes.claims import UNTESTABLE, state_of
-from flowexp.cli.recipes.recipe import read_yaml, shipped
+from flowexp.cli.recipes.recipe import read_yaml, shipped, without
 from flowexp.records.figures import save_figure
 from flowexp.records.files import atomic, fingerprint
 from flowexp.records.tables import read_csv
@@ -239,7 +239,8 @@ def _section(result: Result) -> str:
         how = f"{trained}{_from_nothing(result)}" if made["scale"] else ", nothing is trained"
         lines += [f"`{made['command']}`: {made['minutes']:g} minutes{how}; commit {made.get('commit')}.", ""]
     else:
-        lines += [f"Not run yet: `python -m flowexp.reproduce {result.name}`.", ""]
+        words = " ".join([result.name, *without(read_yaml(find_recipes()[result.name]), [])])
+        lines += [f"Not run yet: `python -m flowexp.reproduce {words}`.", ""]
     lines += [f"* {claim['claim']}. Rule: {claim['rule']}" for claim in result.claims.values() if claim.get("rule")]
     if result.folder is not None:
         lines += ["", *_table_and_pictures(result.folder)]

@@ -38,6 +38,15 @@ def test_a_network_of_the_zoo_knows_its_data(name: str, images: Tensor):
     assert error < 0.25 * (noise - images).var(), error
 
 
+def test_the_card_of_a_network_tells_how_it_was_trained():
+    assert "objective: mafm (lam 0.2, profile linear, form rms_squared)" in _card("fashion_mafm")
+    assert "objective: lcf (T_min 100, tau 0.5, lam 1.0" in _card("fashion_lcf")
+
+
+def _card(name: str) -> str:
+    return (zoo.find(name) / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_run_of_the_zoo_has_the_weights_of_its_export(tmp_path):
     run = RunFolder(runs.unpack("zoo:fashion_lcf", tmp_path))
     module, _, step = load_run(run.path, with_data=False)

@@ -43,8 +43,10 @@ def test_ssc_moves_its_samples_towards_the_data(in_process: Callable[..., int], 
     assert distances["corrected"] < distances["plain"]
 
 
-def test_its_weights_leave_as_they_came(in_process: Callable[..., int]):
-    leaving = ("to=mine", "num_samples=4", "sampler.num_steps=2", "license=mit")
+def test_its_weights_and_its_card_leave_as_they_came(in_process: Callable[..., int]):
+    leaving = ("to=mine", "num_samples=0", "license=mit")
     assert in_process("export", "run=zoo:fashion_mafm", *leaving) == 0
     ours, theirs = load_file("mine/model.safetensors"), load_file(zoo.find("fashion_mafm") / zoo.WEIGHTS)
     assert ours.keys() == theirs.keys() and all((ours[name] == theirs[name]).all() for name in theirs)
+    config = Path("mine/config.json").read_text(encoding="utf-8")
+    assert config == (zoo.find("fashion_mafm") / "config.json").read_text(encoding="utf-8")

@@ -41,7 +41,7 @@ def publish(config: DictConfig, module: FlowMatching, datamodule: ImageDataModul
         sampler=_sampler(config.sampler),
         about={
             "name": str(trained.name),
-            "objective": module.objective,
+            "objective": _objective(module, trained),
             "data": datamodule.name,
             "steps": step,
             "weights": module.weights_name,
@@ -52,6 +52,12 @@ def publish(config: DictConfig, module: FlowMatching, datamodule: ImageDataModul
     with module.averaged():
         model.backbone.load_state_dict(module.backbone.state_dict())
     return model.eval()
+
+
+def _objective(module: FlowMatching, trained: DictConfig) -> str:
+    """The objective with its settings, such as "mafm (lam 0.2, profile linear, form rms_squared)"."""
+    settings = [f"{key} {value}" for key, value in trained.objective.items() if key != "_target_" and value is not None]
+    return f"{module.objective} ({', '.join(settings)})" if settings else module.objective
 
 
 def _backbone(trained: DictConfig, datamodule: ImageDataModule) -> dict[str, Any]:
