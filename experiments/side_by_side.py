@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowexp.cli.assembly.rebuilding import load_run
-from flowexp.cli.recipes import Line, Lines, Rows, baselines_in, by_seed, network_rows
+from flowexp.cli.recipes import Line, Lines, Rows, baselines_in, by_seed, network_rows, with_band
 from flowexp.cli.recipes.comparing.judge import Judge
 from flowexp.cli.recipes.comparing.sheets import first_of_each_class, plot_sheet
 from flowexp.flow.profiles import scale_schedule
@@ -29,7 +29,7 @@ Z = 2.0  # standard errors beyond which a difference is one
 CAPTIONS = {
     "samples": "Real pictures beside the first samples of each method; a column for each class where they have one.",
     "probe_curve": "How well a converged probe reads the class off frozen features of noised test images. Across: "
-    "the same probe on clean raw pixels.",
+    "the same probe on clean raw pixels, and on a frozen encoder's features of them.",
     "noise_levels": "Left: the length of the velocity beside its target's, with SSC's scale on FM's; of the mean over "
     "all data that fit, which no network can beat, it is below 1 too. Right: the squared error.",
 }
@@ -115,17 +115,20 @@ def scaled(levels: Rows, ssc: Any) -> Rows:
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
     probe = {"t": f"{T} (linear below 0.01)", "accuracy": "accuracy of a converged probe", "method": ""}
-    curves, across = network_rows(tables["probe_curve"]), {"accuracy": clean_pixels(tables)}
+    curves, across = network_rows(tables["probe_curve"]), {"accuracy": baselines_of(tables)}
     velocity = {"t": T, "loss": "velocity error, test images", "velocity_ratio": "|v| / |v*|", "method": ""}
+    values, band = ["velocity_ratio", "loss"], ("low", "high")
+    points = with_band(curves, ["method", "t"], "accuracy")
+    levels = [row for value in values for row in with_band(tables["noise_levels"], ["method", "t"], value)]
     return {
-        "probe_curve": plot_curves(curves, "t", "accuracy", "method", probe, log_x=True, across=across),
-        "noise_levels": plot_curves(tables["noise_levels"], "t", ["velocity_ratio", "loss"], "method", velocity),
+        "probe_curve": plot_curves(points, "t", "accuracy", "method", probe, log_x=True, band=band, across=across),
+        "noise_levels": plot_curves(levels, "t", values, "method", velocity, band=band),
     }
 
 
-def clean_pixels(tables: dict[str, Rows]) -> dict[str, float]:
+def baselines_of(tables: dict[str, Rows]) -> dict[str, float]:
     """Accuracy of the same probe on other features of the clean test images, by its label in the figure."""
-    names = {"pixels": "raw pixels, no noise"}
+    names = {"pixels": "raw pixels, no noise", "efficientnet_lite": "EfficientNet-Lite0 (ImageNet), no noise"}
     return {names.get(name, name): share for name, share in baselines_in(tables["probe_curve"]).items()}
 
 

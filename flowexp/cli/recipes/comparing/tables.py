@@ -65,8 +65,12 @@ def over_seeds(rows: Sequence[Row], keys: Sequence[str], values: Sequence[str]) 
 
 
 def with_band(rows: Sequence[Row], keys: Sequence[str], value: str) -> list[dict[str, Any]]:
-    """`over_seeds` of one value for a picture: the ends of its band are columns `low` and `high`."""
-    return [row | {"low": row[f"{value}_low"], "high": row[f"{value}_high"]} for row in over_seeds(rows, keys, [value])]
+    """`over_seeds` of one value for a picture: the ends of its band are columns `low` and `high`.
+
+    Points without a number have no row.
+    """
+    points = [row for row in over_seeds(rows, keys, [value]) if value in row]
+    return [row | {"low": row[f"{value}_low"], "high": row[f"{value}_high"]} for row in points]
 
 
 def by_seed(rows: Sequence[Row], value: str, **where: Any) -> dict[Any, float]:
