@@ -175,11 +175,9 @@ def summarise(tables: dict[str, Rows]) -> Rows:
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
     rows = tables["distances"]
-    measured = {row[CALLS] for row in rows if row[CALLS]}
 
     def gain(field: str, sampler: str, calls: int) -> Judgement:
-        nearest = min(measured, key=lambda number: abs(number - calls))
-        cell = {"field": field, "sampler": sampler, CALLS: nearest}
+        cell = {"field": field, "sampler": sampler, CALLS: calls}
         return judge_share(gains(rows, cell | {"SSC": "none"}, cell | {"SSC": "1.1 to 1"}))
 
     return {

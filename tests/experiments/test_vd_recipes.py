@@ -104,6 +104,17 @@ def test_the_exact_fields_samples_are_of_its_data(spread: float) -> None:
     assert distance_of(moments_of(projection(samples)), reference) < 0.1 * far
 
 
+def test_ssc_on_exact_fields_is_judged_at_the_calls_that_a_claim_names() -> None:
+    rows = [
+        {"field": field, "sampler": sampler, "network calls": 50, "SSC": scale, "seed": seed, "frechet/pixels": value}
+        for field in ("images", "mixture") for sampler in ("euler_maruyama", "euler")
+        for scale, value in (("none", 10.0), ("1.1 to 1", 9.0)) for seed in range(3)
+    ]  # fmt: skip
+    ends = {name: end.state for name, end in exact_field.judge({"distances": rows}).items()}
+    assert ends.pop("ssc_gains_on_exact_images") == "supported"
+    assert {state for name, state in ends.items() if name.endswith("_at_250")} == {"not testable at this scale"}
+
+
 def test_the_cross_term_given_the_state_is_that_of_its_pairs() -> None:
     """Of two images at a level where the state does not tell which, against the sum over the two."""
     images, level = 0.1 * torch.randn(2, 1, 1, 3), 0.8
