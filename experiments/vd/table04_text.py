@@ -1,12 +1,10 @@
 """VD Tables 4 and 12: does SSC help text-to-image generation, by guidance, over seeds of the samples?
 
 `python -m flowexp.reproduce vd/table4` (or table12): mean and spread over VD's seeds 0, 42 and 123 of the samples,
-of one network. On a CPU the captions are the names of Fashion-MNIST's classes.
+of one network, or over `seeds` trainings. On a CPU the captions are the names of Fashion-MNIST's classes.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -18,24 +16,33 @@ from flowexp.cli.recipes import (
     compare_scores,
     gains,
     judge_share,
+    over_seeds,
     plot_cells,
     published,
+    score_columns,
 )
 
 SCALES = {"FM": "none", "SSC": "1.1 to 1"}
 
+SAMPLES = "sample seed"
 KEYS = ("CFG", "SSC")  # what tells its lines apart
 PLAIN = {"SSC": "none"}  # the baseline of each cell
 
 
-def sampled(scores: dict[str, Any]) -> dict[str, Any]:
-    """Scores with the seed of the samples as the seed that tables average over; one network is trained by default."""
-    seed = 1000 * scores.get("seed", 0) + scores["sample seed"]
-    return {**{column: value for column, value in scores.items() if column != "sample seed"}, "seed": seed}
-
-
 def measure(lines: Lines) -> dict[str, Rows]:
-    return {"scores": [sampled(line.scores()) for line in lines]}
+    return {"scores": over_samples([line.scores() for line in lines])}
+
+
+def over_samples(rows: Rows) -> Rows:
+    """Rows whose `seed` is what tables average over: of one network that of its samples, else that of the training.
+
+    Of several trainings each is first averaged over the seeds of its samples, which are no further trainings.
+    """
+    if len({row.get("seed", 0) for row in rows}) == 1:
+        return [{**{key: row[key] for key in row if key != SAMPLES}, "seed": row[SAMPLES]} for row in rows]
+    scores = score_columns(rows)
+    keys = [key for key in rows[0] if key not in (SAMPLES, *scores)]
+    return [{key: row[key] for key in (*keys, *scores)} for row in over_seeds(rows, keys, scores)]
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:

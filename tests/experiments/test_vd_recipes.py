@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from experiments.vd import appendix_d1_cross_terms, exact_field, fig01_velocity_norms, fig05_scales
+from experiments.vd import appendix_d1_cross_terms, exact_field, fig01_velocity_norms, fig05_scales, table04_text
 from flowexp.cli.composing import Configs
 from flowexp.cli.recipes import Printed, Recipe, compare_scores, find_recipes, gains, lines, plot_cells, read_recipe
 from flowexp.cli.recipes.lines import cells_of, lines_of
@@ -156,6 +156,22 @@ def test_which_of_the_scales_brings_the_gain_is_judged_over_seeds(
     ends = fig05_scales.judge({"grid": rows})
     assert ends["s0_matters_more_than_s1"].state == s0_matters
     assert ends["early_alone_is_best"].state == early_is_best
+
+
+def test_samples_of_one_training_are_no_further_trainings() -> None:
+    def rows(trainings: int) -> list[dict[str, Any]]:
+        return [
+            {"CFG": 2.0, "SSC": scale, "seed": training, "sample seed": sample,
+             "frechet/x": value + training + sample / 100}
+            for scale, value in (("none", 10.0), ("1.1 to 1", 9.0))
+            for training in range(trainings) for sample in (0, 42, 123)
+        ]  # fmt: skip
+
+    one, several = table04_text.over_samples(rows(1)), table04_text.over_samples(rows(3))
+    assert [row["seed"] for row in one] == [0, 42, 123] * 2 and "sample seed" not in one[0]
+    assert [row["seed"] for row in several] == [0, 1, 2] * 2 and "sample seed" not in several[0]
+    assert several[1]["frechet/x"] == pytest.approx(11 + 0.55)
+    assert len(gains(several, {"SSC": "none"}, {"SSC": "1.1 to 1"})) == 3
 
 
 def norms(length: float, exact: float, seed: int) -> list[dict[str, float | str]]:
