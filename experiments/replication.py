@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ Each row is a claim that a difference over seeds decided, with 2 standard errors
 counts; a triangle lies beyond the axis. Hollow points are claims that there is none.
 
 """
-HEAD = """# Replication report
+HEAD = """# Replication report: {count}
 
 Made by `python -m experiments.replication`; do not edit. Each claim of the two papers that a run can test has a rule in
 the yaml of its recipe, written before the run that it judges: what is compared, in which direction, and beyond how many
@@ -84,6 +84,7 @@ class Result:
         made: command, scale, minutes, seeds and commit; empty where it has not been run.
         cost: of the yaml, by budget: what it takes from nothing.
         folder: of tables and figures, below docs; None where there are none.
+        needs: what its command line has to give, such as pipeline=FOLDER.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Result:
     made: Mapping[str, Any]
     cost: Mapping[str, str]
     folder: Path | None
+    needs: Sequence[str] = ()
 
 
 def take_over() -> None:
@@ -150,7 +152,7 @@ def result_of(name: str, file: Path) -> Result:
     docstring = file.with_suffix(".py").read_text(encoding="utf-8").split('"""')[1]
     cost = {str(budget): str(of) for budget, of in config.get("costs", {}).items()}
     made, folder = _read(kept / "made.json"), kept if kept.exists() else None
-    return Result(name, docstring.splitlines()[0], claims, made, cost, folder)
+    return Result(name, docstring.splitlines()[0], claims, made, cost, folder, without(config, []))
 
 
 def _end(rule: Mapping[str, Any], end: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -171,8 +173,7 @@ def report(found: Iterable[Result]) -> str:
     states = Counter(claim["state"] for result in found for claim in result.claims.values())
     count = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
     parts = [
-        HEAD.format(strict=_strictly(found)),
-        f"\n**{sum(states.values())} claims: {count}.**\n",
+        HEAD.format(count=f"{sum(states.values())} claims, {count}", strict=_strictly(found)),
         _refutations(found),
     ]
     for paper, title in PAPERS.items():
@@ -236,10 +237,11 @@ def _section(result: Result) -> str:
     if result.made:
         made = result.made
         trained = f" with what was trained before; {made['scale']}; protocol {made.get('protocol')}"
-        how = f"{trained}{_from_nothing(result)}" if made["scale"] else ", nothing is trained"
+        nothing = f", nothing is trained; protocol {made.get('protocol')}"
+        how = f"{trained}{_from_nothing(result)}" if made["scale"] else nothing
         lines += [f"`{made['command']}`: {made['minutes']:g} minutes{how}; commit {made.get('commit')}.", ""]
     else:
-        words = " ".join([result.name, *without(read_yaml(find_recipes()[result.name]), [])])
+        words = " ".join([result.name, *result.needs])
         lines += [f"Not run yet: `python -m flowexp.reproduce {words}`.", ""]
     lines += [f"* {claim['claim']}. Rule: {claim['rule']}" for claim in result.claims.values() if claim.get("rule")]
     if result.folder is not None:

@@ -17,7 +17,7 @@ from flowexp.backbones import Backbone
 from flowexp.cli.assembly.building import build_backbone, look_for_data
 from flowexp.cli.recipes import Judgement, Lines, Rows, published
 from flowexp.cli.recipes.runs import compose_run
-from flowexp.measuring.diagnostics.probe import PROTOCOLS
+from flowexp.measuring.diagnostics import create_protocol
 
 ARCHITECTURE = ("resolution", "depth", "width", "heads", "mlp", "patch", "params_m")
 PARTS = {"architecture": "Table 1", "training": "Table 2 and text", "probe": "Table 3"}
@@ -76,9 +76,11 @@ def shared(composed: Composed) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def probe() -> dict[str, Any]:
-    """Table 3."""
-    protocol = PROTOCOLS["lcf"]
+def probe(composed: Composed) -> dict[str, Any]:
+    """Table 3, as the experiment has it."""
+    said = composed.config.callbacks.probe
+    changes = {key: said[key] for key in ("epochs", "batch_size", "lr", "weight_decay", "optimizer")}
+    protocol = create_protocol(said.protocol).but(**changes)
     return {
         "optimizer": {"adamw": "AdamW", "adam": "Adam"}[protocol.optimizer], "batch": protocol.batch_size,
         "lr": protocol.lr, "weight_decay": protocol.weight_decay, "epochs": protocol.epochs,
@@ -98,7 +100,9 @@ def settings(experiments: DictConfig) -> Iterator[dict[str, Any]]:
         for part, ours in parts.items():
             yield from rows(part, str(data), ours, setup[data])
         yield from rows("training", str(data), shared(composed), setup["shared"])
-        yield from rows("probe", str(data), probe() | {"layer": composed.backbone.default_tap}, setup["probe"])
+        own = {"epochs": setup[data]["probe_epochs"]} if "probe_epochs" in setup[data] else {}  # section A.5
+        ours = probe(composed) | {"layer": composed.backbone.default_tap}
+        yield from rows("probe", str(data), ours, setup["probe"] | own)
 
 
 def rows(part: str, data: str, ours: dict[str, Any], printed: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -55,7 +55,8 @@ def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
     points = over_seeds([{"progress": 1 - row["t"]} | row for row in tables["given_state"]], ["progress"], ["relative"])
     names = {"progress": "progress of sampling, VD's t", "relative": "cross term given the state / energy"}
     band = ("relative_low", "relative_high")
-    return {"given_state": plot_curves(points, "progress", "relative", names=names, band=band)}
+    title = f"Cross term given the state, {points[0]['seeds']} draws of the noise"
+    return {"given_state": plot_curves(points, "progress", "relative", names=names, title=title, band=band)}
 
 
 def summarise(tables: dict[str, Rows]) -> Rows:

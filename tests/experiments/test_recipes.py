@@ -75,7 +75,7 @@ def test_every_recipe_runs_whole_and_draws_again_without_training(
     pictures, tables = {*results.glob("*.png")}, {path: path.read_text() for path in results.glob("*.csv")}
     assert tables
     trains = bool(read_recipe(name, ["budget=smoke"]).lines)
-    assert (results / "protocol.json").exists() == trains
+    assert ("settings" in read_object(results / "protocol.json")) != trains  # else a protocol for each line
     of_tables = {path for path in pictures if not path.name.startswith("samples")}
     for path in of_tables:
         path.unlink()
@@ -291,6 +291,15 @@ def test_the_scale_of_adopted_weights_is_their_number_of_steps(tmp_path: Path) -
         (tmp_path / name).write_text(content)
     line = Line({"method": "FM"}, RunFolder(tmp_path), RunFolder(tmp_path))
     assert scale_of([line], 1) == "7,000,000 steps; 1 seed"
+
+
+def test_the_scale_names_the_lines_with_fewer_seeds(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("name: x")
+    (tmp_path / "run.json").write_text('{"plan": {"steps": "30"}}')
+    run = RunFolder(tmp_path)
+    lines = [Line({"method": "wide", "seed": seed}, run, run) for seed in range(3)]
+    assert scale_of(lines, 3) == "30 steps; 3 seeds"
+    assert scale_of([*lines, Line({"method": "narrow", "seed": 0}, run, run)], 3) == "30 steps; 3 seeds (narrow: 1)"
 
 
 @pytest.mark.slow

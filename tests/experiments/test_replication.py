@@ -16,6 +16,7 @@ from flowexp.cli.recipes import (
     by_seed,
     dips_by_seed,
     find_recipes,
+    network_rows,
     peaks_by_seed,
     read_recipe,
     shares_saved,
@@ -123,6 +124,25 @@ def calls_of_a_larger_network() -> str:
     return f"{with_ssc:.0f} with 50 calls, {without:.0f} with 250"
 
 
+def shapes_after_10000_steps() -> str:
+    rows = kept("vd/fig04_network_calls", "grid")
+    where = {"sampler": "Euler-Maruyama", "sampler.num_steps": 50}
+    late, early = (by_seed(rows, "frechet/efficientnet_lite", SSC=shape, **where) for shape in ("quad_out", "quad_in"))
+    return "by {:.1f} % ({:.1f}; vd/fig04)".format(*of_seeds(shares_saved(late, early)))
+
+
+def gradient_of_the_papers_probe() -> str:
+    rows = network_rows(kept("lcf/fig04_probe_curve", "curve"), "paper")
+    left = [100 * row["gradient_left"] for row in rows if row["method"] == "FM"]
+    return f"{min(left):.0f} to {max(left):.0f} % of its gradient are left"
+
+
+def cross_terms_at_the_ends() -> str:
+    rows = kept("vd/appendix_d1_cross_terms", "given_state")
+    of = {t: mean(row["relative"] for row in rows if row["t"] == t) for t in dict.fromkeys(row["t"] for row in rows)}
+    return f"{of[0.02]:.3f} at t = 0.02 and {of[0.98]:.3f} at 0.98, of {max(of.values()):.3f} at most"
+
+
 @pytest.mark.parametrize(
     ("recipe", "claim", "phrase"),
     [
@@ -133,6 +153,9 @@ def calls_of_a_larger_network() -> str:
         ("lcf/fig09_jacobian", "bounded_over_training", norms_at_low_noise),
         ("vd/table05_injection", "early_gains", scales_after_10000_steps),
         ("vd/fig04_network_calls", "fifty_with_ssc_beat_250", calls_of_a_larger_network),
+        ("vd/table07_shapes", "shape_matters_beside_the_mean", shapes_after_10000_steps),
+        ("lcf/fig04_probe_curve", "dip_of_the_papers_probe", gradient_of_the_papers_probe),
+        ("vd/appendix_d1_cross_terms", "cross_terms_vanish_given_the_state", cross_terms_at_the_ends),
     ],
 )
 def test_what_is_said_beside_a_verdict_is_in_the_other_runs_tables(

@@ -223,7 +223,16 @@ def scale_of(lines: Sequence[Line], seeds: int) -> str:
         _each(str(plan.get("backbone", "")).replace(" trained", "") for plan in plans),
         _each(f"{str(plan.get('steps', '')).partition(' (')[0]} steps" for plan in plans),
     ]
-    return "; ".join([part for part in parts if part] + [f"{seeds} seed{'s' * (seeds > 1)}"]) if lines else ""
+    return "; ".join([*filter(None, parts), f"{seeds} seed{'s' * (seeds > 1)}{_fewer(lines, seeds)}"]) if lines else ""
+
+
+def _fewer(lines: Sequence[Line], seeds: int) -> str:
+    """The methods with fewer seeds, such as " (width 32: 1)"."""
+    of = {line.columns["method"]: set[Any]() for line in lines}
+    for line in lines:
+        of[line.columns["method"]].add(line.columns.get("seed"))
+    fewer = [f"{method}: {len(own)}" for method, own in of.items() if len(own) < seeds]
+    return f" ({', '.join(fewer)})" if fewer else ""
 
 
 def _each(words: Iterable[str]) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from flowexp.cli.recipes import Claim, Judgement, Recipe, decide
 from flowexp.cli.recipes.claims import UNTESTABLE
 from flowexp.cli.recipes.lines import lines_of, scale_of
@@ -117,6 +119,7 @@ def _measure(recipe: Recipe, module: ModuleType) -> None:
     """Trains and measures, and writes the tables, the pictures that belong to the measurements, and the protocol."""
     lines = lines_of(recipe)
     recipe.results.mkdir(parents=True, exist_ok=True)
+    scale = scale_of(lines, recipe.seeds)
     for name, content in module.measure(lines).items():
         file = recipe.results / name
         if isinstance(content, Path):
@@ -124,10 +127,10 @@ def _measure(recipe: Recipe, module: ModuleType) -> None:
         elif isinstance(content, list):
             write_csv(file.with_suffix(".csv"), content)
         else:
-            save_figure(content, file.with_suffix(".png"))
-    write_json(recipe.results / "made.json", {"scale": scale_of(lines, recipe.seeds)})
-    if lines:
-        write_json(recipe.results / "protocol.json", {line.label: line.protocol() for line in lines})
+            save_figure(stamp(content, scale), file.with_suffix(".png"))
+    write_json(recipe.results / "made.json", {"scale": scale})
+    of_lines: dict[str, Any] = {line.label: line.protocol() for line in lines}
+    write_json(recipe.results / "protocol.json", of_lines or {"settings": OmegaConf.to_container(recipe.settings)})
 
 
 def _tables(recipe: Recipe) -> Mapping[str, list[dict[str, Any]]]:

@@ -77,17 +77,23 @@ def plot_probes(rows: Sequence[Row], title: str = "", series: str = "") -> Figur
 def summarise_probes(rows: Sequence[Row], reading: str = "converged") -> list[dict[str, Any]]:
     """A row for each method: peak, accuracy at the cleanest level and the dip between, averaged over seeds.
 
-    A column for each baseline, such as raw pixels, has what the same probe reads off that.
+    A column for each baseline, such as raw pixels, has what the same probe reads off that. `gradient left` is the
+    largest share of its gradient that a fit of the curve has left: of a probe that has converged next to nothing.
     """
     table, baselines = [], baselines_in(rows, reading)
     for method in dict.fromkeys(row["method"] for row in at_best_taps(rows, reading)):
         points = over_seeds(curve_of(rows, method, reading), ["t"], ["accuracy"])
         peak, cleanest = max(points, key=lambda row: row["accuracy"]), min(points, key=lambda row: row["t"])
+        left = [row["gradient_left"] for row in curve_of(rows, method, reading) if _has_number(row, "gradient_left")]
         (dip,) = over_seeds([{"dip": dip} for dip in dips_by_seed(rows, method, reading)], [], ["dip"])
         table.append({
             "method": method, "reading": READING_NAMES[reading], "block": curve_of(rows, method, reading)[0]["tap"],
             "peak": peak["accuracy"], "T at the peak": round(1000 * peak["t"]), "clean": cleanest["accuracy"],
             "dip": dip["dip"], "its spread over seeds": (dip["dip_high"] - dip["dip_low"]) / 2,
-            **baselines,
+            "gradient left": max(left, default=None), **baselines,
         })  # fmt: skip
     return table
+
+
+def _has_number(row: Row, column: str) -> bool:
+    return isinstance(row.get(column), float)
