@@ -142,6 +142,7 @@ def test_without_a_name_all_recipes_are_listed(workdir: Path, capsys: pytest.Cap
     assert reproduce.main([]) == 0
     page = capsys.readouterr().out
     assert all(f"\n{name}\n" in page for name in RECIPES) and "cpu (2.5 hours of one core)" in page
+    assert re.search(r"lcf/fig04_probe_curve\n.*\n.*\n    in docs/results/replication: 4 supported\n", page)
 
 
 def test_a_recipe_of_the_current_folder_is_found_by_its_name(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
