@@ -87,7 +87,7 @@ def told(cell: dict[str, float]) -> str:
 
 def draw_samples(lines: Lines) -> Figure:
     """The sample grid of each cell, s0 down and s1 across, of the first seed."""
-    down, across = ([*dict.fromkeys(line.columns[key] for line in lines)] for key in (S0, S1))
+    down, across = (sorted({line.columns[key] for line in lines}) for key in (S0, S1))
     figure = Figure(figsize=(1.25 * len(across), 1.45 * len(down)), dpi=150, layout="constrained")
     panels = figure.subplots(len(down), len(across), squeeze=False)
     first = lines[0].columns.get("seed")
@@ -96,5 +96,6 @@ def draw_samples(lines: Lines) -> Figure:
         axes = panels[down.index(s0)][across.index(s1)]
         axes.imshow(imread(line.picture("samples")))
         axes.set_title(f"s0 = {s0:g}, s1 = {s1:g}", fontsize="xx-small")
+    for axes in panels.flat:  # also where nothing was measured
         axes.set_axis_off()
     return figure
