@@ -36,7 +36,8 @@ def measure(lines: Lines) -> dict[str, Rows | Figure]:
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
     cells, distance = cells_of(tables)
     distances = {(row[S1], row[S0]): row[distance] for row in cells}
-    figure = Figure(figsize=(5.2, 4), dpi=150, layout="constrained")
+    wide = max(5.2, 1.6 + 0.55 * len({row[S1] for row in cells}))  # a number fits into its cell
+    figure = Figure(figsize=(wide, 4), dpi=150, layout="constrained")
     axes = figure.subplots()
     draw_map(axes, distances, distance_name(distance), min(distances.values()), max(distances.values()), numbers=True)
     axes.set(xlabel="s1, at data", ylabel="s0, at noise")

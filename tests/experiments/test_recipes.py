@@ -156,7 +156,7 @@ def test_a_recipe_of_the_current_folder_is_found_by_its_name(workdir: Path, caps
     assert reproduce.main(["mine"]) == 0
     results = workdir / "results/mine/cpu"
     made = {path.name for path in results.iterdir()}
-    assert made == {"made.json", "square.csv", "square.png", "table.md", "report.html"}
+    assert made == {"made.json", "protocol.json", "square.csv", "square.png", "table.md", "report.html"}
     assert "| 2 | 4 |" in (results / "table.md").read_text()
     assert capsys.readouterr().out.splitlines()[-1] == "results/mine/cpu/report.html"
     assert reproduce.main([]) == 0 and "budgets: cpu [made]" in capsys.readouterr().out
@@ -280,7 +280,15 @@ def test_a_recipe_takes_weights_that_were_trained_elsewhere(run_recipe: Callable
     protocol = read_object(results / "protocol.json")
     steps = read_object(zoo.find("fashion_fm") / zoo.ORIGIN)["num_steps"]
     assert all(how["step"] == steps and how["measured"] for how in protocol.values())
-    assert f"{steps:,} steps" in read_object(results / "made.json")["scale"]
+    made = read_object(results / "made.json")
+    assert f"{steps:,} steps; 1 seed" in made["scale"] and made["seeds"] == 1
+
+
+def test_a_run_of_ones_own_is_one_seed_whatever_the_budget(workdir: Path) -> None:
+    given = ["run=zoo:fashion_fm"]
+    assert read_recipe("vd/fig05", given).seeds == 1 and read_recipe("vd/fig05").seeds == 3
+    with pytest.raises(ValueError, match="run= is one training, with one seed: leave seeds= out, got 3"):
+        read_recipe("vd/fig05", [*given, "seeds=3"])
 
 
 def test_the_scale_of_adopted_weights_is_their_number_of_steps(tmp_path: Path) -> None:

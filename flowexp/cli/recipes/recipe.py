@@ -200,7 +200,10 @@ def read_recipe(name: str, arguments: Sequence[str] = ()) -> Recipe:
     minutes = given.get("minutes", settings.get("minutes"))
     if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes <= 0):
         raise ValueError(f"minutes is the most that the recipe may take, such as 25, got {minutes}")
-    seeds = given.get("seeds", settings.get("seeds", 1))
+    run = _run(arguments)
+    seeds = given.get("seeds", settings.get("seeds", 1) if run is None else 1)
+    if run is not None and seeds != 1:
+        raise ValueError(f"run= is one training, with one seed: leave seeds= out, got {seeds}")
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ValueError(f"seeds is how many seeds each line is trained with, such as 3, got {seeds}")
     recipe = Recipe(
@@ -211,7 +214,7 @@ def read_recipe(name: str, arguments: Sequence[str] = ()) -> Recipe:
         redraw=_switch("redraw", given.get("redraw", False)),
         missing=_switch("missing", given.get("missing", False)),
         minutes=minutes,
-        run=_run(arguments),
+        run=run,
         seeds=seeds,
         pipeline=_path("pipeline", arguments),
         prompts=_path("prompts", arguments),
