@@ -14,8 +14,8 @@ from flowexp.records import zoo
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fashion_mnist")]
 
-SCORED = ("callbacks=frechet", "callbacks.frechet.num_samples=100", "callbacks.frechet.max_reference=1500",
-          "callbacks.frechet.cache=null", "encoder.input_size=48", "sampler.num_steps=10", "device=cpu")  # fmt: skip
+SCORED = ("callbacks=frechet", "callbacks.frechet.num_samples=60", "callbacks.frechet.max_reference=600",
+          "callbacks.frechet.cache=null", "encoder.input_size=48", "sampler.num_steps=8", "device=cpu")  # fmt: skip
 
 
 def test_its_samples_are_pictures_of_its_data(in_process: Callable[..., int], fashion_mnist):
