@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from flowexp.cli.assembly.building import build_datamodule, build_module
 from flowexp.cli.assembly.hardware import resolve_precision
-from flowexp.cli.recipes import Recipe, over_seeds
-from flowexp.cli.recipes.runs import compose_run, measurement_of, protocol_of, run_of
+from flowexp.cli.recipes import Recipe, over_seeds, spread_in
+from flowexp.cli.recipes.runs import compose_run, measurement_of, protocol_of, run_of, seeded
 from flowexp.cli.threads import THREADS, threads_of_each
 from flowexp.data import ImageDataModule, Pick
 from flowexp.measuring.callbacks.autocast import autocast
@@ -159,7 +159,7 @@ def cores_shared(num: int) -> Iterator[None]:
 def _run(name: str, method: DictConfig, runs: Mapping[str, RunFolder], settings: DictConfig, seed: int) -> RunFolder:
     overrides = overrides_of(method, settings)
     if method.get("guide") is None:
-        return run_of([*overrides, f"name={folder_of(name)}", *([f"seed={seed}"] if seed else [])])
+        return run_of([*overrides, f"name={folder_of(name)}", *seeded(seed)])
     weights, guide = runs[method["from"]], runs[method.guide]
     return measurement_of(weights, "evaluate", [*_of_evaluation(overrides, weights), f"guide={guide.path}"])
 
@@ -211,7 +211,7 @@ def averaged(rows: Sequence[Row]) -> Row:
     if len(rows) == 1:
         return first
     measured = [column for column in AVERAGED if column in over]
-    spread = {f"{SPREAD} {column}": (over[f"{column}_high"] - over[f"{column}_low"]) / 2 for column in measured}
+    spread = {f"{SPREAD} {column}": spread_in(over, column) for column in measured}
     return first | {column: over[column] for column in measured} | spread
 
 

@@ -34,7 +34,7 @@ def measure(lines: Lines) -> dict[str, Rows | Figure]:
 
 
 def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
-    cells, distance = cells_of(tables)
+    cells, distance = averaged(tables)
     distances = {(row[S1], row[S0]): row[distance] for row in cells}
     wide = max(5.2, 1.6 + 0.55 * len({row[S1] for row in cells}))  # a number fits into its cell
     figure = Figure(figsize=(wide, 4), dpi=150, layout="constrained")
@@ -44,7 +44,7 @@ def draw(tables: dict[str, Rows]) -> dict[str, Figure]:
     return {"distances": figure}
 
 
-def cells_of(tables: dict[str, Rows]) -> tuple[Rows, str]:
+def averaged(tables: dict[str, Rows]) -> tuple[Rows, str]:
     """The grid averaged over seeds, and the column of its distance."""
     distance = distance_in(tables["grid"][0])
     return over_seeds(tables["grid"], [S0, S1], [distance]), distance
@@ -55,7 +55,7 @@ def summarise(tables: dict[str, Rows]) -> Rows:
 
 
 def judge(tables: dict[str, Rows]) -> dict[str, Judgement]:
-    cells, distance = cells_of(tables)
+    cells, distance = averaged(tables)
 
     def best(**where: float) -> dict[str, float]:
         among = [row for row in cells if all(row[f"sampler.{key}"] == scale for key, scale in where.items())]

@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from flowexp.cli.recipes import Recipe, Rows, over_seeds
+from flowexp.cli.recipes import Recipe, Rows, over_seeds, spread_in
 from flowexp.flow.randomness import keyed_generator
 from flowexp.measuring.diagnostics.velocity_norms import level_norms, products_of
 from flowexp.records.figures import Panel, plot_panels, save_figure
@@ -47,7 +47,7 @@ def main(recipe: Recipe) -> None:
 
 def told(row: Mapping[str, Any]) -> dict[str, Any]:
     """A level's numbers, with their spread where there are several seeds."""
-    spread = {f"spread of {name}": (row[f"{name}_high"] - row[f"{name}_low"]) / 2 for name in NUMBERS[:-1]}
+    spread = {f"spread of {name}": spread_in(row, name) for name in NUMBERS[:-1]}
     return {name: row[name] for name in ("t", *NUMBERS)} | (spread if row["seeds"] > 1 else {})
 
 

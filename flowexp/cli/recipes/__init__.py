@@ -57,6 +57,7 @@ from flowexp.cli.recipes.comparing.tables import (
     interval_in,
     network_rows,
     over_seeds,
+    spread_in,
     with_band,
 )
 from flowexp.cli.recipes.comparing.trade_off import plot_trade_off
@@ -107,6 +108,7 @@ __all__ = [
     "read_recipe",
     "score_columns",
     "shares_saved",
+    "spread_in",
     "summarise_methods",
     "summarise_probes",
     "with_band",

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from flowexp.cli.recipes.minutes import fit_to_minutes
 from flowexp.cli.recipes.recipe import Recipe
-from flowexp.cli.recipes.runs import measurement_of, protocol_of, run_of
+from flowexp.cli.recipes.runs import measurement_of, protocol_of, run_of, seeded
 from flowexp.cli.recipes.together import train_together
 from flowexp.records.files.atomic import write_json
 from flowexp.records.files.fingerprint import of_values
@@ -184,15 +184,11 @@ def _trained(recipe: Recipe) -> list[tuple[Columns, RunFolder]]:
     once = recipe.settings.get("one_seed", [])
     seeds = {label: recipe.seeds_of(1 if label[-1] in once else recipe.seeds) for label in lines}
     wanted = [(label, seed) for seed in recipe.seeds_of(recipe.seeds) for label in lines if seed in seeds[label]]
-    overrides = {(label, seed): [*fitted[", ".join(label)], *_seeded(seed)] for label, seed in wanted}
+    overrides = {(label, seed): [*fitted[", ".join(label)], *seeded(seed)] for label, seed in wanted}
     most = int(recipe.settings.get("side_by_side", 1))
     runs = _one_by_one(overrides) if most == 1 else _together(overrides, most, recipe)
     ordered = [(label, seed) for label in lines for seed in seeds[label]]
     return [(_columns(label) | _seed(recipe, seed), runs[label, seed]) for label, seed in ordered]
-
-
-def _seeded(seed: int) -> list[str]:
-    return [f"seed={seed}"] if seed else []
 
 
 def _one_by_one(overrides: Mapping[Place, list[str]]) -> dict[Place, RunFolder]:

@@ -45,6 +45,11 @@ def run_of(
     return run
 
 
+def seeded(seed: int) -> list[str]:
+    """What a run of that seed says; the first says nothing, so that it is the run without."""
+    return [f"seed={seed}"] if seed else []
+
+
 def compose_run(overrides: Sequence[str]) -> DictConfig:
     """The config of `flowexp.train` with these overrides, for a run that recipes share."""
     with _composing:

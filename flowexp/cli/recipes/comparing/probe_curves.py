@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flowexp.cli.recipes.comparing.tables import Row, baselines_in, network_rows, over_seeds
+from flowexp.cli.recipes.comparing.tables import Row, baselines_in, network_rows, over_seeds, spread_in
 from flowexp.measuring.diagnostics.verdict import READING_NAMES
 
 if TYPE_CHECKING:
@@ -84,16 +84,12 @@ def summarise_probes(rows: Sequence[Row], reading: str = "converged") -> list[di
     for method in dict.fromkeys(row["method"] for row in at_best_taps(rows, reading)):
         points = over_seeds(curve_of(rows, method, reading), ["t"], ["accuracy"])
         peak, cleanest = max(points, key=lambda row: row["accuracy"]), min(points, key=lambda row: row["t"])
-        left = [row["gradient_left"] for row in curve_of(rows, method, reading) if _has_number(row, "gradient_left")]
+        left = [row["gradient_left"] for row in curve_of(rows, method, reading)]
         (dip,) = over_seeds([{"dip": dip} for dip in dips_by_seed(rows, method, reading)], [], ["dip"])
         table.append({
             "method": method, "reading": READING_NAMES[reading], "block": curve_of(rows, method, reading)[0]["tap"],
             "peak": peak["accuracy"], "T at the peak": round(1000 * peak["t"]), "clean": cleanest["accuracy"],
-            "dip": dip["dip"], "its spread over seeds": (dip["dip_high"] - dip["dip_low"]) / 2,
-            "gradient left": max(left, default=None), **baselines,
+            "dip": dip["dip"], "its spread over seeds": spread_in(dip, "dip"),
+            "gradient left": max((share for share in left if isinstance(share, float)), default=None), **baselines,
         })  # fmt: skip
     return table
-
-
-def _has_number(row: Row, column: str) -> bool:
-    return isinstance(row.get(column), float)

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from flowexp.cli.recipes.comparing.distances import shares_saved
-from flowexp.cli.recipes.comparing.tables import by_seed, distance_in, over_seeds
+from flowexp.cli.recipes.comparing.tables import by_seed, distance_in, over_seeds, spread_in
 from flowexp.cli.recipes.lines import Lines, Rows
 from flowexp.records.score_name import ScoreName
 
@@ -87,7 +87,7 @@ def compare_scores(
         table.append(
             cell
             | {score: row.get(score) for score in scores}
-            | {"spread": (row[f"{distance}_high"] - row[f"{distance}_low"]) / 2}
+            | {"spread": spread_in(row, distance)}
             | {"lower by, %": 100 * mean(lowered) if lowered else None}
             | {"standard error": 100 * stdev(lowered) / math.sqrt(len(lowered)) if len(lowered) > 1 else None}
             | {"seeds": row["seeds"]}

@@ -64,6 +64,11 @@ def over_seeds(rows: Sequence[Row], keys: Sequence[str], values: Sequence[str]) 
     return table
 
 
+def spread_in(row: Row, value: str) -> float:
+    """The standard deviation over seeds of a value of `over_seeds`."""
+    return float(row[f"{value}_high"] - row[f"{value}_low"]) / 2
+
+
 def with_band(rows: Sequence[Row], keys: Sequence[str], value: str) -> list[dict[str, Any]]:
     """`over_seeds` of one value for a picture: the ends of its band are columns `low` and `high`.
 
